@@ -1,0 +1,36 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-slow check clean
+
+demo: .venv/run.done  ## train a small GPT for three minutes and show what it writes
+	$(BIN)/daybreak demo
+
+test: .venv/check.done  ## the tests, under five minutes on two cores
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-slow: .venv/check.done  ## what takes longer
+	$(BIN)/python -m pytest -m slow
+
+check: .venv/check.done  ## lint, format, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf .venv
+
+# torch goes first and pinned, so that no later resolution picks another build.
+.venv/torch.done: constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	touch $@
+
+.venv/run.done: .venv/torch.done pyproject.toml
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.'
+	touch $@
+
+.venv/check.done: .venv/torch.done pyproject.toml
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[check]'
+	touch $@ .venv/run.done

@@ -1,0 +1,40 @@
+"""Pretrain a GPT in the time you have, on the machine you have, and know what helped.
+
+from daybreak import Recipe, load, train
+
+run = train(Recipe.load("gpt2-tiny", "budget=90s"), data="data/mine", out="runs/mine")
+print(run.evaluate().bits_per_byte, run.sample("Once")[0].text)
+"""
+
+import time
+from typing import TYPE_CHECKING, Any
+
+IMPORTED_AT = time.monotonic()  # where the command line's time budgets count from
+__version__ = "0.1.0"
+__all__ = ["Recipe", "Run", "load", "prepare", "train"]
+
+if TYPE_CHECKING:
+    from daybreak.data.prepare import prepare
+    from daybreak.recipe import Recipe
+    from daybreak.run import Run, load, train
+
+_HOMES = {
+    "Recipe": "daybreak.recipe",
+    "Run": "daybreak.run",
+    "load": "daybreak.run",
+    "prepare": "daybreak.data.prepare",
+    "train": "daybreak.run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use, so that `daybreak --help` does not wait for torch."""
+    if name in _HOMES:
+        from importlib import import_module
+
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'daybreak' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOMES]

@@ -1,0 +1,175 @@
+"""Checkpoints: tensors in safetensors, the rest in JSON, every file hashed; whole or absent.
+
+RUN/checkpoints/step-00000120/
+  model.safetensors  optimizer.safetensors  state.json  manifest.json
+"""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from daybreak.configuration import Configuration
+from daybreak.duration import Duration, DurationField
+from daybreak.errors import UserError
+from daybreak.files import read_json, require_space, sha256_file, whole_folder, write_json
+from daybreak.progress import say
+
+_FORMAT = 1
+_PREFIX = "step-"
+_FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
+
+
+class CheckpointConfig(Configuration):
+    """When to save. The end of a run is always saved.
+
+    Attributes:
+        every: how often, or never before the end.
+        keep: how many of the newest to keep.
+    """
+
+    every: DurationField | None = None
+    keep: int = Field(default=2, gt=0)
+
+
+@final
+@dataclass(frozen=True)
+class Checkpoint:
+    """A verified checkpoint; its tensors are read when asked for.
+
+    Attributes:
+        state: what the training loop put there, from JSON.
+    """
+
+    path: Path
+    state: Mapping[str, Any]
+
+    def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
+        """Put the saved tensors into a model, and into its optimizer if one is given.
+
+        Raises:
+            UserError: names or shapes differ.
+        """
+        saved = self._tensors("model.safetensors")
+        own = dict(model.named_parameters())
+        if saved.keys() != own.keys():
+            odd = sorted(saved.keys() ^ own.keys())[:3]
+            raise UserError(f"{self.path} holds another model: {', '.join(odd)} are not in both")
+        with torch.no_grad():
+            for name, parameter in own.items():
+                if saved[name].shape != parameter.shape:
+                    raise UserError(
+                        f"{self.path} holds another model: {name} is {tuple(saved[name].shape)} there "
+                        f"and {tuple(parameter.shape)} here"
+                    )
+                parameter.copy_(saved[name])
+        if optimizer is not None:
+            for key, tensor in self._tensors("optimizer.safetensors").items():
+                name, entry = key.rsplit("/", 1)
+                parameter = own[name]
+                # A step count is a scalar that torch keeps where the parameter is.
+                optimizer.state[parameter][entry] = tensor.to(parameter.device)
+
+    def _tensors(self, file: str) -> dict[str, Tensor]:
+        from safetensors.torch import load_file
+
+        return load_file(self.path / file)
+
+
+@final
+@dataclass(frozen=True)
+class Checkpoints:
+    """A run's folder of checkpoints, how often a new one is wanted, and how many are kept."""
+
+    folder: Path
+    every: Duration | None
+    keep: int
+
+    def save(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> Path:
+        """Write the checkpoint of a step, then drop all but the newest.
+
+        Raises:
+            UserError: too little space; older checkpoints are untouched.
+        """
+        from safetensors.torch import save_file
+
+        weights, moments = _tensors_of(model, optimizer)
+        size = sum(tensor.nbytes for tensors in (weights, moments) for tensor in tensors.values())
+        require_space(self.folder, int(size * 1.02) + (1 << 20))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for leftover in self.folder.glob(f".{_PREFIX}*.partial"):
+            shutil.rmtree(leftover)
+        path = self.folder / f"{_PREFIX}{step:08d}"
+        if path.exists():  # left by an earlier sitting, and passed over as damaged or done again
+            shutil.rmtree(path)
+        with whole_folder(path) as aside:
+            save_file(weights, aside / "model.safetensors")
+            save_file(moments, aside / "optimizer.safetensors")
+            write_json(aside / "state.json", dict(state))
+            hashes = {name: sha256_file(aside / name) for name in _FILES}
+            write_json(aside / "manifest.json", {"format": _FORMAT, "step": step, "sha256": hashes})
+        for old in list_checkpoints(self.folder)[: -self.keep]:
+            shutil.rmtree(old)
+        return path
+
+
+def _tensors_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Weights by name, and the optimizer's state by `name/entry`."""
+    names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
+    weights = {name: parameter.detach().contiguous() for parameter, name in names.items()}
+    moments = {
+        f"{names[parameter]}/{entry}": tensor.detach().contiguous()
+        for parameter, entries in optimizer.state.items()
+        for entry, tensor in entries.items()
+    }
+    return weights, moments
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in `folder`, oldest first; not verified."""
+    return sorted(folder.glob(f"{_PREFIX}*")) if folder.is_dir() else []
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """Verify every file of a checkpoint against its manifest.
+
+    Raises:
+        UserError: names the file that is missing or damaged.
+    """
+    manifest = read_json(path / "manifest.json")
+    try:
+        if manifest["format"] != _FORMAT:
+            raise UserError(f"{path}: checkpoint format {manifest['format']} is not known here")
+        hashes = {name: manifest["sha256"][name] for name in _FILES}
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path / 'manifest.json'} is damaged ({error!r})") from None
+    for name, sha256 in hashes.items():
+        if not (path / name).is_file():
+            raise UserError(f"{path / name} is missing")
+        if sha256_file(path / name) != sha256:
+            raise UserError(f"{path / name} is damaged: its SHA-256 is not the manifest's")
+    return Checkpoint(path, read_json(path / "state.json"))
+
+
+def open_latest(folder: Path) -> Checkpoint | None:
+    """The newest valid checkpoint in `folder`; None if there is none at all.
+
+    A damaged one is named on standard error and passed over.
+
+    Raises:
+        UserError: there are checkpoints, and all are damaged.
+    """
+    found = list_checkpoints(folder)
+    for path in reversed(found):
+        try:
+            return open_checkpoint(path)
+        except UserError as error:
+            say(f"warning: {error}; trying the checkpoint before it")
+    if found:
+        raise UserError(f"every checkpoint in {folder} is damaged; delete the run's folder to start anew")
+    return None

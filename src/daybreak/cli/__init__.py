@@ -1,0 +1,42 @@
+"""The command line: verbs, and nothing but verbs. Each parses, calls, prints.
+
+Exit codes: 0 done; 1 a check found something wrong; 2 a mistake that the person can mend, said in one
+message; 3 stopped by a signal, saved, and ready to go on.
+"""
+
+import os
+import sys
+
+import typer
+
+from daybreak.cli import demo, evaluate, prepare, recipes, sample, train
+from daybreak.errors import UserError
+
+EXIT_USER_ERROR = 2
+
+app = typer.Typer(
+    name="daybreak",
+    help="Pretrain a GPT in the time you have, on the machine you have, and know what helped.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(demo.demo)
+app.command()(prepare.prepare)
+app.command()(train.train)
+app.command()(evaluate.evaluate)
+app.command()(sample.sample)
+app.command()(recipes.recipes)
+
+
+def main() -> None:
+    """Run the command line; a person's mistake becomes one message and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(EXIT_USER_ERROR) from None
+    except BrokenPipeError:  # the reader of a pipe left, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None

@@ -1,0 +1,38 @@
+"""daybreak train."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from daybreak.progress import say
+
+EXIT_STOPPED = 3
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name, or the path of its TOML file.")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="As budget=90s.")] = None,
+    data: Annotated[Path | None, typer.Option(help="The corpus; the recipe's own unless given.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder; runs/NAME unless given.")] = None,
+) -> None:
+    """Train a recipe within its budget. The same --out again goes on where the run stopped.
+
+    Ctrl-C finishes the step, saves, and exits with code 3.
+
+    Example: daybreak train gpt2-tiny --data data/stdlib budget=5m optimizer.lr=1e-3
+    """
+    from daybreak import IMPORTED_AT
+    from daybreak.recipe import Recipe
+    from daybreak.run import train as train_run
+
+    run = train_run(Recipe.load(recipe, *(overrides or [])), data=data, out=out, started=IMPORTED_AT)
+    if not run.finished:
+        command = shlex.join(["daybreak", *sys.argv[1:]])
+        say(f"stopped and saved at step {run.spent.steps:,}; go on with: {command}")
+        raise typer.Exit(EXIT_STOPPED)
+    last = run.metrics("validation")[-1]
+    print(f"{run.path}: {run.spent.steps:,} steps, {run.spent.tokens:,} tokens, validation loss {last['loss']:.4f}")
+    say(f"next: daybreak evaluate {run.path}; daybreak sample {run.path}")

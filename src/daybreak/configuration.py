@@ -1,0 +1,44 @@
+"""What every configuration is: frozen, keyword-only, and strict about unknown keys."""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from daybreak.errors import UserError
+
+
+class Configuration(BaseModel):
+    """Base of all configurations; a part's configuration stands in the part's own file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), validate_default=True)
+
+
+def default_kind(kind: str) -> BeforeValidator:
+    """For a union of configurations told apart by `kind`: the one that a table without a kind is."""
+
+    def fill(value: Any) -> Any:
+        return {"kind": kind, **value} if isinstance(value, Mapping) else value
+
+    return BeforeValidator(fill)
+
+
+ConfigurationT = TypeVar("ConfigurationT", bound=Configuration)
+
+
+def from_person(kind: type[ConfigurationT], settings: Mapping[str, Any]) -> ConfigurationT:
+    """A configuration of settings that a person typed.
+
+    Raises:
+        UserError: they do not validate.
+    """
+    try:
+        return kind(**settings)
+    except ValidationError as error:
+        problems = (
+            str(each["ctx"]["error"])
+            if each["type"] == "value_error"
+            else f"{each['loc'][0]} = {each['input']!r}: {each['msg'][0].lower()}{each['msg'][1:]}"
+            for each in error.errors()
+        )
+        raise UserError("; ".join(problems)) from None

@@ -1,0 +1,181 @@
+"""Readers: files, folders and globs of text and JSONL, plain or compressed, as documents.
+
+A document arrives as pieces of about a million characters, so that one of any length passes
+through in constant memory. Pieces are cut where no token can span the cut: behind a character that
+is not white space, in front of one that is.
+"""
+
+import bz2
+import glob
+import gzip
+import json
+import lzma
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, final
+
+from daybreak.errors import UserError
+
+_PIECE = 1 << 20
+_CUT = re.compile(r"(?<=\S)(?=\s)")
+_TEXT_SUFFIXES = {".txt", ".text", ".md", ".rst", ".py", ""}
+
+
+@final
+@dataclass(frozen=True)
+class Document:
+    """One document; `pieces` can be read once."""
+
+    origin: str
+    pieces: Iterator[str]
+
+
+def find_files(sources: Sequence[str]) -> list[Path]:
+    """Expand files, folders and globs into files, sorted within each source, none twice.
+
+    Raises:
+        UserError: a source matches nothing.
+    """
+    found: dict[Path, None] = {}
+    for source in sources:
+        path = Path(source)
+        if path.is_file():
+            files = [path]
+        elif path.is_dir():
+            files = sorted(file for file in path.rglob("*") if file.is_file() and _is_readable(file))
+        else:
+            files = sorted(Path(match) for match in glob.glob(source, recursive=True) if Path(match).is_file())
+        if not files:
+            raise UserError(
+                f"source {source!r} is no named corpus and matches no file of text or JSONL; "
+                "named corpora: stdlib, zero-one, shakespeare"
+            )
+        found.update(dict.fromkeys(files))
+    return list(found)
+
+
+def read_documents(files: Iterable[Path]) -> Iterator[Document]:
+    """The documents of `files` in order: one a line of JSONL (`{"text": ...}`), one a file of text.
+
+    Invalid UTF-8 and lone surrogates become U+FFFD; a byte-order mark at the start is dropped.
+    Blank documents are passed over.
+
+    Raises:
+        UserError: a file cannot be read, or a line is not JSON with a string under `text`.
+    """
+    for path in files:
+        try:
+            if _bare_suffix(path) in (".jsonl", ".ndjson"):
+                yield from _read_jsonl(path)
+            else:
+                yield from _read_text(path)
+        except (OSError, EOFError, lzma.LZMAError) as error:
+            raise UserError(f"{path} cannot be read: {error}") from error
+
+
+def pieces_of(chunks: Iterable[str]) -> Iterator[str]:
+    """Re-cut a stream of text into pieces of about a million characters at safe places."""
+    pending = ""
+    for chunk in chunks:
+        pending += chunk
+        while len(pending) > 2 * _PIECE:
+            cut = _CUT.search(pending, _PIECE)
+            end = cut.start() if cut else _PIECE
+            yield pending[:end]
+            pending = pending[end:]
+    if pending:
+        yield pending
+
+
+def _read_text(path: Path) -> Iterator[Document]:
+    with _open_bytes(path) as file:
+        chunks = _decoded(file)
+        first = next(chunks, "")
+        while first and first.isspace():
+            following = next(chunks, "")
+            if not following:
+                return
+            first += following
+        if first:
+            yield Document(str(path), pieces_of(_chain(first, chunks)))
+
+
+def _read_jsonl(path: Path) -> Iterator[Document]:
+    with _open_bytes(path) as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            origin = f"{path}:{number}"
+            try:
+                text = json.loads(line.decode("utf-8-sig", errors="replace"))["text"]
+            except (ValueError, KeyError, TypeError, RecursionError):
+                text = None
+            if not isinstance(text, str):
+                raise UserError(f'{origin}: expected a JSON object with a string under "text"')
+            if text and not text.isspace():
+                yield Document(origin, pieces_of([text.encode("utf-8", errors="replace").decode("utf-8")]))
+
+
+def _decoded(file: IO[bytes]) -> Iterator[str]:
+    import codecs
+
+    decoder = codecs.getincrementaldecoder("utf-8-sig")(errors="replace")
+    while block := file.read(_PIECE):
+        if text := decoder.decode(block):
+            yield text
+    if text := decoder.decode(b"", final=True):
+        yield text
+
+
+def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:
+    yield first
+    yield from rest
+
+
+def _bare_suffix(path: Path) -> str:
+    """The suffix below a suffix of compression: `.jsonl` of `a.jsonl.xz`."""
+    return Path(path.stem).suffix if path.suffix in _OPENERS else path.suffix
+
+
+def _is_readable(path: Path) -> bool:
+    hidden = any(part.startswith(".") and part not in (".", "..") for part in path.parts)
+    return not hidden and _bare_suffix(path) in _TEXT_SUFFIXES | {".jsonl", ".ndjson"}
+
+
+def _open_bytes(path: Path) -> IO[bytes]:
+    opener = _OPENERS.get(path.suffix, _open_plain)
+    return opener(path)
+
+
+def _open_plain(path: Path) -> IO[bytes]:
+    return path.open("rb")
+
+
+def _open_gzip(path: Path) -> IO[bytes]:
+    return gzip.open(path, "rb")  # type: ignore[return-value]
+
+
+def _open_xz(path: Path) -> IO[bytes]:
+    return lzma.open(path, "rb")
+
+
+def _open_bz2(path: Path) -> IO[bytes]:
+    return bz2.open(path, "rb")
+
+
+def _open_zst(path: Path) -> IO[bytes]:
+    try:
+        import zstandard
+    except ImportError:
+        raise UserError(f"{path} needs the package zstandard: pip install 'daybreak[data]'") from None
+    return zstandard.open(path, "rb")  # type: ignore[no-any-return]
+
+
+_OPENERS: dict[str, Callable[[Path], IO[bytes]]] = {
+    ".gz": _open_gzip,
+    ".xz": _open_xz,
+    ".bz2": _open_bz2,
+    ".zst": _open_zst,
+}

@@ -1,0 +1,235 @@
+"""The corpus on disk, format 1.
+
+    CORPUS/
+      manifest.json              tokenizer identity, counts, SHA-256 of every other file
+      tokenizer.json             the tokenizer itself
+      train-00000.bin            raw little-endian token ids, uint16 or uint32
+      train-00000.documents.bin  where each document starts in that shard, little-endian uint64
+      validation-00000.bin       ...
+
+A document may run on from one shard into the next; the shards of a split are one stream.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+
+from daybreak.data.tokenizer import Tokenizer
+from daybreak.errors import UserError
+from daybreak.files import read_json, sha256_file, write_json
+
+FORMAT = 1
+SPLITS = ("train", "validation")
+_SHARD_TOKENS = 100_000_000
+
+
+@final
+@dataclass(frozen=True)
+class Shard:
+    """One file of tokens as the manifest describes it; `sha256` covers the tokens, `documents_sha256` the offsets."""
+
+    file: str
+    tokens: int
+    documents: int
+    sha256: str
+    documents_sha256: str
+
+
+@final
+@dataclass(frozen=True)
+class Split:
+    """One split's totals and shards. `bytes` counts the UTF-8 bytes of its text."""
+
+    tokens: int
+    documents: int
+    bytes: int
+    shards: tuple[Shard, ...]
+
+
+@final
+class TokenStream:
+    """The tokens of a split, one after another across its shards, memory-mapped."""
+
+    def __init__(self, shards: list[npt.NDArray[Any]]) -> None:
+        self._shards = shards
+        self._ends = np.cumsum([len(shard) for shard in shards])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def read(self, start: int, stop: int) -> npt.NDArray[np.int64]:
+        """Tokens [start, stop), which must lie inside the stream, as int64."""
+        if not 0 <= start <= stop <= len(self):
+            raise IndexError(f"tokens {start} to {stop} of a stream of {len(self)}")
+        out = np.empty(stop - start, dtype=np.int64)
+        shard = int(np.searchsorted(self._ends, start, side="right"))
+        position = start
+        while position < stop:
+            shard_start = int(self._ends[shard]) - len(self._shards[shard])
+            end = min(stop, int(self._ends[shard]))
+            part = self._shards[shard][position - shard_start : end - shard_start]
+            out[position - start : end - start] = part
+            position, shard = end, shard + 1
+        return out
+
+
+@final
+@dataclass(frozen=True)
+class Corpus:
+    """A prepared corpus. Open it with `Corpus.open`, which trusts nothing on disk."""
+
+    path: Path
+    tokenizer: Tokenizer
+    train: Split
+    validation: Split
+
+    @classmethod
+    def open(cls, path: Path) -> "Corpus":
+        """Open a corpus and verify its manifest, its tokenizer, and every shard's size and hash.
+
+        Raises:
+            UserError: names the file that is missing, damaged or of an unknown format.
+        """
+        if not (path / "manifest.json").is_file():
+            raise UserError(f"{path} is not a corpus: it has no manifest.json; make one with daybreak prepare")
+        manifest = read_json(path / "manifest.json")
+        try:
+            if manifest["format"] != FORMAT:
+                raise UserError(f"{path}: corpus format {manifest['format']} is not known here")
+            splits = {name: _split_from_json(manifest["splits"][name]) for name in SPLITS}
+            identity, dtype = manifest["tokenizer"], np.dtype(manifest["dtype"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{path / 'manifest.json'} is damaged ({error!r}); prepare the corpus again") from None
+        tokenizer = Tokenizer.load(path / "tokenizer.json")
+        if tokenizer.identity != identity:
+            raise UserError(f"{path}: tokenizer.json is not the tokenizer that its manifest names")
+        for split in splits.values():
+            for shard in split.shards:
+                _verify(path / shard.file, shard.tokens * dtype.itemsize, shard.sha256)
+                _verify(path / documents_file(shard.file), shard.documents * 8, shard.documents_sha256)
+        return cls(path, tokenizer, splits["train"], splits["validation"])
+
+    def split(self, name: str) -> Split:
+        return self.train if name == "train" else self.validation
+
+    def stream(self, name: str) -> TokenStream:
+        """The tokens of the split `train` or `validation`."""
+        dtype = token_dtype(self.tokenizer.vocab_size)
+        return TokenStream(
+            [np.memmap(self.path / shard.file, dtype=dtype, mode="r") for shard in self.split(name).shards]
+        )
+
+
+@final
+class ShardWriter:
+    """Writes one split's documents into shards; memory does not grow with the text."""
+
+    def __init__(self, folder: Path, name: str, dtype: np.dtype[Any], shard_tokens: int = _SHARD_TOKENS) -> None:
+        self._folder, self._name, self._dtype, self._shard_tokens = folder, name, dtype, shard_tokens
+        self._shards: list[Shard] = []
+        self._starts: list[int] = []
+        self._in_shard = 0
+        self._tokens = self._documents = self._bytes = 0
+        self._file = self._path().open("wb")
+
+    def start_document(self, end_of_text: int) -> None:
+        """Begin a document: its end-of-text stands in front of it."""
+        if self._in_shard == self._shard_tokens:
+            self._next_shard()
+        self._starts.append(self._in_shard)
+        self._documents += 1
+        self._append(np.asarray([end_of_text]))
+
+    def write(self, tokens: npt.NDArray[Any], text_bytes: int) -> None:
+        """Append tokens of the current document, which stand for `text_bytes` bytes of text."""
+        self._bytes += text_bytes
+        while len(tokens):
+            if self._in_shard == self._shard_tokens:
+                self._next_shard()
+            room = self._shard_tokens - self._in_shard
+            self._append(tokens[:room])
+            tokens = tokens[room:]
+
+    def close(self) -> Split:
+        self._finish_shard()
+        return Split(self._tokens, self._documents, self._bytes, tuple(self._shards))
+
+    def _append(self, tokens: npt.NDArray[Any]) -> None:
+        self._file.write(tokens.astype(self._dtype, copy=False).tobytes())
+        self._in_shard += len(tokens)
+        self._tokens += len(tokens)
+
+    def _path(self) -> Path:
+        return self._folder / f"{self._name}-{len(self._shards):05d}.bin"
+
+    def _next_shard(self) -> None:
+        self._finish_shard()
+        self._starts, self._in_shard = [], 0
+        self._file = self._path().open("wb")
+
+    def _finish_shard(self) -> None:
+        self._file.close()
+        path = self._path()
+        if not self._in_shard:
+            path.unlink()
+            return
+        documents = self._folder / documents_file(path.name)
+        documents.write_bytes(np.asarray(self._starts, dtype="<u8").tobytes())
+        self._shards.append(
+            Shard(path.name, self._in_shard, len(self._starts), sha256_file(path), sha256_file(documents))
+        )
+
+
+def write_manifest(folder: Path, tokenizer: Tokenizer, splits: dict[str, Split], sources: list[str]) -> None:
+    """Write tokenizer.json and manifest.json, which make a folder of shards a corpus."""
+    write_json(folder / "tokenizer.json", tokenizer.to_json())
+    manifest = {
+        "format": FORMAT,
+        "tokenizer": tokenizer.identity,
+        "tokenizer_name": tokenizer.name,
+        "dtype": token_dtype(tokenizer.vocab_size).str,
+        "sources": sources,
+        "splits": {name: _split_to_json(split) for name, split in splits.items()},
+    }
+    write_json(folder / "manifest.json", manifest)
+
+
+def token_dtype(vocab_size: int) -> np.dtype[Any]:
+    """The smallest type on disk that holds every id."""
+    return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
+
+
+def documents_file(shard_file: str) -> str:
+    return shard_file.removesuffix(".bin") + ".documents.bin"
+
+
+def _split_to_json(split: Split) -> dict[str, Any]:
+    return {
+        "tokens": split.tokens,
+        "documents": split.documents,
+        "bytes": split.bytes,
+        "shards": [vars(shard) for shard in split.shards],
+    }
+
+
+def _split_from_json(value: dict[str, Any]) -> Split:
+    shards = tuple(Shard(**shard) for shard in value["shards"])
+    for shard in shards:
+        if Path(shard.file).name != shard.file:
+            raise ValueError(f"shard name {shard.file!r} leads out of the corpus")
+    split = Split(value["tokens"], value["documents"], value["bytes"], shards)
+    if sum(shard.tokens for shard in shards) != split.tokens:
+        raise ValueError("the shards' tokens do not add up to the split's")
+    return split
+
+
+def _verify(path: Path, size: int, sha256: str) -> None:
+    if not path.is_file():
+        raise UserError(f"{path} is missing; prepare the corpus again")
+    if path.stat().st_size != size:
+        raise UserError(f"{path} is damaged: {path.stat().st_size:,} bytes instead of {size:,}; prepare it again")
+    if sha256_file(path) != sha256:
+        raise UserError(f"{path} is damaged: its SHA-256 is not the manifest's; prepare the corpus again")

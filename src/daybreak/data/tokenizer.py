@@ -1,0 +1,252 @@
+"""Tokenizers: bytes, characters, GPT-2's BPE, and a BPE trained on your own text.
+
+All four are the same thing, byte-pair encoding over a table `bytes -> rank` after a split by a
+pattern, and tiktoken encodes with all of them. A tokenizer's identity is the SHA-256 of that
+table, so a corpus or a run can tell whether another was made with the same one.
+"""
+
+import base64
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+
+from daybreak.errors import UserError
+from daybreak.files import canonical_json, read_json, sha256_bytes
+
+END_OF_TEXT = "<|endoftext|>"
+GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
+_CHARACTER_PATTERN = r"(?s:.)"
+_FORMAT = 1
+
+
+@final
+@dataclass(frozen=True)
+class Tokenizer:
+    """A byte-pair encoding.
+
+    Attributes:
+        name: how it was asked for: `bytes`, `chars`, `gpt2` or `bpe:SIZE`. Not part of the identity.
+        pattern: the regular expression that splits text before merging.
+        ranks: the bytes of each token and its id; lower ids merge first.
+        specials: names of special tokens and their ids; text never encodes to them.
+    """
+
+    name: str
+    pattern: str
+    ranks: Mapping[bytes, int] = field(repr=False)
+    specials: Mapping[str, int]
+
+    @cached_property
+    def vocab_size(self) -> int:
+        return 1 + max(max(self.ranks.values()), max(self.specials.values()))
+
+    @property
+    def end_of_text(self) -> int:
+        return self.specials[END_OF_TEXT]
+
+    @cached_property
+    def identity(self) -> str:
+        """SHA-256 of the canonical JSON of pattern, ranks and special tokens."""
+        return sha256_bytes(canonical_json(self._content()))
+
+    @cached_property
+    def token_bytes(self) -> npt.NDArray[np.int64]:
+        """Number of bytes of text each id stands for, (vocab_size,); special tokens stand for none."""
+        lengths = np.zeros(self.vocab_size, dtype=np.int64)
+        for token, rank in self.ranks.items():
+            lengths[rank] = len(token)
+        return lengths
+
+    def encode(self, text: str) -> npt.NDArray[np.uint32]:
+        """Token ids of `text`. Text that spells a special token is text.
+
+        Raises:
+            UserError: a character is not in the table (only `chars` can lack one).
+        """
+        if not self._covers_all_bytes:
+            self._require_known_characters(text)
+        return np.asarray(self._encoding.encode_to_numpy(text, disallowed_special=()))
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """Bytes of a sequence of ids, special tokens spelled out."""
+        return b"".join(self._token_of[int(index)] for index in ids)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of a sequence of ids; bytes that are not valid UTF-8 become U+FFFD."""
+        return self.decode_bytes(ids).decode("utf-8", errors="replace")
+
+    def to_json(self) -> dict[str, Any]:
+        return {"format": _FORMAT, "name": self.name, "identity": self.identity, **self._content()}
+
+    @classmethod
+    def load(cls, path: Path) -> "Tokenizer":
+        """Read a tokenizer file and verify its identity.
+
+        Raises:
+            UserError: missing, damaged, or of an unknown format.
+        """
+        value = read_json(path)
+        try:
+            if value["format"] != _FORMAT:
+                raise UserError(f"{path}: tokenizer format {value['format']} is not known here")
+            ranks = {base64.b64decode(token): rank for token, rank in value["ranks"]}
+            tokenizer = cls(value["name"], value["pattern"], ranks, value["specials"])
+            intact = tokenizer.identity == value["identity"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{path} is not a tokenizer file ({error!r})") from None
+        if not intact:
+            raise UserError(f"{path} is damaged: its content does not match its identity")
+        return tokenizer
+
+    def _content(self) -> dict[str, Any]:
+        table = sorted((rank, base64.b64encode(token).decode("ascii")) for token, rank in self.ranks.items())
+        return {
+            "pattern": self.pattern,
+            "ranks": [[token, rank] for rank, token in table],
+            "specials": dict(self.specials),
+        }
+
+    @cached_property
+    def _encoding(self) -> Any:
+        import tiktoken
+
+        return tiktoken.Encoding(
+            self.name,
+            pat_str=self.pattern,
+            mergeable_ranks=dict(self.ranks),
+            special_tokens=dict(self.specials),
+        )
+
+    @cached_property
+    def _token_of(self) -> dict[int, bytes]:
+        return {rank: token for token, rank in self.ranks.items()} | {
+            rank: name.encode() for name, rank in self.specials.items()
+        }
+
+    @cached_property
+    def _covers_all_bytes(self) -> bool:
+        return all(bytes([value]) in self.ranks for value in range(256))
+
+    @cached_property
+    def _characters(self) -> frozenset[str]:
+        return frozenset(token.decode() for token in self.ranks)
+
+    def _require_known_characters(self, text: str) -> None:
+        unknown = set(text) - self._characters
+        if unknown:
+            shown = ", ".join(repr(character) for character in sorted(unknown)[:5])
+            raise UserError(
+                f"tokenizer {self.name} has no token for {shown}; "
+                "it knows only the characters of the text it was made from"
+            )
+
+
+def byte_tokenizer() -> Tokenizer:
+    """256 bytes and end-of-text."""
+    return Tokenizer("bytes", GPT2_PATTERN, {bytes([value]): value for value in range(256)}, {END_OF_TEXT: 256})
+
+
+def character_tokenizer(texts: Iterable[str]) -> Tokenizer:
+    """The distinct characters of `texts`, in code point order, and end-of-text.
+
+    Raises:
+        UserError: there are more than 65,535 distinct characters, or none.
+    """
+    characters: set[str] = set()
+    for text in texts:
+        characters.update(text)
+    if not characters:
+        raise UserError("the sources hold no text, so there are no characters to make a tokenizer of")
+    if len(characters) > 0xFFFF:
+        raise UserError(f"{len(characters):,} distinct characters are too many for --tokenizer chars; use bpe:4096")
+    ranks = {character.encode(): rank for rank, character in enumerate(sorted(characters))}
+    return Tokenizer("chars", _CHARACTER_PATTERN, ranks, {END_OF_TEXT: len(ranks)})
+
+
+def gpt2_tokenizer() -> Tokenizer:
+    """GPT-2's BPE; its ranks come from tiktoken's own cache, or are downloaded by tiktoken.
+
+    Raises:
+        UserError: the ranks are not cached and could not be downloaded.
+    """
+    import tiktoken
+
+    try:
+        encoding = tiktoken.get_encoding("gpt2")
+    except (OSError, ValueError) as error:  # requests' errors are OSErrors; a wrong hash is a ValueError
+        raise UserError(
+            "GPT-2's BPE ranks are not on this machine and could not be downloaded "
+            f"({type(error).__name__}). Connect once, or set TIKTOKEN_CACHE_DIR to a folder that holds "
+            "tiktoken's cache of them; or use --tokenizer bpe:4096, which needs no download"
+        ) from None
+    return Tokenizer("gpt2", encoding._pat_str, encoding._mergeable_ranks, encoding._special_tokens)
+
+
+def train_bpe(texts: Iterator[str], vocab_size: int) -> Tokenizer:
+    """Train a byte-level BPE whose vocabulary, with end-of-text, has at most `vocab_size` ids.
+
+    Fewer come out where the text has too few distinct pairs to merge.
+
+    Raises:
+        UserError: `vocab_size` cannot hold the 256 bytes and end-of-text.
+    """
+    from tokenizers import Tokenizer as Trained
+    from tokenizers import decoders, models, pre_tokenizers, trainers
+
+    if vocab_size < 257:
+        raise UserError(f"bpe:{vocab_size} is too small: 256 bytes and end-of-text need at least bpe:257")
+    trained = Trained(models.BPE())
+    trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    trained.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size - 1,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    trained.train_from_iterator(texts, trainer)
+    byte_of = _byte_of_printable()
+    tokens = sorted(trained.get_vocab().items(), key=lambda item: item[1])
+    ranks = {bytes(byte_of[character] for character in token): rank for token, rank in tokens}
+    return Tokenizer(f"bpe:{vocab_size}", GPT2_PATTERN, ranks, {END_OF_TEXT: len(ranks)})
+
+
+def make_tokenizer(name: str, texts: Iterator[str]) -> Tokenizer:
+    """The tokenizer called `name`, made from `texts` where it has to be.
+
+    Args:
+        name: `bytes`, `chars`, `gpt2`, `bpe:SIZE`, or the path of a tokenizer file or of a corpus.
+        texts: the text to learn from; read only by `chars` and `bpe:SIZE`.
+
+    Raises:
+        UserError: no such tokenizer.
+    """
+    if name == "bytes":
+        return byte_tokenizer()
+    if name == "chars":
+        return character_tokenizer(texts)
+    if name == "gpt2":
+        return gpt2_tokenizer()
+    if name.startswith("bpe:") and name[4:].isdecimal():
+        return train_bpe(texts, int(name[4:]))
+    path = Path(name)
+    if path.is_dir():
+        path = path / "tokenizer.json"
+    if path.is_file():
+        return Tokenizer.load(path)
+    raise UserError(f"unknown tokenizer {name!r}: use bytes, chars, gpt2, bpe:SIZE (as bpe:4096), or a path")
+
+
+def _byte_of_printable() -> dict[str, int]:
+    """GPT-2's printable stand-in for each byte, reversed (openai/gpt-2, `bytes_to_unicode`)."""
+    printable = [
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    ]
+    others = [value for value in range(256) if value not in printable]
+    return {chr(value): value for value in printable} | {chr(256 + i): value for i, value in enumerate(others)}

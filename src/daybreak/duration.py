@@ -1,0 +1,120 @@
+"""Durations with a unit, such as `715 steps`, `4%`, `10B tokens`, `24h`.
+
+Budgets, warm-ups, decays and intervals are all written this way, so that no bare number has
+to be guessed at.
+"""
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, final
+
+from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
+
+from daybreak.errors import UserError
+
+
+class Unit(StrEnum):
+    STEPS = "steps"
+    TOKENS = "tokens"
+    EPOCHS = "epochs"
+    SECONDS = "s"
+    PERCENT = "%"
+    FLOPS = "flops"
+    TIMES_PARAMETERS = "x params"
+    DOLLARS = "$"
+
+
+_SCALES = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
+_SECONDS = {
+    **dict.fromkeys(("s", "sec", "second", "seconds"), 1.0),
+    **dict.fromkeys(("m", "min", "minute", "minutes"), 60.0),
+    **dict.fromkeys(("h", "hour", "hours"), 3600.0),
+    **dict.fromkeys(("d", "day", "days"), 86400.0),
+}
+_UNITS = {
+    **dict.fromkeys(("step", "steps"), Unit.STEPS),
+    **dict.fromkeys(("token", "tokens"), Unit.TOKENS),
+    **dict.fromkeys(("epoch", "epochs"), Unit.EPOCHS),
+    **dict.fromkeys(("flop", "flops", "FLOPs"), Unit.FLOPS),
+    **dict.fromkeys(("x params", "xparams", "x parameters"), Unit.TIMES_PARAMETERS),
+    "%": Unit.PERCENT,
+}
+_FORM = re.compile(r"(?P<dollar>\$?)\s*(?P<number>[0-9][0-9_]*(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?)\s*(?P<rest>.*)")
+_EXAMPLES = "90s, 24h, 19073 steps, 10B tokens, 2 epochs, 4%"
+
+
+@final
+@dataclass(frozen=True)
+class Duration:
+    """An amount of one unit; seconds are the only unit of time kept."""
+
+    amount: float
+    unit: Unit
+
+    @classmethod
+    def parse(cls, text: object) -> "Duration":
+        """Read a duration. A bare whole number counts steps.
+
+        Raises:
+            ValueError: the text is no duration.
+        """
+        if isinstance(text, Duration):
+            return text
+        if isinstance(text, int) and not isinstance(text, bool):
+            text = f"{text} steps"
+        match = _FORM.fullmatch(text.strip()) if isinstance(text, str) else None
+        if match is None:
+            raise ValueError(f"{text!r} is not a duration; examples: {_EXAMPLES}")
+        amount = float(match["number"].replace("_", ""))
+        rest = match["rest"].strip()
+        if match["dollar"]:
+            if rest:
+                raise ValueError(f"{text!r} is not an amount of money; example: $20")
+            return cls(amount, Unit.DOLLARS)
+        if not rest:
+            rest = "steps"
+        if rest in _SECONDS:
+            return cls(amount * _SECONDS[rest], Unit.SECONDS)
+        if rest in _UNITS:
+            return cls(amount, _UNITS[rest])
+        scale, unit = _SCALES.get(rest[0]), rest[1:].strip()
+        if scale is not None and unit in _UNITS:
+            return cls(amount * scale, _UNITS[unit])
+        raise ValueError(f"{text!r} has no unit that is known; examples: {_EXAMPLES}")
+
+    def __str__(self) -> str:
+        if self.unit is Unit.SECONDS:
+            for name, seconds in (("h", 3600), ("m", 60)):
+                if self.amount >= seconds and self.amount % seconds == 0:
+                    return f"{int(self.amount / seconds)}{name}"
+        number = f"{self.amount:.12g}" if self.amount >= 1e15 or self.amount % 1 else f"{int(self.amount)}"
+        if self.unit is Unit.DOLLARS:
+            return f"${number}"
+        tight = self.unit in (Unit.SECONDS, Unit.PERCENT, Unit.TIMES_PARAMETERS)
+        return f"{number}{'' if tight else ' '}{self.unit.value}"
+
+
+DurationField = Annotated[
+    Duration,
+    PlainValidator(Duration.parse),
+    PlainSerializer(str),
+    WithJsonSchema({"type": ["string", "integer"], "examples": _EXAMPLES.split(", ")}),
+]
+
+
+def human_seconds(seconds: float) -> str:
+    """`75` becomes `1m 15s`; for messages and progress lines."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.0f}s" if seconds >= 10 else f"{seconds:.1f}s"
+    if whole < 3600:
+        return f"{whole // 60}m {whole % 60:02d}s"
+    return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
+
+
+def require_positive(duration: Duration, name: str) -> Duration:
+    """Raises UserError for a duration of nothing."""
+    if duration.amount <= 0:
+        raise UserError(f"{name} = {duration} spends nothing; it must be more than zero")
+    return duration

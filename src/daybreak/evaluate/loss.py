@@ -1,0 +1,117 @@
+"""Loss, perplexity and bits per byte on a stream of tokens, every token counted once."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import Field
+
+from daybreak.configuration import Configuration
+from daybreak.data.shards import TokenStream
+from daybreak.duration import Duration, DurationField, Unit
+from daybreak.hardware import PrecisionName, autocast
+from daybreak.model.gpt import GPT
+from daybreak.model.head import IGNORE
+
+
+class EvaluationConfig(Configuration):
+    """Validation while training, always on the same part of the split.
+
+    Attributes:
+        every: how often; the end of a run is always evaluated.
+        tokens: about how many; rounded up to whole rows, spread evenly over the split.
+    """
+
+    every: DurationField = Duration(5, Unit.PERCENT)
+    tokens: int = Field(default=100_000, gt=0)
+
+
+@final
+@dataclass(frozen=True)
+class Loss:
+    """A mean loss and what it was measured on.
+
+    Attributes:
+        loss: nats a token.
+        tokens: targets that were predicted.
+        bytes: bytes of text that those targets stand for.
+    """
+
+    loss: float
+    tokens: int
+    bytes: int
+
+    @property
+    def perplexity(self) -> float:
+        return math.exp(self.loss) if self.loss < 700 else math.inf
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Bits to encode a byte of text, whatever the tokenizer; NaN if the tokens stand for no text."""
+        return self.loss * self.tokens / (math.log(2) * self.bytes) if self.bytes else math.nan
+
+
+def row_starts(tokens: int, length: int, sample: int | None = None) -> list[int]:
+    """Where rows of `length` begin that cover a stream once; of a sample, rows spread evenly over it.
+
+    Every token but the stream's first is a target of exactly one row; the last row may be short.
+    """
+    starts = range(0, tokens - 1, length)
+    if sample is None or sample >= tokens - 1:
+        return list(starts)
+    chosen = min(len(starts), -(-sample // length))
+    return [starts[index * len(starts) // chosen] for index in range(chosen)]
+
+
+@final
+@dataclass(frozen=True)
+class Validation:
+    """A fixed set of rows of a stream, to be measured again and again.
+
+    Attributes:
+        every: how often a training run measures it.
+        starts: where the rows begin.
+        length: tokens in a row.
+        batch: rows at once; all batches have one shape, so that a compiled model meets no new one.
+        token_bytes: bytes of text that each id stands for, (vocab_size,).
+    """
+
+    every: Duration
+    stream: TokenStream
+    starts: Sequence[int]
+    length: int
+    batch: int
+    token_bytes: npt.NDArray[np.int64]
+    device: torch.device
+    precision: PrecisionName
+
+    @torch.inference_mode()
+    def measure(self, model: GPT) -> Loss:
+        """The mean loss over the rows, each predicted from its own tokens alone."""
+        total, tokens, size = 0.0, 0, 0
+        for inputs_BT, targets_BT in _batches(self.stream, self.starts, self.length, self.batch):
+            with autocast(self.device, self.precision):
+                nll = model(torch.from_numpy(inputs_BT).to(self.device), torch.from_numpy(targets_BT).to(self.device))
+            counted = targets_BT[targets_BT != IGNORE]
+            total += nll.item()
+            tokens += counted.size
+            size += int(self.token_bytes[counted].sum())
+        return Loss(total / tokens, tokens, size)
+
+
+def _batches(
+    stream: TokenStream, starts: Sequence[int], length: int, batch: int
+) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+    """Inputs and targets (B, T), short rows and batches filled up with targets to ignore."""
+    for first in range(0, len(starts), batch):
+        inputs_BT = np.zeros((batch, length), dtype=np.int64)
+        targets_BT = np.full((batch, length), IGNORE, dtype=np.int64)
+        for row, start in enumerate(starts[first : first + batch]):
+            tokens = stream.read(start, min(start + length + 1, len(stream)))
+            inputs_BT[row, : len(tokens) - 1] = tokens[:-1]
+            targets_BT[row, : len(tokens) - 1] = tokens[1:]
+        yield inputs_BT, targets_BT

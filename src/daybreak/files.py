@@ -1,0 +1,141 @@
+"""Files that are whole or absent: atomic writes, hashes, locks."""
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from daybreak.errors import UserError
+
+_BLOCK = 1 << 20
+
+
+def sha256_bytes(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def canonical_json(value: Any) -> bytes:
+    """One byte string for one value: sorted keys, no spaces, ASCII."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
+
+
+def read_json(path: Path) -> Any:
+    """Raises UserError if the file is missing or is not JSON."""
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
+    except (ValueError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is damaged: it is not valid JSON ({error})") from None
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON, indented for people, atomically."""
+    write_bytes(path, json.dumps(value, indent=2, allow_nan=False).encode() + b"\n")
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file so that a crash leaves the old one or the new one, never a part."""
+    partial = path.with_name(f".{path.name}.partial")
+    with _space_errors(path):
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames inside `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def whole_folder(final: Path) -> Iterator[Path]:
+    """Yield a folder aside to fill; it takes the name `final` only once all of it is on disk."""
+    aside = final.with_name(f".{final.name}.partial")
+    if aside.exists():
+        shutil.rmtree(aside)
+    try:
+        with _space_errors(final):
+            aside.mkdir(parents=True)
+            yield aside
+            for path in sorted(aside.rglob("*")):
+                if path.is_file():
+                    _sync_file(path)
+                else:
+                    sync_folder(path)
+            sync_folder(aside)
+            aside.rename(final)
+            sync_folder(final.parent)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+
+
+def require_space(folder: Path, needed: int) -> None:
+    """Raises UserError if the disk that holds `folder` has fewer than `needed` bytes free."""
+    existing = folder
+    while not existing.exists():
+        existing = existing.parent
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise UserError(
+            f"no space for {folder}: {needed / 1e6:,.0f} MB are needed, {free / 1e6:,.0f} MB are free; "
+            "free some space or choose another folder"
+        )
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Own `folder` while inside. The lock ends with the process, however it ends.
+
+    Raises:
+        UserError: another living process owns it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            owner = file.read().strip() or "unknown"
+            raise UserError(
+                f"{folder} is in use by process {owner}; wait for it, stop it, or choose another --out"
+            ) from None
+        file.seek(0)
+        file.truncate()
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def _space_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise UserError(f"no space left to write {path}; free some space or choose another folder") from error
+        raise

@@ -1,0 +1,158 @@
+"""The device, the precision it can do, its peak rate, and the memory that is free."""
+
+import os
+import time
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from typing import Literal
+
+import torch
+
+from daybreak.errors import UserError
+
+PrecisionName = Literal["fp32", "tf32", "bf16", "fp16"]
+
+# Dense bf16 / fp16 tensor-core peaks with fp32 accumulation, in TFLOP/s, from the vendors' data sheets.
+_DENSE_PEAKS = {
+    "RTX 3060 Ti": 32.4,
+    "RTX 3060": 25.5,
+    "RTX 3070": 40.6,
+    "RTX 3080 Ti": 68.0,
+    "RTX 3080": 59.5,
+    "RTX 3090 Ti": 80.0,
+    "RTX 3090": 71.0,
+    "RTX 4060 Ti": 44.1,
+    "RTX 4060": 30.2,
+    "RTX 4070 Ti": 80.2,
+    "RTX 4070": 58.3,
+    "RTX 4080 SUPER": 104.5,
+    "RTX 4080": 97.5,
+    "RTX 4090": 165.2,
+    "RTX 5090": 209.5,
+    "A100": 312.0,
+    "A30": 165.0,
+    "A40": 149.7,
+    "RTX A6000": 154.8,
+    "RTX A5000": 111.1,
+    "H100 PCIe": 756.0,
+    "H100 NVL": 835.0,
+    "H100": 989.0,
+    "H200": 989.0,
+    "GB200": 2500.0,
+    "B200": 2250.0,
+    "L40S": 362.0,
+    "L4": 121.0,
+    "MI250X": 191.5,  # one of its two dies, which is what a device is
+    "MI300X": 1307.0,
+}
+_FP16_ONLY_PEAKS = {"V100": 125.0, "T4": 65.0}
+
+
+def choose_device(wanted: str) -> torch.device:
+    """`auto` is CUDA, else Apple's MPS, else the CPU.
+
+    Raises:
+        UserError: the device asked for is not there.
+    """
+    if wanted == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+    except RuntimeError:
+        raise UserError(f"execution.device = {wanted!r} is no device; use auto, cpu, cuda or mps") from None
+    absent = (device.type == "cuda" and not torch.cuda.is_available()) or (
+        device.type == "mps" and not torch.backends.mps.is_available()
+    )
+    if absent:
+        raise UserError(f"execution.device = {wanted!r}, but this machine has none that torch can use")
+    return device
+
+
+def choose_precision(wanted: str, device: torch.device) -> PrecisionName:
+    """`auto` is bf16 on CUDA where it is native, else fp16 there; fp32 elsewhere.
+
+    Raises:
+        UserError: the device cannot train in this precision.
+    """
+    if wanted == "auto":
+        if device.type != "cuda":
+            return "fp32"
+        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
+    if wanted == "fp16" and device.type == "cpu":
+        raise UserError("execution.precision = fp16 is not usable on a CPU (1 GFLOP/s); use bf16 or fp32")
+    if wanted == "tf32" and device.type != "cuda":
+        raise UserError("execution.precision = tf32 is a mode of CUDA tensor cores; use fp32 here")
+    if wanted not in ("fp32", "tf32", "bf16", "fp16"):
+        raise UserError(f"execution.precision = {wanted!r} is not known; use auto, fp32, tf32, bf16 or fp16")
+    return wanted  # type: ignore[return-value]
+
+
+def apply_precision(precision: PrecisionName) -> None:
+    """Let matrix products of fp32 tensors use TF32, or not."""
+    torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
+
+
+def autocast(device: torch.device, precision: PrecisionName) -> AbstractContextManager[object]:
+    """The context in which forward passes run."""
+    if precision in ("bf16", "fp16"):
+        return torch.autocast(device.type, torch.bfloat16 if precision == "bf16" else torch.float16)
+    return nullcontext()
+
+
+def device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} ({torch.get_num_threads()} threads)"
+
+
+def peak_flops(device: torch.device, precision: PrecisionName) -> float | None:
+    """FLOP/s that model FLOPs utilisation is a share of; None where it is not known.
+
+    On CUDA the dense 16-bit tensor-core peak, whatever the run's precision, so that figures of the
+    same device compare. On a CPU what a large matrix product reaches in the run's precision.
+    """
+    if device.type == "cuda":
+        return table_peak(device_name(device))
+    if device.type == "cpu":
+        return _measured_matmul_flops(torch.bfloat16 if precision == "bf16" else torch.float32)
+    return None
+
+
+def table_peak(name: str) -> float | None:
+    """Dense 16-bit peak of a device by its name, FLOP/s; None if it is not in the table."""
+    words = f" {name.replace('-', ' ')} ".lower()
+    for known, peak in (_DENSE_PEAKS | _FP16_ONLY_PEAKS).items():
+        if all(f" {word.lower()} " in words for word in known.split()):
+            return peak * 1e12
+    return None
+
+
+@cache
+def _measured_matmul_flops(dtype: torch.dtype) -> float:
+    size = 1024
+    left, right = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype)
+    best = float("inf")
+    for _ in range(8):
+        started = time.perf_counter()
+        left @ right
+        best = min(best, time.perf_counter() - started)
+    return 2 * size**3 / best
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can be allocated now."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    pages = "SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in os.sysconf_names else "SC_PHYS_PAGES"
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf(pages)
+    return free if pages == "SC_AVPHYS_PAGES" else free // 2
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done all it was given, so that a clock means something."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

@@ -1,0 +1,209 @@
+"""Causal attention, and the one place that chooses its kernel.
+
+Shape legend: B batch, T queries, S keys, D dim, H heads, G key/value heads, K head size.
+"""
+
+from functools import cache, lru_cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from daybreak.configuration import Configuration
+from daybreak.model.cache import Cache
+from daybreak.model.dropout import dropout
+from daybreak.model.initialise import linear_
+from daybreak.model.norm import rms_norm
+from daybreak.model.position import (
+    AlibiPositionConfig,
+    LearnedPositionConfig,
+    NoPositionConfig,
+    RotaryPositionConfig,
+    SinusoidalPositionConfig,
+    alibi_slopes,
+    rotary_tables,
+    rotate,
+)
+
+
+class AttentionConfig(Configuration):
+    """What attention sees, and how.
+
+    Attributes:
+        kv_heads: key/value heads, shared by groups of query heads (Ainslie et al. 2023); all unless stated.
+        qk_norm: normalise queries and keys by their root mean square (Dehghani et al. 2023).
+        windows: how far back each layer sees, itself included, repeated over the layers; 0 sees all.
+    """
+
+    kv_heads: int | None = Field(default=None, gt=0)
+    qk_norm: bool = False
+    windows: tuple[int, ...] = (0,)
+
+
+class Attention(nn.Module):
+    """Multi-head causal self-attention: (B, T, D) to (B, T, D).
+
+    Args:
+        layer: counted from 0; selects the window and the cache.
+    """
+
+    def __init__(
+        self,
+        config: AttentionConfig,
+        position: LearnedPositionConfig
+        | SinusoidalPositionConfig
+        | RotaryPositionConfig
+        | AlibiPositionConfig
+        | NoPositionConfig,
+        *,
+        layer: int,
+        dim: int,
+        heads: int,
+        bias: bool,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.layer, self.heads, self.kv_heads = layer, heads, config.kv_heads or heads
+        self.head_size, self.dropout, self.qk_norm = dim // heads, dropout, config.qk_norm
+        self.window = config.windows[layer % len(config.windows)]
+        self.rotary_base = position.base if isinstance(position, RotaryPositionConfig) else None
+        self.slopes = tuple(alibi_slopes(heads)) if isinstance(position, AlibiPositionConfig) else None
+        self.qkv = nn.Linear(dim, (heads + 2 * self.kv_heads) * self.head_size, bias=bias)
+        self.output = nn.Linear(dim, dim, bias=bias)
+
+    @torch.no_grad()
+    def initialise(self, seed: int, name: str, std: float, output_std: float) -> None:
+        linear_(self.qkv, std, seed=seed, name=f"{name}.qkv")
+        linear_(self.output, output_std, seed=seed, name=f"{name}.output")
+
+    def forward(self, x_BTD: Tensor, noise_B: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+        B, T, D = x_BTD.shape
+        H, G, K = self.heads, self.kv_heads, self.head_size
+        qkv_BTNK = self.qkv(x_BTD).view(B, T, H + 2 * G, K)
+        q_BHTK, k_BGTK, v_BGTK = qkv_BTNK.transpose(1, 2).split((H, G, G), dim=1)
+        if self.qk_norm:
+            q_BHTK, k_BGTK = rms_norm(q_BHTK, 1e-6), rms_norm(k_BGTK, 1e-6)
+        start = 0 if cache is None else cache.length
+        if self.rotary_base is not None:
+            cosines, sines = rotary_tables(start, T, K, self.rotary_base, x_BTD.device)
+            q_BHTK, k_BGTK = rotate(q_BHTK, cosines, sines), rotate(k_BGTK, cosines, sines)
+        if cache is not None:
+            k_BGTK, v_BGTK = cache.extend(self.layer, k_BGTK, v_BGTK)
+        y_BHTK = causal_attention(
+            q_BHTK,
+            k_BGTK,
+            v_BGTK,
+            window=self.window,
+            slopes=self.slopes,
+            dropout_rate=self.dropout,
+            noise_B=noise_B,
+        )
+        y_BTD = y_BHTK.transpose(1, 2).reshape(B, T, D)
+        return dropout(self.output(y_BTD), self.dropout, noise_B, site=1)
+
+
+def causal_attention(
+    q_BHTK: Tensor,
+    k_BGSK: Tensor,
+    v_BGSK: Tensor,
+    *,
+    window: int = 0,
+    slopes: tuple[float, ...] | None = None,
+    dropout_rate: float = 0.0,
+    noise_B: Tensor | None = None,
+) -> Tensor:
+    """Attend from the last T of S positions to those not after them: (B, H, T, K).
+
+    Args:
+        window: how far back a position sees, itself included; 0 sees all.
+        slopes: ALiBi's, one a head.
+        noise_B: seeds the dropout of attention weights; None drops nothing.
+    """
+    T, S = q_BHTK.shape[2], k_BGSK.shape[2]
+    grouped = q_BHTK.shape[1] != k_BGSK.shape[1]
+    windowed = 0 < window < S
+    if dropout_rate and noise_B is not None:
+        return plain_attention(q_BHTK, k_BGSK, v_BGSK, window, slopes, dropout_rate, noise_B)
+    if slopes is None and not windowed:
+        if T == S:
+            return F.scaled_dot_product_attention(q_BHTK, k_BGSK, v_BGSK, is_causal=True, enable_gqa=grouped)
+        if T == 1:  # the newest position sees every key
+            return F.scaled_dot_product_attention(q_BHTK, k_BGSK, v_BGSK, enable_gqa=grouped)
+    if q_BHTK.is_cuda and T == S:
+        return _flex_attention(q_BHTK, k_BGSK, v_BGSK, window if windowed else 0, slopes, grouped)
+    mask = dense_mask(T, S, window, slopes, q_BHTK.dtype, q_BHTK.device)
+    return F.scaled_dot_product_attention(q_BHTK, k_BGSK, v_BGSK, attn_mask=mask, enable_gqa=grouped)
+
+
+def plain_attention(
+    q_BHTK: Tensor,
+    k_BGSK: Tensor,
+    v_BGSK: Tensor,
+    window: int,
+    slopes: tuple[float, ...] | None,
+    dropout_rate: float = 0.0,
+    noise_B: Tensor | None = None,
+) -> Tensor:
+    """The definition, written out; what every other path is tested against, and the path of dropout."""
+    T, S = q_BHTK.shape[2], k_BGSK.shape[2]
+    groups = q_BHTK.shape[1] // k_BGSK.shape[1]
+    k_BHSK, v_BHSK = k_BGSK.repeat_interleave(groups, dim=1), v_BGSK.repeat_interleave(groups, dim=1)
+    scores_BHTS = (q_BHTK @ k_BHSK.mT).float() * q_BHTK.shape[-1] ** -0.5
+    weights_BHTS = (scores_BHTS + dense_mask(T, S, window, slopes, torch.float32, q_BHTK.device)).softmax(-1)
+    return dropout(weights_BHTS, dropout_rate, noise_B, site=0).to(v_BHSK.dtype) @ v_BHSK
+
+
+@lru_cache(maxsize=16)
+def dense_mask(
+    T: int, S: int, window: int, slopes: tuple[float, ...] | None, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """What is added to scores: -inf where not seen, else ALiBi's -slope · distance or 0; (1 or H, T, S)."""
+    distance_TS = torch.arange(S - T, S, device=device)[:, None] - torch.arange(S, device=device)
+    hidden_TS = (distance_TS < 0) | (distance_TS >= window) if window else distance_TS < 0
+    slopes_H11 = torch.tensor(slopes or (0.0,), device=device)[:, None, None]
+    return (-slopes_H11 * distance_TS).masked_fill(hidden_TS, float("-inf")).to(dtype)
+
+
+def _flex_attention(
+    q_BHTK: Tensor,
+    k_BGSK: Tensor,
+    v_BGSK: Tensor,
+    window: int,
+    slopes: tuple[float, ...] | None,
+    grouped: bool,
+) -> Tensor:
+    """Windows and ALiBi without a dense mask (FlexAttention; CUDA only, since it has no backward on CPU)."""
+    length = q_BHTK.shape[2]
+    slopes_H = None if slopes is None else torch.tensor(slopes, device=q_BHTK.device)
+
+    def lower_by_distance(score: Tensor, _b: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return score if slopes_H is None else score - slopes_H[head] * (query - key)
+
+    return _compiled_flex()(  # type: ignore[no-any-return]
+        q_BHTK,
+        k_BGSK,
+        v_BGSK,
+        score_mod=lower_by_distance if slopes_H is not None else None,
+        block_mask=_block_mask(length, window, q_BHTK.device),
+        enable_gqa=grouped,
+    )
+
+
+@lru_cache(maxsize=16)
+def _block_mask(length: int, window: int, device: torch.device) -> Any:
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    def visible(_b: Tensor, _h: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        causal = query >= key
+        return causal & (query - key < window) if window else causal
+
+    return create_block_mask(visible, None, None, length, length, device=str(device))
+
+
+@cache
+def _compiled_flex() -> Any:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention, dynamic=False)

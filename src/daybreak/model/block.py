@@ -1,0 +1,35 @@
+"""A transformer block: how attention, MLP and norms join the residual stream."""
+
+from torch import Tensor, nn
+
+from daybreak.model.attention import Attention
+from daybreak.model.cache import Cache
+from daybreak.model.mlp import MLP
+from daybreak.model.norm import Norm
+
+
+class SequentialBlock(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x)) (GPT-2): (B, T, D) to (B, T, D)."""
+
+    def __init__(self, attention: Attention, mlp: MLP, attention_norm: Norm, mlp_norm: Norm) -> None:
+        super().__init__()
+        self.attention, self.mlp = attention, mlp
+        self.attention_norm, self.mlp_norm = attention_norm, mlp_norm
+
+    def forward(self, x_BTD: Tensor, noise_B: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), noise_B, cache)
+        x_BTD = x_BTD + self.mlp(self.mlp_norm(x_BTD), noise_B)
+        return x_BTD
+
+
+class ParallelBlock(nn.Module):
+    """x + mlp(norm(x)) + attention(norm(x)), with one norm (Wang and Komatsuzaki 2021, GPT-J)."""
+
+    def __init__(self, attention: Attention, mlp: MLP, norm: Norm) -> None:
+        super().__init__()
+        self.attention, self.mlp, self.norm = attention, mlp, norm
+
+    def forward(self, x_BTD: Tensor, noise_B: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+        normed_BTD = self.norm(x_BTD)
+        x_BTD = x_BTD + self.mlp(normed_BTD, noise_B) + self.attention(normed_BTD, noise_B, cache)
+        return x_BTD

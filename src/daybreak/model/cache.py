@@ -1,0 +1,38 @@
+"""The key/value cache: what attention has already seen, so that each new token costs one position."""
+
+from typing import final
+
+import torch
+from torch import Tensor
+
+
+@final
+class Cache:
+    """Keys and values of every layer, filled from position 0 up to `capacity`.
+
+    Shapes: keys and values are (B, G, S, K): G key/value heads, S positions, K head size.
+    """
+
+    def __init__(self, layers: int, capacity: int) -> None:
+        self.capacity = capacity
+        self.length = 0
+        self._keys: list[Tensor | None] = [None] * layers
+        self._values: list[Tensor | None] = [None] * layers
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Store new positions of a layer behind `length`; return all of that layer's keys and values."""
+        stored_keys, stored_values = self._keys[layer], self._values[layer]
+        if stored_keys is None or stored_values is None:
+            B, G, _, K = keys.shape
+            stored_keys = self._keys[layer] = keys.new_empty(B, G, self.capacity, K)
+            stored_values = self._values[layer] = torch.empty_like(stored_keys)
+        end = self.length + keys.shape[2]
+        if end > self.capacity:
+            raise ValueError(f"{end} positions do not fit into a cache of {self.capacity}")
+        stored_keys[:, :, self.length : end] = keys
+        stored_values[:, :, self.length : end] = values
+        return stored_keys[:, :, :end], stored_values[:, :, :end]
+
+    def advance(self, positions: int) -> None:
+        """Count positions that every layer has stored."""
+        self.length += positions

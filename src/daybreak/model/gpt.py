@@ -1,0 +1,191 @@
+"""The GPT: embedding -> blocks -> norm -> head -> loss. The only file that assembles parts.
+
+Shape legend: B batch, T time, D dim, V vocabulary.
+"""
+
+from typing import Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from daybreak.configuration import Configuration
+from daybreak.model.attention import Attention, AttentionConfig
+from daybreak.model.block import ParallelBlock, SequentialBlock
+from daybreak.model.cache import Cache
+from daybreak.model.dropout import dropout, next_layer
+from daybreak.model.head import Head, HeadConfig
+from daybreak.model.initialise import InitialisationConfig, normal_
+from daybreak.model.mlp import MLP, MLPConfig, PlainMLPConfig
+from daybreak.model.norm import Norm, NormConfig
+from daybreak.model.position import (
+    LearnedPosition,
+    LearnedPositionConfig,
+    PositionConfig,
+    RotaryPositionConfig,
+    SinusoidalPosition,
+    SinusoidalPositionConfig,
+)
+
+
+class ModelConfig(Configuration):
+    """The sizes of a GPT and its parts.
+
+    Attributes:
+        context: tokens the model sees at once; also the length of a learned position table.
+        vocab_size: width of embedding and head; ids above the tokenizer's are padding.
+        bias: of every linear layer and LayerNorm.
+        dropout: on embeddings, attention weights, and residual branches, while training.
+    """
+
+    layers: int = Field(gt=0)
+    heads: int = Field(gt=0)
+    dim: int = Field(gt=0)
+    context: int = Field(gt=0)
+    vocab_size: int = Field(gt=0)
+    bias: bool = True
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    residual: Literal["sequential", "parallel"] = "sequential"
+    position: PositionConfig = LearnedPositionConfig()
+    attention: AttentionConfig = AttentionConfig()
+    mlp: MLPConfig = PlainMLPConfig()
+    norm: NormConfig = NormConfig()
+    head: HeadConfig = HeadConfig()
+    initialisation: InitialisationConfig = InitialisationConfig()
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        if self.dim % self.heads:
+            raise ValueError(f"model.dim = {self.dim} is not a multiple of model.heads = {self.heads}")
+        kv_heads = self.attention.kv_heads
+        if kv_heads and self.heads % kv_heads:
+            raise ValueError(f"model.heads = {self.heads} is not a multiple of model.attention.kv_heads = {kv_heads}")
+        if isinstance(self.position, RotaryPositionConfig) and (self.dim // self.heads) % 2:
+            raise ValueError(
+                f"rotary positions turn pairs, but model.dim = {self.dim} / model.heads = {self.heads} is odd"
+            )
+        if isinstance(self.position, SinusoidalPositionConfig) and self.dim % 2:
+            raise ValueError(f"sinusoidal positions come in pairs, but model.dim = {self.dim} is odd")
+        if self.norm.shared and not self.norm.after_embedding:
+            raise ValueError(
+                "model.norm.shared = true shares the norm that model.norm.after_embedding = false leaves out"
+            )
+        if any(window < 0 for window in self.attention.windows) or not self.attention.windows:
+            raise ValueError(f"model.attention.windows = {list(self.attention.windows)} must be lengths, or 0 for all")
+        return self
+
+
+class GPT(nn.Module):
+    """A decoder-only transformer.
+
+    `forward` is the training step's forward pass: tokens and targets to the summed loss. `logits` is
+    for reading predictions, with or without a cache.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        norm = config.norm
+        self.embedding = nn.Embedding(config.vocab_size, config.dim)
+        self.position = _position(config)
+        self.embedding_norm = self._norm() if norm.after_embedding else None
+        self.blocks = nn.ModuleList(self._block(layer) for layer in range(config.layers))
+        self.final_norm = None if norm.shared else self._norm()
+        logit_norm = Norm(norm, config.vocab_size, config.bias) if norm.over_logits else None
+        self.head = Head(config.head, config.dim, config.vocab_size, logit_norm)
+
+    def forward(self, tokens_BT: Tensor, targets_BT: Tensor, noise_B: Tensor | None = None) -> Tensor:
+        """Sum of -log p over all targets that are not IGNORE, in nats. `noise_B` turns dropout on."""
+        x_BTD = self.features(tokens_BT, noise_B=noise_B)
+        return self.head.loss(x_BTD.flatten(0, 1), self.embedding.weight, targets_BT.flatten())
+
+    def logits(self, tokens_BT: Tensor, cache: Cache | None = None) -> Tensor:
+        """Logits (B, T, V) of each next token, in fp32; with a cache, `tokens_BT` go on behind it."""
+        logits_BTV: Tensor = self.head(self.features(tokens_BT, cache=cache), self.embedding.weight)
+        return logits_BTV
+
+    def features(self, tokens_BT: Tensor, *, cache: Cache | None = None, noise_B: Tensor | None = None) -> Tensor:
+        """What the head reads, (B, T, D)."""
+        x_BTD = self.embedding(tokens_BT)
+        if self.position is not None:
+            x_BTD = self.position(x_BTD, start=0 if cache is None else cache.length)
+        if self.embedding_norm is not None:
+            x_BTD = self.embedding_norm(x_BTD)
+        x_BTD = dropout(x_BTD, self.config.dropout, noise_B, site=0)
+        for block in self.blocks:
+            noise_B = next_layer(noise_B)
+            x_BTD = block(x_BTD, noise_B, cache)
+        if cache is not None:
+            cache.advance(tokens_BT.shape[1])
+        final_norm = self.embedding_norm if self.final_norm is None else self.final_norm
+        assert final_norm is not None
+        normed_BTD: Tensor = final_norm(x_BTD)
+        return normed_BTD
+
+    @torch.no_grad()
+    def initialise(self, seed: int) -> None:
+        """Give every parameter its initial value, a function of (seed, its name)."""
+        init = self.config.initialisation
+        std, output_std = init.std, init.output_std(self.config.layers)
+        normal_(self.embedding.weight, std, seed=seed, name="embedding.weight")
+        if isinstance(self.position, LearnedPosition):
+            self.position.initialise(seed, "position", std)
+        elif isinstance(self.position, SinusoidalPosition):
+            self.position.initialise(self.config.dim)
+        for layer, block in enumerate(self.blocks):
+            assert isinstance(block, SequentialBlock | ParallelBlock)
+            block.attention.initialise(seed, f"blocks.{layer}.attention", std, output_std)
+            block.mlp.initialise(seed, f"blocks.{layer}.mlp", std, output_std)
+        self.head.initialise(seed, "head", std)
+        for module in self.modules():
+            if isinstance(module, Norm):
+                module.initialise()
+
+    def _norm(self) -> Norm:
+        return Norm(self.config.norm, self.config.dim, self.config.bias)
+
+    def _block(self, layer: int) -> SequentialBlock | ParallelBlock:
+        config = self.config
+        attention = Attention(
+            config.attention,
+            config.position,
+            layer=layer,
+            dim=config.dim,
+            heads=config.heads,
+            bias=config.bias,
+            dropout=config.dropout,
+        )
+        mlp = MLP(config.mlp, config.dim, config.bias, config.dropout)
+        if config.residual == "parallel":
+            return ParallelBlock(attention, mlp, self._norm())
+        return SequentialBlock(attention, mlp, self._norm(), self._norm())
+
+
+def build(config: ModelConfig, seed: int, device: torch.device) -> GPT:
+    """An initialised model on a device; the same values on every device."""
+    with torch.device("meta"):
+        model = GPT(config)
+    model.to_empty(device=device)
+    model.initialise(seed)
+    return model
+
+
+def count_parameters(config: ModelConfig) -> int:
+    """Trainable numbers, each shared one counted once; built on the `meta` device, so nothing is allocated."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in GPT(config).parameters())
+
+
+def count_without_positions(config: ModelConfig) -> int:
+    """Trainable numbers without a learned position table: the N of the usual FLOPs formula."""
+    table = config.context * config.dim if isinstance(config.position, LearnedPositionConfig) else 0
+    return count_parameters(config) - table
+
+
+def _position(config: ModelConfig) -> LearnedPosition | SinusoidalPosition | None:
+    """What is added to the embedding; rotary and ALiBi act inside attention instead."""
+    if isinstance(config.position, LearnedPositionConfig):
+        return LearnedPosition(config.context, config.dim)
+    if isinstance(config.position, SinusoidalPositionConfig):
+        return SinusoidalPosition(config.dim, config.position.learned_scale)
+    return None

@@ -1,0 +1,103 @@
+"""From features to logits and to the loss, without ever holding all logits if asked.
+
+Shape legend: N rows (batch x time), D dim, V vocabulary.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from daybreak.configuration import Configuration
+from daybreak.model.initialise import normal_
+from daybreak.model.norm import Norm
+
+IGNORE = -1
+
+
+class HeadConfig(Configuration):
+    """How features become logits.
+
+    Attributes:
+        tied: the embedding's weight is the head's.
+        soft_cap: c gives c · tanh(logits / c) (Gemma Team 2024, section 2).
+        loss_rows: rows whose logits are held at once in the loss; 0 holds all. The value is the same.
+    """
+
+    tied: bool = True
+    soft_cap: float | None = Field(default=None, gt=0)
+    loss_rows: int = Field(default=0, ge=0)
+
+
+class Head(nn.Module):
+    """Logits over the vocabulary, and their cross-entropy. A tied weight is passed in, not held."""
+
+    def __init__(self, config: HeadConfig, dim: int, vocab_size: int, norm: Norm | None) -> None:
+        super().__init__()
+        self.weight = None if config.tied else nn.Parameter(torch.empty(vocab_size, dim))
+        self.norm, self.soft_cap, self.loss_rows = norm, config.soft_cap, config.loss_rows
+
+    @torch.no_grad()
+    def initialise(self, seed: int, name: str, std: float) -> None:
+        if self.weight is not None:
+            normal_(self.weight, std, seed=seed, name=f"{name}.weight")
+        if self.norm is not None:
+            self.norm.initialise()
+
+    def forward(self, x_ND: Tensor, embedding_VD: Tensor) -> Tensor:
+        """Logits (..., V) in fp32 of features (..., D)."""
+        logits_NV = F.linear(x_ND, embedding_VD if self.weight is None else self.weight)
+        if self.norm is not None:
+            logits_NV = self.norm(logits_NV)
+        logits_NV = logits_NV.float()
+        return logits_NV if self.soft_cap is None else self.soft_cap * torch.tanh(logits_NV / self.soft_cap)
+
+    def loss(self, x_ND: Tensor, embedding_VD: Tensor, targets_N: Tensor) -> Tensor:
+        """Sum over rows of -log p(target), in nats; rows whose target is IGNORE count nothing."""
+        if self.loss_rows == 0 or len(x_ND) <= self.loss_rows:
+            return cross_entropy_sum(self(x_ND, embedding_VD), targets_N)
+        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        if self.weight is None:
+            parameters.append(embedding_VD)  # type: ignore[arg-type]
+        total: Tensor = _ChunkedLoss.apply(self, x_ND, targets_N, embedding_VD, *parameters)  # type: ignore[no-untyped-call]
+        return total
+
+
+def cross_entropy_sum(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+    return F.cross_entropy(logits_NV, targets_N, ignore_index=IGNORE, reduction="sum")
+
+
+class _ChunkedLoss(torch.autograd.Function):
+    """The loss by chunks of rows; gradients are computed with each chunk, in the forward pass.
+
+    No logits are kept or computed twice: the memory is one chunk's logits and one gradient of each input.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, head: Head, x_ND: Tensor, targets_N: Tensor, embedding_VD: Tensor, *parameters: Tensor
+    ) -> Tensor:
+        total = x_ND.new_zeros((), dtype=torch.float32)
+        x_grad = torch.empty_like(x_ND)
+        parameter_grads = [torch.zeros_like(parameter) for parameter in parameters]
+        wants_grad = any(ctx.needs_input_grad)
+        for start in range(0, len(x_ND), head.loss_rows):
+            rows = slice(start, start + head.loss_rows)
+            with torch.set_grad_enabled(wants_grad):
+                x_chunk = x_ND[rows].detach().requires_grad_(wants_grad)
+                loss = cross_entropy_sum(head(x_chunk, embedding_VD), targets_N[rows])
+            total += loss.detach()
+            if wants_grad:
+                x_grad[rows], *grads = torch.autograd.grad(loss, [x_chunk, *parameters])
+                for accumulated, grad in zip(parameter_grads, grads, strict=True):
+                    accumulated += grad
+        ctx.save_for_backward(x_grad, *parameter_grads)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *output_grads: Tensor) -> tuple[Tensor | None, ...]:
+        x_grad, *parameter_grads = ctx.saved_tensors
+        scale = output_grads[0]
+        return (None, x_grad * scale, None, None, *(grad * scale for grad in parameter_grads))

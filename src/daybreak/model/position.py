@@ -1,0 +1,120 @@
+"""How a model knows where a token stands.
+
+Learned and sinusoidal tables are added to the embedding. Rotary turns queries and keys, ALiBi lowers
+scores with distance: both act inside attention.
+"""
+
+import math
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from daybreak.configuration import Configuration, default_kind
+from daybreak.model.initialise import normal_
+
+
+class LearnedPositionConfig(Configuration):
+    """A trained vector for each position (GPT-2)."""
+
+    kind: Literal["learned"] = "learned"
+
+
+class SinusoidalPositionConfig(Configuration):
+    """A fixed table of sines and cosines (Vaswani et al. 2017, section 3.5), times one learned scale if asked."""
+
+    kind: Literal["sinusoidal"]
+    learned_scale: bool = False
+
+
+class RotaryPositionConfig(Configuration):
+    """Rotary embedding (Su et al. 2021, "RoFormer"), in the two-halves layout."""
+
+    kind: Literal["rotary"]
+    base: float = 10_000.0
+
+
+class AlibiPositionConfig(Configuration):
+    """Attention with linear biases (Press et al. 2021)."""
+
+    kind: Literal["alibi"]
+
+
+class NoPositionConfig(Configuration):
+    """Nothing but the causal mask."""
+
+    kind: Literal["none"]
+
+
+PositionConfig = Annotated[
+    LearnedPositionConfig | SinusoidalPositionConfig | RotaryPositionConfig | AlibiPositionConfig | NoPositionConfig,
+    Field(discriminator="kind"),
+    default_kind("learned"),
+]
+
+
+class LearnedPosition(nn.Module):
+    """Adds rows start … start + T - 1 of a trained table: (B, T, D) to (B, T, D)."""
+
+    def __init__(self, context: int, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(context, dim))
+
+    @torch.no_grad()
+    def initialise(self, seed: int, name: str, std: float) -> None:
+        normal_(self.weight, std, seed=seed, name=f"{name}.weight")
+
+    def forward(self, x_BTD: Tensor, start: int) -> Tensor:
+        return x_BTD + self.weight[start : start + x_BTD.shape[1]]
+
+
+class SinusoidalPosition(nn.Module):
+    """Adds sines and cosines, at any position: (B, T, D) to (B, T, D)."""
+
+    def __init__(self, dim: int, learned_scale: bool) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.empty(())) if learned_scale else None
+
+    @torch.no_grad()
+    def initialise(self, dim: int) -> None:
+        if self.scale is not None:
+            self.scale.fill_(dim**-0.5)
+
+    def forward(self, x_BTD: Tensor, start: int) -> Tensor:
+        _, T, D = x_BTD.shape
+        table_TD = sinusoids(start, T, D, x_BTD.device)
+        return x_BTD + (table_TD if self.scale is None else self.scale * table_TD)
+
+
+def sinusoids(start: int, length: int, dim: int, device: torch.device) -> Tensor:
+    """Rows start … start + length - 1 of the sinusoidal table, (T, D): sines in even columns, cosines in odd."""
+    positions_T = torch.arange(start, start + length, device=device, dtype=torch.float32)
+    rates = torch.exp(torch.arange(0, dim, 2, device=device, dtype=torch.float32) * (-math.log(10_000.0) / dim))
+    angles = positions_T[:, None] * rates
+    return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)
+
+
+def rotary_tables(start: int, length: int, head_size: int, base: float, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosines and sines for positions start … start + length - 1, each (T, K/2)."""
+    rates = base ** (-torch.arange(0, head_size, 2, device=device, dtype=torch.float32) / head_size)
+    angles = torch.arange(start, start + length, device=device, dtype=torch.float32)[:, None] * rates
+    return angles.cos(), angles.sin()
+
+
+def rotate(x_BHTK: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+    """Turn each pair (x[k], x[k + K/2]) by its position's angle."""
+    first, second = x_BHTK.float().chunk(2, dim=-1)
+    turned = torch.cat((first * cosines - second * sines, second * cosines + first * sines), dim=-1)
+    return turned.to(x_BHTK.dtype)
+
+
+def alibi_slopes(heads: int) -> list[float]:
+    """One slope a head, for any number of heads (Press et al. 2021, section 3, and their reference code).
+
+    For a power of two n: 2^(-8/n), 2^(-16/n), …; otherwise those of the next lower power, then
+    every other one of the next higher.
+    """
+    lower = 2 ** math.floor(math.log2(heads))
+    slopes = [2.0 ** (-8.0 * (i + 1) / lower) for i in range(lower)]
+    return slopes + [2.0 ** (-4.0 * (i + 1) / lower) for i in range(0, 2 * (heads - lower), 2)]

@@ -1,0 +1,75 @@
+"""Progress of long work on standard error: a live bar on a terminal, plain lines in a pipe."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from daybreak.duration import human_seconds
+
+_SECONDS_BETWEEN_LINES = 5.0
+
+
+def say(message: str) -> None:
+    """One line for the person, on standard error."""
+    print(message, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def progress(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+    """Show `what` with its rate and ETA; the value yielded advances it by an amount of `unit`."""
+    if sys.stderr.isatty():
+        with _bar(what, total, unit) as advance:
+            yield advance
+    else:
+        with _lines(what, total, unit) as advance:
+            yield advance
+
+
+@contextmanager
+def _bar(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    rate = TextColumn("{task.fields[rate]}")
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        rate,
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=total, rate="")
+
+        def advance(amount: int) -> None:
+            bar.update(task, advance=amount, rate=_rate(bar.tasks[0].speed or 0.0, unit))
+
+        yield advance
+
+
+@contextmanager
+def _lines(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+    started = shown = time.monotonic()
+    done = 0
+
+    def advance(amount: int) -> None:
+        nonlocal done, shown
+        done += amount
+        now = time.monotonic()
+        if now - shown >= _SECONDS_BETWEEN_LINES:
+            shown = now
+            speed = done / (now - started)
+            left = human_seconds(max(0, total - done) / speed)
+            say(f"{what}: {done / max(total, 1):.0%}, {_rate(speed, unit)}, {left} left")
+
+    yield advance
+    seconds = max(time.monotonic() - started, 1e-9)
+    say(f"{what}: done in {human_seconds(seconds)}, {_rate(done / seconds, unit)}")
+
+
+def _rate(speed: float, unit: str) -> str:
+    for scale, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if speed >= scale:
+            return f"{speed / scale:.1f} {prefix}{unit}/s"
+    return f"{speed:.0f} {unit}/s"

@@ -1,0 +1,275 @@
+"""A recipe: one complete, validated description of a run.
+
+A recipe is a TOML file that may extend another. Resolving it merges three layers once each (the
+resolved parent, the file, the command line's keys together) and validates at the end.
+"""
+
+import difflib
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from daybreak.checkpoint import CheckpointConfig
+from daybreak.configuration import Configuration
+from daybreak.data.batches import DataConfig
+from daybreak.duration import DurationField
+from daybreak.errors import UserError
+from daybreak.evaluate.loss import EvaluationConfig
+from daybreak.files import canonical_json, sha256_bytes
+from daybreak.model.gpt import ModelConfig
+from daybreak.sample import SamplesConfig
+from daybreak.training.budget import Counts
+from daybreak.training.execution import ExecutionConfig
+from daybreak.training.optimizer import OptimizerConfig
+from daybreak.training.schedule import BatchConfig, CosineConfig, LengthCurriculumConfig, ScheduleConfig
+
+_FINGERPRINTED = ("model", "data", "optimizer", "schedule", "batch", "curriculum", "seed")
+
+
+class Recipe(Configuration):
+    """What to train, on what, with what, for how long.
+
+    Attributes:
+        budget: what the run may spend: `90s`, `24h`, `19073 steps`, `10B tokens`, `2 epochs`.
+        counts: a budget in time counts from process start, or steps alone (`train`).
+        seed: of initial values, order and dropout.
+    """
+
+    name: str = ""
+    description: str = ""
+    budget: DurationField
+    counts: Counts = "process"
+    seed: int = Field(default=1337, ge=0)
+    data: DataConfig
+    batch: BatchConfig
+    model: ModelConfig
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig = CosineConfig()
+    curriculum: LengthCurriculumConfig | None = None
+    evaluation: EvaluationConfig = EvaluationConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    samples: SamplesConfig = SamplesConfig()
+    execution: ExecutionConfig = ExecutionConfig()
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        window, context, tokens = self.data.window, self.model.context, self.batch.tokens
+        if window <= 0:
+            raise ValueError(f"data.window = {window} must be more than 0")
+        if window > context and window % context:
+            raise ValueError(f"data.window = {window} is not a multiple of model.context = {context}")
+        if tokens % window:
+            nearest = max(1, round(tokens / window)) * window
+            raise ValueError(
+                f"batch.tokens = {tokens} is not a multiple of data.window = {window}; the nearest is {nearest}"
+            )
+        return self
+
+    @property
+    def row_length(self) -> int:
+        """Tokens that the model trains on at once: a window, or a piece of one."""
+        return min(self.data.window, self.model.context)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all that decides what a step computes, but for the corpus itself, which has its own hashes."""
+        content = self.model_dump(mode="json", exclude={"data": {"corpus"}})
+        return sha256_bytes(canonical_json({key: content[key] for key in _FINGERPRINTED}))
+
+    @classmethod
+    def load(cls, recipe: str | Path, *overrides: str) -> "Recipe":
+        """Resolve a recipe by its name or the path of its TOML file.
+
+        Args:
+            overrides: `key=value`, as on the command line: `optimizer.lr=1e-3`, `budget=90s`.
+
+        Raises:
+            UserError: no such recipe, or it does not validate.
+        """
+        layer = _read_layer(str(recipe), Path(), ())
+        return _validated(merge(layer, parse_overrides(overrides)), f"recipe {recipe}")
+
+    def with_data(self, corpus: Path | str) -> Self:
+        """The same recipe on one corpus, in place of its corpus or mixture."""
+        data = self.data.model_copy(update={"corpus": str(corpus), "mixture": ()})
+        return self.model_copy(update={"data": data})
+
+    def to_toml(self) -> str:
+        """The resolved recipe as TOML that `load` reads back to the same recipe."""
+        content = self.model_dump(mode="json", exclude_none=True)
+        plain = [f"{key} = {_toml(value)}" for key, value in content.items() if not isinstance(value, dict)]
+        tables = [
+            "\n".join([f"\n[{key}]", *(f"{name} = {_toml(item)}" for name, item in value.items())])
+            for key, value in content.items()
+            if isinstance(value, dict)
+        ]
+        return "\n".join([*plain, *tables]) + "\n"
+
+    def differences(self, other: "Recipe") -> list[str]:
+        """One line for each setting that differs: `optimizer.lr: 0.001 here, 0.002 there`."""
+        mine, theirs = (_flatten(recipe.model_dump(mode="json")) for recipe in (self, other))
+        return [
+            f"{key}: {mine.get(key)} here, {theirs.get(key)} there"
+            for key in sorted(mine.keys() | theirs.keys())
+            if mine.get(key) != theirs.get(key)
+        ]
+
+
+def recipe_names() -> list[str]:
+    """The recipes that ship with Daybreak."""
+    return sorted(entry.name[:-5] for entry in files("daybreak.recipes").iterdir() if entry.name.endswith(".toml"))
+
+
+def merge(base: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
+    """`layer` over `base`. Tables merge, unless they name different kinds; everything else replaces."""
+    merged = dict(base)
+    for key, value in layer.items():
+        old = merged.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            same_kind = "kind" not in value or value["kind"] == old.get("kind")
+            merged[key] = merge(old, value) if same_kind else dict(value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
+    """`key=value` words as one nested table; values are TOML, or text where they are not. The last wins."""
+    layer: dict[str, Any] = {}
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        path = key.strip().split(".")
+        if not equals or not all(path):
+            raise UserError(f"{override!r} is not an override; write key=value, as optimizer.lr=1e-3")
+        value: Any = _toml_value(text.strip())
+        for part in reversed(path):
+            value = {part: value}
+        layer = merge(layer, value)
+    return layer
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+    return value if isinstance(value, bool | int | float | str | list | dict) else text
+
+
+def _read_layer(name: str, beside: Path, descendants: tuple[str, ...]) -> dict[str, Any]:
+    """A recipe's content with its parents merged in and their defaults filled in."""
+    location, text = _find(name, beside)
+    if location in descendants:
+        raise UserError(f"recipe {name} extends itself: {' -> '.join([*descendants, location])}")
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{location} is not valid TOML: {error}") from None
+    parent = content.pop("extends", None)
+    content.setdefault("name", Path(location).stem)
+    if parent is None:
+        return content
+    base = _read_layer(str(parent), Path(location).parent, (*descendants, location))
+    resolved = _validated(base, f"recipe {parent}")
+    return merge(resolved.model_dump(mode="json"), content)
+
+
+def _find(name: str, beside: Path) -> tuple[str, str]:
+    """Where a recipe lies, and its text."""
+    for path in (beside / name, Path(name)):
+        if path.suffix == ".toml" and path.is_file():
+            return str(path), path.read_text(encoding="utf-8", errors="replace")
+    if name in recipe_names():
+        return name, files("daybreak.recipes").joinpath(f"{name}.toml").read_text(encoding="utf-8")
+    if name.endswith(".toml"):
+        raise UserError(f"recipe file {name} does not exist")
+    raise UserError(f"unknown recipe {name!r}{_nearest(name, recipe_names())}; daybreak recipes lists them")
+
+
+def _validated(content: Mapping[str, Any], where: str) -> Recipe:
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        problems = "\n  ".join(_explain(each, content) for each in error.errors())
+        raise UserError(f"{where} is not valid:\n  {problems}") from None
+
+
+def _explain(error: Any, content: Mapping[str, Any]) -> str:
+    """One validation error as a person would say it."""
+    key, table = _dotted(error["loc"], content)
+    match error["type"]:
+        case "extra_forbidden":
+            return f"unknown key {key}{_nearest(error['loc'][-1], _known_keys(error['loc'][:-1]))}"
+        case "union_tag_invalid":
+            kinds = [kind.strip(" '") for kind in error["ctx"]["expected_tags"].split(",")]
+            found = error["ctx"]["tag"]
+            return f"unknown {key}.kind = {found!r}{_nearest(found, kinds)}; it is one of {', '.join(kinds)}"
+        case "missing":
+            return f"{key} is missing"
+        case "value_error":
+            message = str(error["ctx"]["error"])
+            return message if not key or message.startswith(key.split(".")[0]) else f"{key}: {message}"
+    value = error["input"]
+    shown = "" if isinstance(value, Mapping) or value is table else f" = {value!r}"
+    return f"{key}{shown}: {error['msg'][0].lower()}{error['msg'][1:]}"
+
+
+def _dotted(location: tuple[Any, ...], content: Any) -> tuple[str, Any]:
+    """The key a validation error is about, without the tags of unions that pydantic puts in."""
+    parts: list[str] = []
+    for index, part in enumerate(location):
+        inside = isinstance(content, Mapping) and part in content
+        if inside or (isinstance(content, list | tuple) and isinstance(part, int)):
+            content = content[part]
+        elif index < len(location) - 1:
+            continue
+        parts.append(str(part))
+    return ".".join(parts), content
+
+
+def _known_keys(location: tuple[Any, ...]) -> list[str]:
+    """Keys that the table at `location` may hold, from the JSON schema."""
+    schema = Recipe.model_json_schema()
+    tables = [schema]
+    for part in location:
+        tables = [found for table in tables for found in _below(schema, table, str(part))] or tables
+    return sorted({key for table in tables for key in table.get("properties", {})})
+
+
+def _below(schema: Any, table: Any, part: str) -> list[Any]:
+    target = table.get("properties", {}).get(part)
+    if target is None:
+        return []
+    choices = [target, *target.get("oneOf", []), *target.get("anyOf", []), *target.get("allOf", [])]
+    found = [schema["$defs"][choice["$ref"].split("/")[-1]] if "$ref" in choice else choice for choice in choices]
+    return [each for each in found if "properties" in each]
+
+
+def _nearest(name: object, known: list[str]) -> str:
+    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat
+
+
+def _toml(value: Any) -> str:
+    """A value as TOML; a JSON string is a TOML string, and a float never reads as an integer."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items() if item is not None) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    if isinstance(value, str):
+        return json.dumps(value)
+    return repr(value)

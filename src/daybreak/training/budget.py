@@ -1,0 +1,280 @@
+"""What a run may spend, and how much of it is spent.
+
+`progress` is the share of the budget that is spent, from 0 to 1. Schedules see only progress, so
+that a run in hours and a run in steps decay alike.
+"""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal, final
+
+from daybreak.duration import Duration, Unit, require_positive
+from daybreak.errors import UserError
+
+Counts = Literal["process", "train"]
+_UNKNOWN_SHARE = 1e-9  # of a step before any was measured: warm-ups in percent begin near zero
+
+
+@final
+@dataclass(frozen=True)
+class Spent:
+    """What a run has used so far; saved with it.
+
+    Attributes:
+        windows: the run's place in the order of windows.
+        train_seconds: in steps alone, without start-up, compilation, evaluation and saving.
+        elapsed_seconds: from process start, over all sittings; downtime is not counted.
+        progress: the highest share of the budget seen.
+    """
+
+    steps: int = 0
+    windows: int = 0
+    tokens: int = 0
+    train_seconds: float = 0.0
+    elapsed_seconds: float = 0.0
+    progress: float = 0.0
+
+
+@final
+@dataclass(frozen=True)
+class Rates:
+    """What turns one unit into another: all known before a run begins."""
+
+    tokens_per_step: int
+    windows_per_step: int
+    windows_per_epoch: int
+    flops_per_token: float
+    parameters: int
+
+
+@final
+@dataclass(frozen=True)
+class Moment:
+    """Where a step stands in its budget.
+
+    Attributes:
+        progress: share spent before the step.
+        share: share that the step itself takes.
+        steps_total: steps in the whole budget; at the pace so far where it is a time.
+        seconds_total: the budget, where it is a time.
+    """
+
+    progress: float
+    share: float
+    steps_total: float
+    seconds_total: float | None
+    rates: Rates
+
+    def share_of(self, duration: Duration) -> float:
+        """The share of the budget that `duration` stands for."""
+        match duration.unit:
+            case Unit.PERCENT:
+                return duration.amount / 100
+            case Unit.SECONDS if self.seconds_total is not None:
+                return duration.amount / self.seconds_total
+            case Unit.STEPS | Unit.TOKENS | Unit.EPOCHS:
+                return steps_of(duration, self.rates) / self.steps_total
+        raise UserError(f"{duration} cannot be counted against this run's budget; use a percentage")
+
+
+class Budget(ABC):
+    """A budget in one of its two kinds, steps or seconds."""
+
+    @abstractmethod
+    def allows_another_step(self, spent: Spent) -> bool:
+        """Whether one more step fits."""
+
+    @abstractmethod
+    def moment(self, spent: Spent) -> Moment:
+        """Where the next step stands."""
+
+    @abstractmethod
+    def note_step(self, seconds: float) -> None:
+        """Hear how long a step took."""
+
+    @abstractmethod
+    def note_ending(self, *, evaluation: float = 0.0, save: float = 0.0) -> None:
+        """Hear how long an evaluation or a save took: the last of each must fit behind the last step."""
+
+    @abstractmethod
+    def seconds_left(self, spent: Spent) -> float | None:
+        """Until the end at the pace so far; None before any step."""
+
+    @abstractmethod
+    def __str__(self) -> str: ...
+
+
+@final
+@dataclass(frozen=True)
+class StepBudget(Budget):
+    """A number of steps."""
+
+    steps: int
+    rates: Rates
+
+    def allows_another_step(self, spent: Spent) -> bool:
+        return spent.steps < self.steps
+
+    def moment(self, spent: Spent) -> Moment:
+        return Moment(spent.steps / self.steps, 1 / self.steps, self.steps, None, self.rates)
+
+    def note_step(self, seconds: float) -> None:
+        """Steps are counted, not timed."""
+
+    def note_ending(self, *, evaluation: float = 0.0, save: float = 0.0) -> None:
+        """Steps are counted, not timed."""
+
+    def seconds_left(self, spent: Spent) -> float | None:
+        return spent.train_seconds / spent.steps * (self.steps - spent.steps) if spent.steps else None
+
+    def __str__(self) -> str:
+        return f"{self.steps:,} steps of {self.rates.tokens_per_step:,} tokens"
+
+
+@final
+@dataclass
+class Clock:
+    """Seconds of a run, over all its sittings, by the monotonic clock.
+
+    Attributes:
+        started: reading of the monotonic clock at which this sitting began.
+        before: seconds that earlier sittings took.
+    """
+
+    started: float
+    before: float = 0.0
+
+    def elapsed(self) -> float:
+        return self.before + time.monotonic() - self.started
+
+
+@final
+@dataclass
+class TimeBudget(Budget):
+    """Wall-clock seconds, the last evaluation and save included.
+
+    Progress is trained / (trained + left), where `left` is what remains behind the reserve. So
+    start-up, compilation and evaluations shorten the run but do not eat the warm-up.
+
+    Attributes:
+        counts: `process` counts from process start; `train` counts steps alone.
+        evaluation_steps: tokens of an evaluation, counted in steps; sizes the reserve until one was timed.
+        recorded: progress and share of steps that an earlier sitting did but did not save; followed
+            when they are done again, so that they come out the same.
+    """
+
+    seconds: float
+    counts: Counts
+    clock: Clock
+    rates: Rates
+    evaluation_steps: float = 0.0
+    recorded: Mapping[int, tuple[float, float]] = field(default_factory=dict)
+    _evaluation_seconds: float = 0.0
+    _save_seconds: float = 0.0
+    _step_seconds: list[float] = field(default_factory=list)
+
+    def allows_another_step(self, spent: Spent) -> bool:
+        return self._left(spent) > self._longest_step()
+
+    def moment(self, spent: Spent) -> Moment:
+        left = max(self._left(spent), 0.0)
+        whole = spent.train_seconds + left
+        progress = max(spent.progress, spent.train_seconds / whole if whole else 1.0)
+        share = spent.train_seconds / spent.steps / whole if spent.steps and whole else _UNKNOWN_SHARE
+        progress, share = self.recorded.get(spent.steps, (progress, share))
+        steps_total = (spent.steps + 1) / (progress + share)
+        return Moment(progress, share, steps_total, self.seconds, self.rates)
+
+    def seconds_left(self, spent: Spent) -> float | None:
+        return max(self._left(spent), 0.0)
+
+    def note_step(self, seconds: float) -> None:
+        """Remember the latest five: the next must fit."""
+        self._step_seconds = [*self._step_seconds[-4:], seconds]
+
+    def note_ending(self, *, evaluation: float = 0.0, save: float = 0.0) -> None:
+        """Remember the longest of each."""
+        self._evaluation_seconds = max(self._evaluation_seconds, evaluation)
+        self._save_seconds = max(self._save_seconds, save)
+
+    def _left(self, spent: Spent) -> float:
+        if self.counts == "train":
+            return self.seconds - spent.train_seconds
+        # A forward pass takes about a third of a step; half keeps the estimate on the safe side.
+        evaluation = self._evaluation_seconds or 0.5 * self.evaluation_steps * self._longest_step()
+        return self.seconds - self.clock.elapsed() - evaluation - self._save_seconds
+
+    def _longest_step(self) -> float:
+        return max(self._step_seconds, default=0.0)
+
+    def __str__(self) -> str:
+        return f"{self.seconds:g} s of {'training' if self.counts == 'train' else 'wall-clock'}"
+
+
+def make_budget(amount: Duration, counts: Counts, clock: Clock, rates: Rates) -> Budget:
+    """The budget that a recipe's `budget` stands for.
+
+    Raises:
+        UserError: too little for one step, or a unit that is not a budget.
+    """
+    require_positive(amount, "budget")
+    if amount.unit is Unit.SECONDS:
+        return TimeBudget(amount.amount, counts, clock, rates)
+    if amount.unit is Unit.PERCENT:
+        raise UserError(f"budget = {amount} is a share, of nothing; use 90s, 19073 steps or 10B tokens")
+    if amount.unit is Unit.DOLLARS:
+        raise UserError(f"budget = {amount}: budgets in money do not work yet; use hours, as 24h")
+    steps = int(steps_of(amount, rates) + 1e-9)
+    if steps < 1:
+        raise UserError(f"budget = {amount} is less than one step of {rates.tokens_per_step:,} tokens")
+    return StepBudget(steps, rates)
+
+
+def steps_of(duration: Duration, rates: Rates) -> float:
+    """How many steps a duration takes that is not a time, a share or money."""
+    match duration.unit:
+        case Unit.STEPS:
+            return duration.amount
+        case Unit.TOKENS:
+            return duration.amount / rates.tokens_per_step
+        case Unit.EPOCHS:
+            return duration.amount * rates.windows_per_epoch / rates.windows_per_step
+        case Unit.FLOPS:
+            return duration.amount / (rates.flops_per_token * rates.tokens_per_step)
+        case Unit.TIMES_PARAMETERS:
+            return duration.amount * rates.parameters / rates.tokens_per_step
+    raise UserError(f"{duration} cannot be counted in steps")
+
+
+def after_step(spent: Spent, moment: Moment, *, seconds: float, elapsed: float) -> Spent:
+    """What is spent once a step is done."""
+    rates = moment.rates
+    return replace(
+        spent,
+        steps=spent.steps + 1,
+        windows=spent.windows + rates.windows_per_step,
+        tokens=spent.tokens + rates.tokens_per_step,
+        train_seconds=spent.train_seconds + seconds,
+        elapsed_seconds=elapsed,
+        progress=min(1.0, max(spent.progress, moment.progress + moment.share)),
+    )
+
+
+def is_due(every: Duration | None, before: Spent, after: Spent) -> bool:
+    """Whether a multiple of `every` was passed between two states of a run."""
+    if every is None:
+        return False
+    match every.unit:
+        case Unit.STEPS:
+            amounts = float(before.steps), float(after.steps)
+        case Unit.TOKENS:
+            amounts = float(before.tokens), float(after.tokens)
+        case Unit.SECONDS:
+            amounts = before.elapsed_seconds, after.elapsed_seconds
+        case Unit.PERCENT:
+            amounts = 100 * before.progress, 100 * after.progress
+        case _:
+            raise UserError(f"{every} is no interval; use steps, tokens, seconds or percent")
+    return amounts[0] // every.amount < amounts[1] // every.amount

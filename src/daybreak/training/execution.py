@@ -1,0 +1,114 @@
+"""How a run is executed: device, precision, compilation, micro-batch, threads.
+
+Chosen once, kept in the run, and used again on resume: the same choices on the same kind of
+machine give the same bits. None of them changes what a step computes.
+"""
+
+import platform
+from typing import Literal, Self
+
+import torch
+from pydantic import Field
+
+from daybreak.configuration import Configuration
+from daybreak.data.batches import Rows
+from daybreak.hardware import PrecisionName, apply_precision, autocast, choose_device, choose_precision
+from daybreak.model.gpt import GPT, ModelConfig
+from daybreak.progress import say
+from daybreak.training.microbatch import fitting_micro_batch, largest_divisor
+
+_SECONDS_WORTH_COMPILING = 600.0
+
+
+class ExecutionConfig(Configuration):
+    """What a recipe may say about execution; `auto` leaves it to the machine.
+
+    Attributes:
+        micro_batch: rows that pass through the model at once, on one rank.
+        threads: of the CPU; torch's own choice unless stated.
+        deterministic: ask torch for algorithms with equal bits on CUDA too.
+    """
+
+    device: str = "auto"
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
+    compile: bool | Literal["auto"] = "auto"
+    micro_batch: int | Literal["auto"] = Field(default="auto")
+    threads: int | None = Field(default=None, gt=0)
+    deterministic: bool = False
+
+
+class Execution(Configuration):
+    """The choices as made; kept in `execution.json`."""
+
+    device: str
+    precision: PrecisionName
+    compile: bool
+    micro_batch: int
+    threads: int
+    deterministic: bool
+    torch_version: str
+    machine: str
+
+    @classmethod
+    def choose(
+        cls, config: ExecutionConfig, model: ModelConfig, *, rows: int, length: int, seconds: float | None
+    ) -> Self:
+        """Fill in what was left to the machine.
+
+        Args:
+            rows: rows in a step.
+            length: tokens in a row.
+            seconds: how long the run may take, if that is known.
+        """
+        device = choose_device(config.device)
+        precision = choose_precision(config.precision, device)
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        if config.micro_batch == "auto":
+            micro_batch = fitting_micro_batch(rows, model, length=length, device=device, precision=precision)
+        else:
+            micro_batch = largest_divisor(rows, config.micro_batch)
+            if micro_batch != config.micro_batch:
+                say(f"execution.micro_batch = {config.micro_batch} does not divide {rows} rows; using {micro_batch}")
+        worth_it = device.type == "cuda" and (seconds is None or seconds >= _SECONDS_WORTH_COMPILING)
+        return cls(
+            device=str(device),
+            precision=precision,
+            compile=worth_it if config.compile == "auto" else config.compile,
+            micro_batch=micro_batch,
+            threads=torch.get_num_threads(),
+            deterministic=config.deterministic,
+            torch_version=torch.__version__,
+            machine=platform.machine(),
+        )
+
+    def apply(self) -> torch.device:
+        """Set torch's global switches accordingly; returns the device."""
+        torch.set_num_threads(self.threads)
+        torch.use_deterministic_algorithms(self.deterministic)
+        apply_precision(self.precision)
+        return torch.device(self.device)
+
+
+def compile_blocks(model: GPT, rows: Rows, device: torch.device, precision: PrecisionName) -> bool:
+    """Compile each block for the run's one shape, tried at once on `rows`; False if it cannot be done here.
+
+    A failure is said aloud and leaves the model eager, with its gradients cleared.
+    """
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
+    for block in model.blocks:
+        block.compile(dynamic=False)
+    try:
+        with autocast(device, precision):
+            loss = model(rows.inputs, rows.targets, rows.noise)
+        loss.backward()
+        with torch.inference_mode(), autocast(device, precision):
+            model(rows.inputs, rows.targets)
+    except Exception as error:
+        say(f"warning: compilation failed, going on without it: {type(error).__name__}: {str(error)[:300]}")
+        for block in model.blocks:
+            block._compiled_call_impl = None
+        return False
+    finally:
+        model.zero_grad(set_to_none=True)
+    return True

@@ -1,0 +1,129 @@
+"""Progress -> share of the peak learning rate.
+
+Warm-up counts the step itself, (k + 1) / W, so no step runs at zero; decay counts the steps
+before it, (k - W) / (N - W), and reaches its end with the budget.
+"""
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from daybreak.configuration import Configuration, default_kind
+from daybreak.duration import Duration, DurationField, Unit
+from daybreak.errors import UserError
+from daybreak.training.budget import Moment
+
+_NONE = Duration(0, Unit.STEPS)
+
+
+class CosineConfig(Configuration):
+    """Linear warm-up, then half a cosine down to `final` of the peak, then held for `hold` (Loshchilov and Hutter)."""
+
+    kind: Literal["cosine"] = "cosine"
+    warmup: DurationField = _NONE
+    final: float = Field(default=0.1, ge=0, le=1)
+    hold: DurationField = Duration(0, Unit.PERCENT)
+
+
+class WarmupStableDecayConfig(Configuration):
+    """Linear warm-up, a plateau, then a line down to `final` over the last `decay` (Hu et al. 2024, MiniCPM)."""
+
+    kind: Literal["wsd"]
+    warmup: DurationField = _NONE
+    decay: DurationField = Duration(40, Unit.PERCENT)
+    final: float = Field(default=0.0, ge=0, le=1)
+
+
+class LinearConfig(Configuration):
+    """Linear warm-up, then a line down to `final` of the peak."""
+
+    kind: Literal["linear"]
+    warmup: DurationField = _NONE
+    final: float = Field(default=0.0, ge=0, le=1)
+
+
+class OneCycleConfig(Configuration):
+    """Half a cosine up from `initial`, half a cosine down to `final` (Smith and Topin 2017)."""
+
+    kind: Literal["one-cycle"]
+    warmup: DurationField = Duration(30, Unit.PERCENT)
+    initial: float = Field(default=0.04, ge=0, le=1)
+    final: float = Field(default=4e-6, ge=0, le=1)
+
+
+class ConstantConfig(Configuration):
+    """Linear warm-up, then the peak to the end."""
+
+    kind: Literal["constant"]
+    warmup: DurationField = _NONE
+
+
+Schedule = CosineConfig | WarmupStableDecayConfig | LinearConfig | OneCycleConfig | ConstantConfig
+ScheduleConfig = Annotated[Schedule, Field(discriminator="kind"), default_kind("cosine")]
+
+
+class LengthCurriculumConfig(Configuration):
+    """Row lengths that grow in stages of equal duration; the last stays (Li et al. 2021, arXiv 2108.06084)."""
+
+    lengths: tuple[int, ...]
+    stage: DurationField
+
+
+class BatchRampConfig(Configuration):
+    """Tokens a step that grow linearly from `start` to the full batch (Brown et al. 2020, appendix B)."""
+
+    start: int = Field(gt=0)
+    over: DurationField
+
+
+class BatchConfig(Configuration):
+    """Tokens a step, on all ranks together; and how it grows, if it does."""
+
+    tokens: int = Field(gt=0)
+    ramp: BatchRampConfig | None = None
+
+
+def learning_rate_share(schedule: Schedule, moment: Moment) -> float:
+    """The share of the peak learning rate for a step, in [0, 1]."""
+    warmup = moment.share_of(schedule.warmup)
+    warmed = min(1.0, (moment.progress + moment.share) / warmup) if warmup else 1.0
+    progress = moment.progress
+    match schedule:
+        case ConstantConfig():
+            return warmed
+        case CosineConfig(final=final):
+            end = 1.0 - moment.share_of(schedule.hold)
+            return warmed * _between(1.0, final, _cosine(_part(progress, warmup, end)))
+        case WarmupStableDecayConfig(final=final):
+            return warmed * _between(1.0, final, _part(progress, 1.0 - moment.share_of(schedule.decay), 1.0))
+        case LinearConfig(final=final):
+            return warmed * _between(1.0, final, _part(progress, warmup, 1.0))
+        case OneCycleConfig(initial=initial, final=final):
+            if progress < warmup:
+                return _between(initial, 1.0, _cosine(progress / warmup))
+            return _between(1.0, final, _cosine(_part(progress, warmup, 1.0)))
+
+
+def check_schedule(schedule: Schedule, moment: Moment) -> None:
+    """Raises UserError for a warm-up that is as long as the run: the peak would never be reached."""
+    if moment.share_of(schedule.warmup) >= 1.0 and moment.seconds_total is None:
+        raise UserError(
+            f"schedule.warmup = {schedule.warmup} is as long as the whole run of {moment.steps_total:,.0f} steps; "
+            "use a share, as schedule.warmup=4%"
+        )
+
+
+def _part(progress: float, start: float, end: float) -> float:
+    """How far `progress` is on the way from `start` to `end`, in [0, 1]."""
+    if progress <= start:
+        return 0.0
+    return 1.0 if progress >= end else (progress - start) / (end - start)
+
+
+def _cosine(part: float) -> float:
+    return 0.5 * (1.0 - math.cos(math.pi * part))
+
+
+def _between(first: float, last: float, part: float) -> float:
+    return first + (last - first) * part
