@@ -45,6 +45,7 @@ _DENSE_PEAKS = {
     "MI250X": 191.5,  # one of its two dies, which is what a device is
     "MI300X": 1307.0,
 }
+_LEAST_DIM_FOR_BF16_ON_CPU = 256
 _FP16_ONLY_PEAKS = {"V100": 125.0, "T4": 65.0}
 
 
@@ -70,16 +71,19 @@ def choose_device(wanted: str) -> torch.device:
     return device
 
 
-def choose_precision(wanted: str, device: torch.device) -> PrecisionName:
-    """`auto` is bf16 on CUDA where it is native, else fp16 there; fp32 elsewhere.
+def choose_precision(wanted: str, device: torch.device, dim: int) -> PrecisionName:
+    """`auto` is bf16 where the device multiplies it natively, else fp16 on CUDA and fp32 elsewhere.
+
+    On a CPU, models narrower than 256 stay in fp32: their casts cost more than their products save.
 
     Raises:
         UserError: the device cannot train in this precision.
     """
     if wanted == "auto":
-        if device.type != "cuda":
-            return "fp32"
-        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
+        if device.type == "cuda":
+            return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
+        native = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+        return "bf16" if native and dim >= _LEAST_DIM_FOR_BF16_ON_CPU else "fp32"
     if wanted == "fp16" and device.type == "cpu":
         raise UserError("execution.precision = fp16 is not usable on a CPU (1 GFLOP/s); use bf16 or fp32")
     if wanted == "tf32" and device.type != "cuda":

@@ -58,8 +58,14 @@ class Head(nn.Module):
         """Sum over rows of -log p(target), in nats; rows whose target is IGNORE count nothing."""
         if self.loss_rows == 0 or len(x_ND) <= self.loss_rows:
             return cross_entropy_sum(self(x_ND, embedding_VD), targets_N)
+        if not torch.is_grad_enabled():
+            starts = range(0, len(x_ND), self.loss_rows)
+            chunks = (
+                (x_ND[start : start + self.loss_rows], targets_N[start : start + self.loss_rows]) for start in starts
+            )
+            return torch.stack([cross_entropy_sum(self(x, embedding_VD), targets) for x, targets in chunks]).sum()
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        if self.weight is None:
+        if self.weight is None and embedding_VD.requires_grad:
             parameters.append(embedding_VD)  # type: ignore[arg-type]
         total: Tensor = _ChunkedLoss.apply(self, x_ND, targets_N, embedding_VD, *parameters)  # type: ignore[no-untyped-call]
         return total
@@ -82,17 +88,14 @@ class _ChunkedLoss(torch.autograd.Function):
         total = x_ND.new_zeros((), dtype=torch.float32)
         x_grad = torch.empty_like(x_ND)
         parameter_grads = [torch.zeros_like(parameter) for parameter in parameters]
-        wants_grad = any(ctx.needs_input_grad)
         for start in range(0, len(x_ND), head.loss_rows):
             rows = slice(start, start + head.loss_rows)
-            with torch.set_grad_enabled(wants_grad):
-                x_chunk = x_ND[rows].detach().requires_grad_(wants_grad)
+            with torch.enable_grad():
+                x_chunk = x_ND[rows].detach().requires_grad_()
                 loss = cross_entropy_sum(head(x_chunk, embedding_VD), targets_N[rows])
+            x_grad[rows], *grads = torch.autograd.grad(loss, [x_chunk, *parameters])
+            torch._foreach_add_(parameter_grads, grads)
             total += loss.detach()
-            if wants_grad:
-                x_grad[rows], *grads = torch.autograd.grad(loss, [x_chunk, *parameters])
-                for accumulated, grad in zip(parameter_grads, grads, strict=True):
-                    accumulated += grad
         ctx.save_for_backward(x_grad, *parameter_grads)
         return total
 

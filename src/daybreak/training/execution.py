@@ -61,7 +61,7 @@ class Execution(Configuration):
             seconds: how long the run may take, if that is known.
         """
         device = choose_device(config.device)
-        precision = choose_precision(config.precision, device)
+        precision = choose_precision(config.precision, device, model.dim)
         if config.threads:
             torch.set_num_threads(config.threads)
         if config.micro_batch == "auto":
