@@ -98,15 +98,18 @@ class Checkpoints:
         """
         from safetensors.torch import save_file
 
+        path = self.folder / f"{_PREFIX}{step:08d}"
+        if path.exists():
+            try:
+                return open_checkpoint(path).path  # the same step of the same run is the same checkpoint
+            except UserError:
+                shutil.rmtree(path)
         weights, moments = _tensors_of(model, optimizer)
         size = sum(tensor.nbytes for tensors in (weights, moments) for tensor in tensors.values())
         require_space(self.folder, int(size * 1.02) + (1 << 20))
         self.folder.mkdir(parents=True, exist_ok=True)
         for leftover in self.folder.glob(f".{_PREFIX}*.partial"):
             shutil.rmtree(leftover)
-        path = self.folder / f"{_PREFIX}{step:08d}"
-        if path.exists():  # left by an earlier sitting, and passed over as damaged or done again
-            shutil.rmtree(path)
         with whole_folder(path) as aside:
             save_file(weights, aside / "model.safetensors")
             save_file(moments, aside / "optimizer.safetensors")

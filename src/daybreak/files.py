@@ -110,7 +110,8 @@ def locked(folder: Path) -> Iterator[None]:
         UserError: another living process owns it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+") as file:
+    lock = folder / ".lock"
+    with lock.open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -123,7 +124,12 @@ def locked(folder: Path) -> Iterator[None]:
         file.truncate()
         file.write(str(os.getpid()))
         file.flush()
-        yield
+        try:
+            yield
+        finally:
+            if list(folder.iterdir()) == [lock]:  # nothing came of it: leave no trace
+                lock.unlink()
+                folder.rmdir()
 
 
 def _sync_file(path: Path) -> None:

@@ -63,12 +63,16 @@ def choose_device(wanted: str) -> torch.device:
         device = torch.device(wanted)
     except RuntimeError:
         raise UserError(f"execution.device = {wanted!r} is no device; use auto, cpu, cuda or mps") from None
-    absent = (device.type == "cuda" and not torch.cuda.is_available()) or (
-        device.type == "mps" and not torch.backends.mps.is_available()
-    )
-    if absent:
+    if not is_here(device):
         raise UserError(f"execution.device = {wanted!r}, but this machine has none that torch can use")
     return device
+
+
+def is_here(device: torch.device) -> bool:
+    """Whether this machine has the device."""
+    if device.type == "cuda":
+        return torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
+    return device.type == "cpu" or (device.type == "mps" and torch.backends.mps.is_available())
 
 
 def choose_precision(wanted: str, device: torch.device, dim: int) -> PrecisionName:
@@ -152,11 +156,3 @@ def free_memory(device: torch.device) -> int:
     pages = "SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in os.sysconf_names else "SC_PHYS_PAGES"
     free = os.sysconf("SC_PAGE_SIZE") * os.sysconf(pages)
     return free if pages == "SC_AVPHYS_PAGES" else free // 2
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait until the device has done all it was given, so that a clock means something."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()

@@ -82,6 +82,8 @@ class Moment:
 class Budget(ABC):
     """A budget in one of its two kinds, steps or seconds."""
 
+    rates: Rates
+
     @abstractmethod
     def allows_another_step(self, spent: Spent) -> bool:
         """Whether one more step fits."""

@@ -5,6 +5,7 @@ machine give the same bits. None of them changes what a step computes.
 """
 
 import platform
+import time
 from typing import Literal, Self
 
 import torch
@@ -12,6 +13,7 @@ from pydantic import Field
 
 from daybreak.configuration import Configuration
 from daybreak.data.batches import Rows
+from daybreak.duration import human_seconds
 from daybreak.hardware import PrecisionName, apply_precision, autocast, choose_device, choose_precision
 from daybreak.model.gpt import GPT, ModelConfig
 from daybreak.progress import say
@@ -95,6 +97,7 @@ def compile_blocks(model: GPT, rows: Rows, device: torch.device, precision: Prec
 
     A failure is said aloud and leaves the model eager, with its gradients cleared.
     """
+    began = time.monotonic()
     torch._dynamo.config.fail_on_recompile_limit_hit = True
     for block in model.blocks:
         block.compile(dynamic=False)
@@ -111,4 +114,5 @@ def compile_blocks(model: GPT, rows: Rows, device: torch.device, precision: Prec
         return False
     finally:
         model.zero_grad(set_to_none=True)
+    say(f"compiled in {human_seconds(time.monotonic() - began)}")
     return True

@@ -95,12 +95,11 @@ def train(parts: Parts, spent: Spent) -> Spent:
         if is_due(parts.sampler.every, before, spent):
             _sample(parts, spent)
         if is_due(parts.checkpoints.every, before, spent):
-            _save(parts, spent, finished=False)
+            _save(parts, spent)
 
-    finished = not stop.requested
-    if finished and evaluated_at != spent.steps:
+    if not stop.requested and evaluated_at != spent.steps:
         _evaluate(parts, spent)
-    _save(parts, spent, finished=finished)
+    _save(parts, spent)
     return spent
 
 
@@ -149,8 +148,8 @@ def _sample(parts: Parts, spent: Spent) -> None:
     parts.metrics.event("sample", {"step": spent.steps, "text": text}, f"step {spent.steps:>6,}  sample: {text}")
 
 
-def _save(parts: Parts, spent: Spent, *, finished: bool) -> None:
+def _save(parts: Parts, spent: Spent) -> None:
     began = time.perf_counter()
-    state = {"spent": asdict(spent), "guard": asdict(parts.guard), "finished": finished}
+    state = {"spent": asdict(spent), "guard": asdict(parts.guard)}
     parts.checkpoints.save(spent.steps, parts.model, parts.optimizer, state)
     parts.budget.note_ending(save=time.perf_counter() - began)

@@ -1,0 +1,123 @@
+"""From a recipe to the parts of a run: the checks and the sizes that bind them together."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from daybreak.data.batches import Batches
+from daybreak.data.shards import Corpus
+from daybreak.data.tokenizer import Tokenizer
+from daybreak.duration import Unit
+from daybreak.errors import UserError
+from daybreak.evaluate.loss import Validation, row_starts
+from daybreak.hardware import device_name
+from daybreak.model.gpt import count_parameters
+from daybreak.recipe import Recipe
+from daybreak.training.budget import Budget, Clock, Rates, TimeBudget, make_budget
+from daybreak.training.execution import Execution
+from daybreak.training.flops import flops_per_token
+
+_SAVED_BYTES_PER_SECOND = 200e6  # writing and hashing, until a save was timed
+_SAVED_BYTES_PER_PARAMETER = 12
+
+
+def choose_execution(recipe: Recipe) -> Execution:
+    """Fill in what the recipe leaves to the machine."""
+    return Execution.choose(
+        recipe.execution,
+        recipe.model,
+        rows=recipe.batch.tokens // recipe.row_length,
+        length=recipe.row_length,
+        seconds=recipe.budget.amount if recipe.budget.unit is Unit.SECONDS else None,
+    )
+
+
+def build_batches(recipe: Recipe, execution: Execution, corpus: Corpus, device: torch.device) -> Batches:
+    return Batches(
+        corpus.stream("train"),
+        window=recipe.data.window,
+        length=recipe.row_length,
+        windows_per_step=recipe.batch.tokens // recipe.data.window,
+        micro_batch=execution.micro_batch,
+        seed=recipe.seed,
+        device=device,
+    )
+
+
+def build_budget(recipe: Recipe, batches: Batches, clock: Clock, recorded: list[dict[str, Any]]) -> Budget:
+    """The run's budget.
+
+    Args:
+        recorded: training records of earlier sittings; a step done again follows the progress it had.
+    """
+    rates = Rates(
+        tokens_per_step=batches.tokens_per_step,
+        windows_per_step=batches.windows_per_step,
+        windows_per_epoch=batches.windows,
+        flops_per_token=flops_per_token(recipe.model, recipe.row_length),
+        parameters=count_parameters(recipe.model),
+    )
+    budget = make_budget(recipe.budget, recipe.counts, clock, rates)
+    if isinstance(budget, TimeBudget):
+        budget.evaluation_steps = recipe.evaluation.tokens / recipe.batch.tokens
+        budget.note_ending(save=_SAVED_BYTES_PER_PARAMETER * rates.parameters / _SAVED_BYTES_PER_SECOND)
+        budget.recorded = {record["step"] - 1: (record["progress"], record["progress_share"]) for record in recorded}
+    return budget
+
+
+def build_validation(
+    recipe: Recipe, execution: Execution, corpus: Corpus, device: torch.device, sample: int | None
+) -> Validation:
+    """The rows to measure the loss on: about `sample` tokens of the validation split, or all of it."""
+    stream = corpus.stream("validation")
+    if len(stream) < 2:
+        raise UserError(f"{corpus.path} has no validation text to measure the loss on")
+    return Validation(
+        every=recipe.evaluation.every,
+        stream=stream,
+        starts=row_starts(len(stream), recipe.row_length, sample),
+        length=recipe.row_length,
+        batch=execution.micro_batch,
+        token_bytes=corpus.tokenizer.token_bytes,
+        device=device,
+        precision=execution.precision,
+    )
+
+
+def require_trainable(recipe: Recipe, tokenizer: Tokenizer) -> None:
+    """Raises UserError for a setting that does not work yet, and for a tokenizer that does not fit."""
+    waiting = {
+        "curriculum": recipe.curriculum is not None,
+        "batch.ramp": recipe.batch.ramp is not None,
+        "data.mixture (give one corpus with --data)": recipe.data.corpus is None and bool(recipe.data.mixture),
+        f"optimizer.kind = adamw8bit (use optimizer.kind=adamw optimizer.lr={recipe.optimizer.lr})": (
+            recipe.optimizer.kind == "adamw8bit"
+        ),
+        f"budget = {recipe.budget} (use hours, as 24h)": recipe.budget.unit is Unit.DOLLARS,
+    }
+    for setting, asked in waiting.items():
+        if asked:
+            raise UserError(f"recipe {recipe.name}: {setting} does not work yet")
+    wanted, vocab_size = recipe.data.tokenizer, recipe.model.vocab_size
+    if tokenizer.vocab_size > vocab_size:
+        raise UserError(
+            f"the corpus's tokenizer {tokenizer.name} has {tokenizer.vocab_size:,} ids, but model.vocab_size = "
+            f"{vocab_size:,}; add model.vocab_size={-(-tokenizer.vocab_size // 64) * 64}, or use another corpus"
+        )
+    if wanted is not None and wanted != tokenizer.name:
+        raise UserError(
+            f"recipe {recipe.name} is for tokenizer {wanted}, but the corpus was prepared with {tokenizer.name}; "
+            f"prepare it with --tokenizer {wanted}, or add data.tokenizer={tokenizer.name} "
+            f"model.vocab_size={-(-tokenizer.vocab_size // 64) * 64}"
+        )
+
+
+def summary(path: Path, recipe: Recipe, budget: Budget, execution: Execution, device: torch.device) -> str:
+    """What is about to be trained, on what, in one line."""
+    accumulation = recipe.batch.tokens // (recipe.row_length * execution.micro_batch)
+    return (
+        f"{recipe.name} -> {path}: {budget.rates.parameters:,} parameters, budget {budget}, {device_name(device)}, "
+        f"{execution.precision}{', compiled' if execution.compile else ''}, "
+        f"micro-batch {execution.micro_batch} x {recipe.row_length} tokens, accumulated {accumulation}x"
+    )
