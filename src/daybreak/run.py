@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, final
 
 import torch
+from pydantic import ValidationError
 
 from daybreak.checkpoint import Checkpoint, Checkpoints, open_latest
 from daybreak.compose import (
@@ -52,7 +53,7 @@ _FORMAT = 1
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """A run's folder, and the model in it.
 
@@ -61,8 +62,7 @@ class Run:
         recipe: the resolved recipe.
         tokenizer: the corpus's.
         execution: how it was executed.
-        spent: what it has used, as of its newest checkpoint.
-        finished: whether it reached the end of its budget.
+        checkpoint: its newest valid checkpoint.
     """
 
     path: Path
@@ -71,12 +71,18 @@ class Run:
     execution: Execution
     checkpoint: Checkpoint
 
+    def __repr__(self) -> str:
+        state = "finished" if self.finished else "unfinished"
+        return f"Run({str(self.path)!r}: {self.recipe.name}, {self.spent.steps:,} steps, {state})"
+
     @property
     def spent(self) -> Spent:
+        """What the run has used, as of its newest checkpoint."""
         return Spent(**self.checkpoint.state["spent"])
 
     @property
     def finished(self) -> bool:
+        """Whether it reached the end of its budget."""
         return (self.path / "finished.json").exists()
 
     @cached_property
@@ -159,7 +165,7 @@ def load(path: Path | str) -> Run:
     recipe = Recipe.load(path / "recipe.toml")
     if read_json(path / "identity.json").get("recipe") != recipe.fingerprint:
         raise UserError(f"{path / 'recipe.toml'} was changed after the run began; restore it, or train anew")
-    execution = Execution.model_validate(read_json(path / "execution.json"))
+    execution = _read_execution(path)
     return Run(path, recipe, Tokenizer.load(path / "tokenizer.json"), execution, checkpoint)
 
 
@@ -254,7 +260,13 @@ def _train_until_stopped(
             flops_per_token=budget.rates.flops_per_token,
             peak_flops=peak_flops(device, execution.precision),
         )
-        spent = loop.train(parts, spent)
+        try:
+            spent = loop.train(parts, spent)
+        except torch.OutOfMemoryError:
+            raise UserError(
+                f"{device} ran out of memory with a micro-batch of {execution.micro_batch}; begin again in another --out "
+                f"with execution.micro_batch={max(1, execution.micro_batch // 2)}, which computes the same steps"
+            ) from None
     if not stop.requested:
         validation = read_metrics(metrics_file, "validation")
         write_json(path / "finished.json", {"spent": asdict(spent), "validation": validation[-1]})
@@ -270,7 +282,9 @@ def _begin(path: Path, recipe: Recipe, corpus: Corpus) -> None:
 
 def _require_same(path: Path, recipe: Recipe, corpus: Corpus) -> None:
     """Raises UserError if the run in `path` is of another recipe or corpus."""
-    differences = recipe.differences(Recipe.load(path / "recipe.toml"))
+    before = Recipe.load(path / "recipe.toml")
+    # Where the corpus lies may change; what is in it is held by its hashes.
+    differences = recipe.differences(before.with_data(recipe.data.corpus or ""))
     if differences:
         shown = "\n  ".join(differences)
         raise UserError(
@@ -291,11 +305,18 @@ def _identity(recipe: Recipe, corpus: Corpus) -> dict[str, Any]:
 
 def _resumed_execution(path: Path) -> Execution | None:
     """The choices a run was begun with; None, said aloud, if its device is not here."""
-    execution = Execution.model_validate(read_json(path / "execution.json"))
+    execution = _read_execution(path)
     if is_here(torch.device(execution.device)):
         return execution
     say(f"warning: the run used {execution.device}, which is not here; losses will differ in their last digits")
     return None
+
+
+def _read_execution(path: Path) -> Execution:
+    try:
+        return Execution.model_validate(read_json(path / "execution.json"))
+    except ValidationError:
+        raise UserError(f"{path / 'execution.json'} is damaged; restore it, or train anew in another --out") from None
 
 
 def _open_corpus(path: Path | str | None) -> Corpus:

@@ -40,7 +40,7 @@ class Metrics:
     def step(self, record: dict[str, Any], *, seconds_left: float | None) -> None:
         """Record a training step."""
         self._append({"kind": "train", **record})
-        self._display.step(_step_line(record, seconds_left))
+        self._display.step(record, seconds_left)
 
     def event(self, kind: str, record: dict[str, Any], line: str) -> None:
         """Record something rarer, and leave a line for the person."""
@@ -70,7 +70,7 @@ def read_metrics(path: Path, kind: str) -> list[dict[str, Any]]:
             record = json.loads(line)
         except ValueError:
             continue
-        if record["kind"] == kind:
+        if isinstance(record, dict) and record.get("kind") == kind:
             by_step[record["step"]] = record
     return [by_step[step] for step in sorted(by_step)]
 
@@ -80,14 +80,21 @@ def _finite(record: dict[str, Any]) -> dict[str, Any]:
     return {key: None if isinstance(value, float) and not isfinite(value) else value for key, value in record.items()}
 
 
-def _step_line(record: dict[str, Any], seconds_left: float | None) -> str:
+def _figures(record: dict[str, Any]) -> str:
     mfu = "n/a" if record["mfu"] is None else f"{record['mfu']:.0%}"
-    left = "?" if seconds_left is None else human_seconds(seconds_left)
     return (
         f"step {record['step']:>6,}  loss {record['loss']:.4f}  lr {record['lr']:.2e}  "
         f"norm {record['gradient_norm']:.2f}  {record['milliseconds']:,.0f} ms  "
-        f"{record['tokens_per_second']:,.0f} tok/s  mfu {mfu}  budget {record['progress']:.1%}  left {left}"
+        f"{record['tokens_per_second']:,.0f} tok/s  mfu {mfu}"
     )
+
+
+def _spent(record: dict[str, Any]) -> float:
+    return min(1.0, float(record["progress"]) + float(record["progress_share"]))
+
+
+def _left(seconds: float | None) -> str:
+    return "?" if seconds is None else human_seconds(seconds)
 
 
 @final
@@ -95,19 +102,19 @@ class _PlainDisplay:
     """Lines for a pipe: the first step, then one every few seconds."""
 
     def __init__(self) -> None:
-        self._shown = 0.0
+        self._shown = -_SECONDS_BETWEEN_LINES
 
     def start(self) -> None:
-        pass
+        """Nothing to set up."""
 
     def stop(self) -> None:
-        pass
+        """Nothing to take down."""
 
-    def step(self, text: str) -> None:
+    def step(self, record: dict[str, Any], seconds_left: float | None) -> None:
         now = time.monotonic()
         if now - self._shown >= _SECONDS_BETWEEN_LINES:
             self._shown = now
-            say(text)
+            say(f"{_figures(record)}  budget {_spent(record):.1%}  left {_left(seconds_left)}")
 
     def line(self, text: str) -> None:
         say(text)
@@ -115,7 +122,7 @@ class _PlainDisplay:
 
 @final
 class _LiveDisplay:
-    """A status line that stays at the bottom of a terminal."""
+    """A bar and a line of figures that stay at the bottom of a terminal."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -129,10 +136,18 @@ class _LiveDisplay:
     def stop(self) -> None:
         self._live.stop()
 
-    def step(self, text: str) -> None:
+    def step(self, record: dict[str, Any], seconds_left: float | None) -> None:
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
         from rich.text import Text
 
-        self._live.update(Text(text, style="bold cyan"))
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(
+            ProgressBar(total=1.0, completed=_spent(record), width=40),
+            f"{_spent(record):.1%} of the budget, {_left(seconds_left)} left",
+        )
+        self._live.update(Group(bar, Text(_figures(record), no_wrap=True)))
 
     def line(self, text: str) -> None:
         self._live.console.print(text, markup=False, highlight=False)
