@@ -264,7 +264,7 @@ def _train_until_stopped(
             spent = loop.train(parts, spent)
         except torch.OutOfMemoryError:
             raise UserError(
-                f"{device} ran out of memory with a micro-batch of {execution.micro_batch}; begin again in another --out "
+                f"{device} ran out of memory with a micro-batch of {execution.micro_batch}; begin again in a new --out "
                 f"with execution.micro_batch={max(1, execution.micro_batch // 2)}, which computes the same steps"
             ) from None
     if not stop.requested:
