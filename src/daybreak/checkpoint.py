@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from daybreak.configuration import Configuration
-from daybreak.duration import Duration, DurationField
+from daybreak.duration import Duration, DurationField, Unit
 from daybreak.errors import UserError
 from daybreak.files import read_json, require_space, sha256_file, whole_folder, write_json
 from daybreak.progress import say
@@ -29,11 +29,11 @@ class CheckpointConfig(Configuration):
     """When to save. The end of a run is always saved.
 
     Attributes:
-        every: how often, or never before the end.
+        every: how often; what a crash can cost at most.
         keep: how many of the newest to keep.
     """
 
-    every: DurationField | None = None
+    every: DurationField | None = Duration(10, Unit.PERCENT)
     keep: int = Field(default=2, gt=0)
 
 
@@ -76,9 +76,13 @@ class Checkpoint:
                 optimizer.state[parameter][entry] = tensor.to(parameter.device)
 
     def _tensors(self, file: str) -> dict[str, Tensor]:
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        return load_file(self.path / file)
+        try:
+            return load_file(self.path / file)
+        except SafetensorError as error:
+            raise UserError(f"{self.path / file} is not a safetensors file: {error}") from None
 
 
 @final
@@ -116,8 +120,10 @@ class Checkpoints:
             write_json(aside / "state.json", dict(state))
             hashes = {name: sha256_file(aside / name) for name in _FILES}
             write_json(aside / "manifest.json", {"format": _FORMAT, "step": step, "sha256": hashes})
-        for old in list_checkpoints(self.folder)[: -self.keep]:
-            shutil.rmtree(old)
+        kept = [other for other in list_checkpoints(self.folder) if _step_of(other) <= step][-self.keep :]
+        for other in list_checkpoints(self.folder):
+            if other not in kept:  # older, or a damaged one of a later step that was passed over
+                shutil.rmtree(other)
         return path
 
 
@@ -135,7 +141,12 @@ def _tensors_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dic
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in `folder`, oldest first; not verified."""
-    return sorted(folder.glob(f"{_PREFIX}*")) if folder.is_dir() else []
+    found = [path for path in folder.glob(f"{_PREFIX}*") if path.name.removeprefix(_PREFIX).isdecimal()]
+    return sorted(found, key=_step_of)
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.removeprefix(_PREFIX))
 
 
 def open_checkpoint(path: Path) -> Checkpoint:

@@ -85,8 +85,8 @@ def build_validation(
     )
 
 
-def require_trainable(recipe: Recipe, tokenizer: Tokenizer) -> None:
-    """Raises UserError for a setting that does not work yet, and for a tokenizer that does not fit."""
+def refuse_what_does_not_work_yet(recipe: Recipe) -> None:
+    """Raises UserError: a setting is never silently ignored."""
     waiting = {
         "curriculum": recipe.curriculum is not None,
         "batch.ramp": recipe.batch.ramp is not None,
@@ -99,6 +99,10 @@ def require_trainable(recipe: Recipe, tokenizer: Tokenizer) -> None:
     for setting, asked in waiting.items():
         if asked:
             raise UserError(f"recipe {recipe.name}: {setting} does not work yet")
+
+
+def require_fitting_tokenizer(recipe: Recipe, tokenizer: Tokenizer) -> None:
+    """Raises UserError for a corpus whose tokenizer the recipe was not made for, or cannot hold."""
     wanted, vocab_size = recipe.data.tokenizer, recipe.model.vocab_size
     if tokenizer.vocab_size > vocab_size:
         raise UserError(

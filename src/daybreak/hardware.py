@@ -47,6 +47,7 @@ _DENSE_PEAKS = {
 }
 _LEAST_DIM_FOR_BF16_ON_CPU = 256
 _FP16_ONLY_PEAKS = {"V100": 125.0, "T4": 65.0}
+_VARIANTS = {"ti", "super", "d", "laptop", "max", "q", "nvl", "mig"}  # another device than the one they follow
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -130,9 +131,10 @@ def peak_flops(device: torch.device, precision: PrecisionName) -> float | None:
 
 def table_peak(name: str) -> float | None:
     """Dense 16-bit peak of a device by its name, FLOP/s; None if it is not in the table."""
-    words = f" {name.replace('-', ' ')} ".lower()
+    words = set(name.lower().replace("-", " ").split())
     for known, peak in (_DENSE_PEAKS | _FP16_ONLY_PEAKS).items():
-        if all(f" {word.lower()} " in words for word in known.split()):
+        wanted = set(known.lower().split())
+        if wanted <= words and not (words - wanted) & _VARIANTS:
             return peak * 1e12
     return None
 

@@ -27,14 +27,15 @@ from daybreak.compose import (
     build_budget,
     build_validation,
     choose_execution,
-    require_trainable,
+    refuse_what_does_not_work_yet,
+    require_fitting_tokenizer,
     summary,
 )
 from daybreak.data.shards import Corpus
 from daybreak.data.tokenizer import Tokenizer
 from daybreak.errors import UserError
 from daybreak.evaluate.loss import Loss
-from daybreak.files import locked, read_json, sha256_file, write_bytes, write_json
+from daybreak.files import locked, read_json, sha256_bytes, sha256_file, write_bytes, write_json
 from daybreak.hardware import PrecisionName, autocast, is_here, peak_flops
 from daybreak.model.gpt import GPT, build
 from daybreak.progress import say
@@ -82,8 +83,13 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether it reached the end of its budget."""
-        return (self.path / "finished.json").exists()
+        """Whether it reached the end of its budget, and the checkpoint is that of its end."""
+        return _is_finished(self.path, self.checkpoint)
+
+    @property
+    def final_loss(self) -> float | None:
+        """Validation loss at the end, on the part that is measured while training; None if it is not finished."""
+        return float(read_json(self.path / "finished.json")["validation"]["loss"]) if self.finished else None
 
     @cached_property
     def model(self) -> GPT:
@@ -162,9 +168,7 @@ def load(path: Path | str) -> Run:
     checkpoint = open_latest(path / "checkpoints")
     if checkpoint is None:
         raise UserError(f"{path} has no checkpoint yet; let it train until its first one")
-    recipe = Recipe.load(path / "recipe.toml")
-    if read_json(path / "identity.json").get("recipe") != recipe.fingerprint:
-        raise UserError(f"{path / 'recipe.toml'} was changed after the run began; restore it, or train anew")
+    recipe = _read_recipe(path)
     execution = _read_execution(path)
     return Run(path, recipe, Tokenizer.load(path / "tokenizer.json"), execution, checkpoint)
 
@@ -193,27 +197,31 @@ def train(
     clock = Clock(time.monotonic() if started is None else started)
     if not isinstance(recipe, Recipe):
         recipe = Recipe.load(recipe)
-    corpus = _open_corpus(data if data is not None else recipe.data.corpus)
+    if data is not None:
+        recipe = recipe.with_data(data)
+    refuse_what_does_not_work_yet(recipe)
+    corpus = _open_corpus(recipe.data.corpus)
     recipe = recipe.with_data(corpus.path.resolve())
-    require_trainable(recipe, corpus.tokenizer)
+    require_fitting_tokenizer(recipe, corpus.tokenizer)
     path = Path(out) if out is not None else Path("runs") / (recipe.name or "run")
 
     with locked(path):
         checkpoint = open_latest(path / "checkpoints")
-        if checkpoint is not None:
-            _require_same(path, recipe, corpus)
-        if checkpoint is not None and (path / "finished.json").exists():
+        goes_on = _is_same_run(path, recipe, corpus, has_checkpoint=checkpoint is not None)
+        if checkpoint is not None and _is_finished(path, checkpoint):
             say(f"{path} is finished; choose another --out to train again")
         else:
-            _train_until_stopped(path, recipe, corpus, checkpoint, clock)
+            _train_until_stopped(path, recipe, corpus, checkpoint, clock, goes_on=goes_on)
     return load(path)
 
 
 def _train_until_stopped(
-    path: Path, recipe: Recipe, corpus: Corpus, checkpoint: Checkpoint | None, clock: Clock
+    path: Path, recipe: Recipe, corpus: Corpus, checkpoint: Checkpoint | None, clock: Clock, *, goes_on: bool
 ) -> None:
     metrics_file = path / "metrics.jsonl"
-    recorded = read_metrics(metrics_file, "train") if checkpoint is not None else []
+    recorded = read_metrics(metrics_file, "train") if goes_on else []
+    # Work that was lost counts: it was paid for. Downtime does not.
+    clock.before = max((float(record["elapsed_seconds"]) for record in recorded), default=0.0)
     execution = _resumed_execution(path) if checkpoint is not None else None
     execution = execution or choose_execution(recipe)
     device = execution.apply()
@@ -226,13 +234,12 @@ def _train_until_stopped(
     if checkpoint is not None:
         checkpoint.restore(model, optimizer)
         guard, spent = Guard(**checkpoint.state["guard"]), Spent(**checkpoint.state["spent"])
-        # Work that was lost counts: it was paid for. Downtime does not.
-        clock.before = max(spent.elapsed_seconds, *(record["elapsed_seconds"] for record in recorded), 0.0)
+        clock.before = max(clock.before, spent.elapsed_seconds)
         say(f"going on from {checkpoint.path}, step {spent.steps:,}")
     if execution.compile:
         rows = next(batches.step(spent.windows))
         execution = execution.model_copy(update={"compile": compile_blocks(model, rows, device, execution.precision)})
-    if checkpoint is None:
+    if not goes_on:
         _begin(path, recipe, corpus)
     write_json(path / "execution.json", execution.model_dump(mode="json"))
     say(summary(path, recipe, budget, execution, device))
@@ -261,46 +268,69 @@ def _train_until_stopped(
             peak_flops=peak_flops(device, execution.precision),
         )
         try:
-            spent = loop.train(parts, spent)
+            spent, validation = loop.train(parts, spent)
         except torch.OutOfMemoryError:
             raise UserError(
                 f"{device} ran out of memory with a micro-batch of {execution.micro_batch}; begin again in a new --out "
                 f"with execution.micro_batch={max(1, execution.micro_batch // 2)}, which computes the same steps"
             ) from None
-    if not stop.requested:
-        validation = read_metrics(metrics_file, "validation")
-        write_json(path / "finished.json", {"spent": asdict(spent), "validation": validation[-1]})
+    if validation is not None:
+        result = {**asdict(validation), "bits_per_byte": validation.bits_per_byte}
+        write_json(path / "finished.json", {"spent": asdict(spent), "validation": result})
 
 
 def _begin(path: Path, recipe: Recipe, corpus: Corpus) -> None:
     """Write what identifies a new run. Nothing can be lost: the folder has no checkpoint."""
     (path / "metrics.jsonl").unlink(missing_ok=True)
-    write_json(path / "identity.json", _identity(recipe, corpus))
     write_json(path / "tokenizer.json", corpus.tokenizer.to_json())
+    write_json(path / "identity.json", _identity(recipe, corpus))
     write_bytes(path / "recipe.toml", recipe.to_toml().encode())
 
 
-def _require_same(path: Path, recipe: Recipe, corpus: Corpus) -> None:
-    """Raises UserError if the run in `path` is of another recipe or corpus."""
-    before = Recipe.load(path / "recipe.toml")
+def _is_same_run(path: Path, recipe: Recipe, corpus: Corpus, *, has_checkpoint: bool) -> bool:
+    """Whether the folder holds this very run, to be gone on with; False if it holds nothing that could be lost.
+
+    Raises:
+        UserError: there are checkpoints of another run, or files that go with them are missing or changed.
+    """
+    if not has_checkpoint and not (path / "recipe.toml").exists():
+        return False
+    before = _read_recipe(path)
     # Where the corpus lies may change; what is in it is held by its hashes.
     differences = recipe.differences(before.with_data(recipe.data.corpus or ""))
-    if differences:
+    if not differences and read_json(path / "identity.json") != _identity(before, corpus):
+        differences = [f"data: another version of the corpus {corpus.path}"]
+    if differences and has_checkpoint:
         shown = "\n  ".join(differences)
         raise UserError(
             f"{path} holds a run of another recipe; choose another --out, or give the same settings:\n  {shown}"
         )
-    if read_json(path / "identity.json") != _identity(recipe, corpus):
-        raise UserError(f"{path} was trained on another version of {corpus.path}; choose another --out")
+    return not differences
+
+
+def _is_finished(path: Path, checkpoint: Checkpoint) -> bool:
+    """Whether the budget was spent, and the checkpoint is that of the last step."""
+    if not (path / "finished.json").exists():
+        return False
+    return bool(read_json(path / "finished.json")["spent"]["steps"] == checkpoint.state["spent"]["steps"])
 
 
 def _identity(recipe: Recipe, corpus: Corpus) -> dict[str, Any]:
     return {
         "format": _FORMAT,
-        "recipe": recipe.fingerprint,
+        "fingerprint": recipe.fingerprint,
+        "recipe_sha256": sha256_bytes(recipe.to_toml().encode()),
         "corpus": sha256_file(corpus.path / "manifest.json"),
         "tokenizer": corpus.tokenizer.identity,
     }
+
+
+def _read_recipe(path: Path) -> Recipe:
+    """Raises UserError if the recipe of a run was changed since it began."""
+    recipe = Recipe.load(path / "recipe.toml")
+    if read_json(path / "identity.json").get("recipe_sha256") != sha256_file(path / "recipe.toml"):
+        raise UserError(f"{path / 'recipe.toml'} was changed after the run began; restore it, or train anew")
+    return recipe
 
 
 def _resumed_execution(path: Path) -> Execution | None:

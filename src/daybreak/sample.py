@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from daybreak.configuration import Configuration
+from daybreak.data.hashing import splitmix64
 from daybreak.data.tokenizer import Tokenizer
 from daybreak.duration import Duration, DurationField
 from daybreak.model.cache import Cache
@@ -114,11 +115,15 @@ def continue_text(
                 stream(bit)
         if all(ended):
             break
-    texts = [text + decoder.decode(b"", final=True) for text, decoder in zip(texts, decoders, strict=True)]
+    for row, decoder in enumerate(decoders):  # a text may break off within a character
+        bit = decoder.decode(b"", final=True)
+        texts[row] += bit
+        if stream is not None and row == 0 and bit:
+            stream(bit)
     return [Continuation(prompt, text, end) for text, end in zip(texts, ended, strict=True)]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def generate(
     model: GPT,
     prompt: Sequence[int],
@@ -143,7 +148,8 @@ def generate(
         The next id of each continuation, (count,), on the CPU.
     """
     device, context = model.embedding.weight.device, model.config.context
-    generators = [torch.Generator().manual_seed(sampling.seed * 1_000_003 + row) for row in range(count)]
+    seeds = [splitmix64(splitmix64(sampling.seed) ^ row) >> 1 for row in range(count)]
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     seen_BT = torch.tensor([list(prompt)[-context:]] * count, device=device)
     cache = Cache(model.config.layers, context) if cached else None
     new_BT = seen_BT

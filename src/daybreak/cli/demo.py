@@ -34,7 +34,7 @@ def demo(
     else:
         say("1. Preparing the source text of Python's standard library")
         tokenizer = recipe.data.tokenizer or "bpe:4096"
-        corpus = preparation.prepare(["stdlib"], corpus_path, tokenizer=tokenizer)
+        corpus = preparation.prepare(["stdlib"], corpus_path, tokenizer=tokenizer, validation=0.03)
     say(preparation.describe(corpus))
 
     say(f"2. Training for {minutes:g} minutes; Ctrl-C saves, the same command goes on")

@@ -33,6 +33,6 @@ def train(
         command = shlex.join(["daybreak", *sys.argv[1:]])
         say(f"stopped and saved at step {run.spent.steps:,}; go on with: {command}")
         raise typer.Exit(EXIT_STOPPED)
-    last = run.metrics("validation")[-1]
-    print(f"{run.path}: {run.spent.steps:,} steps, {run.spent.tokens:,} tokens, validation loss {last['loss']:.4f}")
+    loss = run.final_loss
+    print(f"{run.path}: {run.spent.steps:,} steps, {run.spent.tokens:,} tokens, validation loss {loss:.4f}")
     say(f"next: daybreak evaluate {run.path}; daybreak sample {run.path}")

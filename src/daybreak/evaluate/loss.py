@@ -89,7 +89,7 @@ class Validation:
     device: torch.device
     precision: PrecisionName
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def measure(self, model: GPT) -> Loss:
         """The mean loss over the rows, each predicted from its own tokens alone."""
         total, tokens, size = 0.0, 0, 0

@@ -4,6 +4,7 @@
 that a run in hours and a run in steps decay alike.
 """
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from daybreak.duration import Duration, Unit, require_positive
 from daybreak.errors import UserError
 
 Counts = Literal["process", "train"]
+_LARGEST_GUESS = 0.2  # of a time budget, kept for an evaluation before one was timed: first steps are slow
 _UNKNOWN_SHARE = 1e-9  # of a step before any was measured: warm-ups in percent begin near zero
 
 
@@ -173,8 +175,8 @@ class TimeBudget(Budget):
     rates: Rates
     evaluation_steps: float = 0.0
     recorded: Mapping[int, tuple[float, float]] = field(default_factory=dict)
-    _evaluation_seconds: float = 0.0
-    _save_seconds: float = 0.0
+    _evaluation_seconds: list[float] = field(default_factory=list)
+    _save_seconds: list[float] = field(default_factory=list)
     _step_seconds: list[float] = field(default_factory=list)
 
     def allows_another_step(self, spent: Spent) -> bool:
@@ -197,16 +199,20 @@ class TimeBudget(Budget):
         self._step_seconds = [*self._step_seconds[-4:], seconds]
 
     def note_ending(self, *, evaluation: float = 0.0, save: float = 0.0) -> None:
-        """Remember the longest of each."""
-        self._evaluation_seconds = max(self._evaluation_seconds, evaluation)
-        self._save_seconds = max(self._save_seconds, save)
+        """Remember the latest three of each."""
+        if evaluation:
+            self._evaluation_seconds = [*self._evaluation_seconds[-2:], evaluation]
+        if save:
+            self._save_seconds = [*self._save_seconds[-2:], save]
 
     def _left(self, spent: Spent) -> float:
         if self.counts == "train":
             return self.seconds - spent.train_seconds
         # A forward pass takes about a third of a step; half keeps the estimate on the safe side.
-        evaluation = self._evaluation_seconds or 0.5 * self.evaluation_steps * self._longest_step()
-        return self.seconds - self.clock.elapsed() - evaluation - self._save_seconds
+        guess = 0.5 * self.evaluation_steps * min(self._step_seconds, default=0.0)
+        guess = min(guess, _LARGEST_GUESS * self.seconds)
+        reserve = max(self._evaluation_seconds, default=guess) + max(self._save_seconds, default=0.0)
+        return self.seconds - self.clock.elapsed() - reserve
 
     def _longest_step(self) -> float:
         return max(self._step_seconds, default=0.0)
@@ -279,4 +285,5 @@ def is_due(every: Duration | None, before: Spent, after: Spent) -> bool:
             amounts = 100 * before.progress, 100 * after.progress
         case _:
             raise UserError(f"{every} is no interval; use steps, tokens, seconds or percent")
-    return amounts[0] // every.amount < amounts[1] // every.amount
+    before_count, after_count = (math.floor(amount / every.amount + 1e-9) for amount in amounts)
+    return before_count < after_count

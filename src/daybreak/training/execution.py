@@ -105,7 +105,7 @@ def compile_blocks(model: GPT, rows: Rows, device: torch.device, precision: Prec
         with autocast(device, precision):
             loss = model(rows.inputs, rows.targets, rows.noise)
         loss.backward()
-        with torch.inference_mode(), autocast(device, precision):
+        with torch.no_grad(), autocast(device, precision):
             model(rows.inputs, rows.targets)
     except Exception as error:
         say(f"warning: compilation failed, going on without it: {type(error).__name__}: {str(error)[:300]}")

@@ -8,7 +8,7 @@ import torch
 
 from daybreak.checkpoint import Checkpoints
 from daybreak.data.batches import Batches
-from daybreak.evaluate.loss import Validation
+from daybreak.evaluate.loss import Loss, Validation
 from daybreak.hardware import PrecisionName, autocast
 from daybreak.model.gpt import GPT
 from daybreak.sample import Sampler
@@ -52,15 +52,15 @@ class Parts:
     peak_flops: float | None
 
 
-def train(parts: Parts, spent: Spent) -> Spent:
-    """Train from `spent` on until the budget is spent or a stop is requested; then evaluate and save.
+def train(parts: Parts, spent: Spent) -> tuple[Spent, Loss | None]:
+    """Train from `spent` on until the budget is spent or a stop is requested; then save.
 
     Returns:
-        What the run has spent now.
+        What the run has spent now, and its validation loss at the end; None if it was stopped before its end.
     """
     model, optimizer, batches = parts.model, parts.optimizer, parts.batches
     budget, guard, stop = parts.budget, parts.guard, parts.stop
-    evaluated_at = -1
+    loss_at: dict[int, Loss] = {}
 
     while budget.allows_another_step(spent) and not stop.requested:
         began = time.perf_counter()
@@ -90,17 +90,16 @@ def train(parts: Parts, spent: Spent) -> Spent:
         _log_step(parts, moment, spent, loss=loss, lr=lr, norm=norm, seconds=seconds)
 
         if is_due(parts.validation.every, before, spent):
-            _evaluate(parts, spent)
-            evaluated_at = spent.steps
+            loss_at[spent.steps] = _evaluate(parts, spent)
         if is_due(parts.sampler.every, before, spent):
             _sample(parts, spent)
         if is_due(parts.checkpoints.every, before, spent):
             _save(parts, spent)
 
-    if not stop.requested and evaluated_at != spent.steps:
-        _evaluate(parts, spent)
+    if not stop.requested and spent.steps not in loss_at:
+        loss_at[spent.steps] = _evaluate(parts, spent)
     _save(parts, spent)
-    return spent
+    return spent, None if stop.requested else loss_at[spent.steps]
 
 
 def _log_step(
@@ -125,7 +124,7 @@ def _log_step(
     parts.metrics.step(record, seconds_left=parts.budget.seconds_left(spent))
 
 
-def _evaluate(parts: Parts, spent: Spent) -> None:
+def _evaluate(parts: Parts, spent: Spent) -> Loss:
     began = time.perf_counter()
     result = parts.validation.measure(parts.model)
     seconds = time.perf_counter() - began
@@ -140,6 +139,7 @@ def _evaluate(parts: Parts, spent: Spent) -> None:
     }
     line = f"step {spent.steps:>6,}  validation loss {result.loss:.4f}  {result.bits_per_byte:.4f} bits a byte"
     parts.metrics.event("validation", record, line)
+    return result
 
 
 def _sample(parts: Parts, spent: Spent) -> None:

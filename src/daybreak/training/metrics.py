@@ -29,6 +29,7 @@ class Metrics:
         self._failed = False
 
     def __enter__(self) -> Self:
+        self._end_a_line_cut_short()
         self._display.start()
         return self
 
@@ -47,6 +48,12 @@ class Metrics:
         self._append({"kind": kind, **record})
         self._display.line(line)
 
+    def _end_a_line_cut_short(self) -> None:
+        """A crash may have left half a record; the next must not be appended to it."""
+        if self._path.is_file() and self._path.read_bytes()[-1:] not in (b"", b"\n"):
+            with self._path.open("a") as file:
+                file.write("\n")
+
     def _append(self, record: dict[str, Any]) -> None:
         try:
             with self._path.open("a") as file:
@@ -58,20 +65,24 @@ class Metrics:
 
 
 def read_metrics(path: Path, kind: str) -> list[dict[str, Any]]:
-    """The records of one kind, by step; of a step that was replayed, the last attempt's.
+    """The records of one kind, by step. Where a later attempt began again, earlier records from there on are lost work.
 
-    A last line that a crash cut short is passed over.
+    A line that a crash cut short is passed over.
     """
     if not path.is_file():
         return []
-    by_step: dict[int, dict[str, Any]] = {}
+    kept: list[dict[str, Any]] = []
+    attempt = 0
     for line in path.read_text().splitlines():
         try:
             record = json.loads(line)
         except ValueError:
             continue
-        if isinstance(record, dict) and record.get("kind") == kind:
-            by_step[record["step"]] = record
+        if record["attempt"] > attempt and record["kind"] == "train":
+            attempt = record["attempt"]
+            kept = [earlier for earlier in kept if earlier["step"] < record["step"]]
+        kept.append(record)
+    by_step = {record["step"]: record for record in kept if record["kind"] == kind}
     return [by_step[step] for step in sorted(by_step)]
 
 

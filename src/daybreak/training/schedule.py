@@ -107,9 +107,10 @@ def learning_rate_share(schedule: Schedule, moment: Moment) -> float:
 
 def check_schedule(schedule: Schedule, moment: Moment) -> None:
     """Raises UserError for a warm-up that is as long as the run: the peak would never be reached."""
-    if moment.share_of(schedule.warmup) >= 1.0 and moment.seconds_total is None:
+    if moment.share_of(schedule.warmup) >= 1.0:
+        whole = f"{moment.steps_total:,.0f} steps" if moment.seconds_total is None else f"{moment.seconds_total:g} s"
         raise UserError(
-            f"schedule.warmup = {schedule.warmup} is as long as the whole run of {moment.steps_total:,.0f} steps; "
+            f"schedule.warmup = {schedule.warmup} is as long as the whole run of {whole}; "
             "use a share, as schedule.warmup=4%"
         )
 

@@ -1,0 +1,224 @@
+"""Gradients accumulated over micro-batches are those of the full batch, and the logged loss is the true mean."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from daybreak.checkpoint import Checkpoints, open_checkpoint
+from daybreak.data.batches import Batches, Rows
+from daybreak.data.order import Order
+from daybreak.data.shards import Corpus
+from daybreak.evaluate.loss import Validation, row_starts
+from daybreak.model.gpt import GPT, ModelConfig, build
+from daybreak.model.head import IGNORE
+from daybreak.recipe import Recipe
+from daybreak.run import train
+from daybreak.sample import Sampler, SamplingConfig
+from daybreak.training import loop
+from daybreak.training.budget import Clock, Rates, Spent, StepBudget
+from daybreak.training.guard import Guard
+from daybreak.training.metrics import Metrics
+from daybreak.training.optimizer import clip_gradients
+from daybreak.training.schedule import ConstantConfig
+from daybreak.training.signals import StopRequest
+
+CPU = torch.device("cpu")
+WINDOW, ROWS = 16, 8
+MODEL = ModelConfig(layers=2, heads=2, dim=16, context=WINDOW, vocab_size=257)
+
+
+def model() -> GPT:
+    return build(MODEL, 7, CPU)
+
+
+def batches(corpus: Corpus, micro_batch: int) -> Batches:
+    return Batches(
+        corpus.stream("train"),
+        window=WINDOW,
+        length=WINDOW,
+        windows_per_step=ROWS,
+        micro_batch=micro_batch,
+        seed=3,
+        device=CPU,
+    )
+
+
+def ignoring(rows: Rows, first: int) -> Rows:
+    """Row i of a step keeps only its first 2 i + 1 targets, so that micro-batches count unequally many."""
+    targets = rows.targets.clone()
+    for row in range(len(targets)):
+        targets[row, 2 * (first + row) + 1 :] = IGNORE
+    return replace(rows, targets=targets, counted=int((targets != IGNORE).sum()))
+
+
+@dataclass
+class MaskedBatches:
+    """Real batches of a step with some of their targets ignored."""
+
+    real: Batches
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.real.tokens_per_step
+
+    def step(self, place: int) -> Iterator[Rows]:
+        first = 0
+        for rows in self.real.step(place):
+            yield ignoring(rows, first)
+            first += len(rows.inputs)
+
+
+def mean_gradients(rows: Rows) -> tuple[float, dict[str, Tensor]]:
+    """The mean loss over counted targets and its gradients, in one pass over all rows, by torch's own mean."""
+    gpt = model()
+    loss = F.cross_entropy(gpt.logits(rows.inputs).flatten(0, 1), rows.targets.flatten(), ignore_index=IGNORE)
+    loss.backward()
+    return loss.item(), {name: p.grad for name, p in gpt.named_parameters() if p.grad is not None}
+
+
+class RecordingSGD(torch.optim.SGD):
+    """Keeps the gradients that the loop hands it."""
+
+    seen: dict[str, Tensor]
+    names: dict[Tensor, str]
+
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        self.seen = {name: p.grad.clone() for p, name in self.names.items() if p.grad is not None}
+
+
+def one_step(folder: Path, corpus: Corpus, source: Any, guard: Guard) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """One step of the real training loop: the gradients the optimizer saw, and the record in the metrics."""
+    gpt = model()
+    optimizer = RecordingSGD(gpt.parameters(), lr=0.1)
+    optimizer.names = {parameter: name for name, parameter in gpt.named_parameters()}
+    clock = Clock(0.0)
+    every = Recipe.load("demo").evaluation.every
+    stream = corpus.stream("validation")
+    with Metrics(folder / "metrics.jsonl", 1) as metrics:
+        parts = loop.Parts(
+            model=gpt,
+            optimizer=optimizer,
+            batches=source,
+            budget=StepBudget(1, Rates(WINDOW * ROWS, ROWS, 1000, 1.0, 1)),
+            schedule=ConstantConfig(kind="constant"),
+            peak_lr=0.1,
+            clip=0.0,
+            guard=guard,
+            validation=Validation(
+                every=every,
+                stream=stream,
+                starts=row_starts(len(stream), WINDOW, 64),
+                length=WINDOW,
+                batch=4,
+                token_bytes=corpus.tokenizer.token_bytes,
+                device=CPU,
+                precision="fp32",
+            ),
+            sampler=Sampler(None, corpus.tokenizer, "", 1, SamplingConfig()),
+            checkpoints=Checkpoints(folder / "checkpoints", None, 1),
+            metrics=metrics,
+            stop=StopRequest(),
+            clock=clock,
+            device=CPU,
+            precision="fp32",
+            flops_per_token=1.0,
+            peak_flops=None,
+        )
+        loop.train(parts, Spent())
+    record = json.loads((folder / "metrics.jsonl").read_text().splitlines()[0])
+    return optimizer.seen, record
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2, 4, 8])
+@pytest.mark.parametrize("masked", [False, True], ids=["all targets", "unequal targets"])
+@pytest.mark.parametrize("scale", [1.0, 1024.0])
+def test_the_loop_gives_the_optimizer_the_true_means_gradients(
+    tmp_path: Path, corpus: Corpus, micro_batch: int, masked: bool, scale: float
+) -> None:
+    whole = next(batches(corpus, ROWS).step(0))
+    loss, expected = mean_gradients(ignoring(whole, 0) if masked else whole)
+    real = batches(corpus, micro_batch)
+    source = MaskedBatches(real) if masked else real
+    seen, record = one_step(tmp_path, corpus, source, Guard(scaling=False, scale=scale))
+    real.close()
+    assert seen.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(seen[name], gradient, rtol=1e-4, atol=1e-7, msg=lambda text, n=name: f"{n}: {text}")
+    assert record["loss"] == pytest.approx(loss, rel=1e-5)
+    norm = torch.stack([gradient.square().sum() for gradient in expected.values()]).sum().sqrt().item()
+    assert record["gradient_norm"] == pytest.approx(norm, rel=1e-4)
+
+
+def accumulate(parts: list[Rows], divide: Callable[[Rows], float]) -> dict[str, Tensor]:
+    """Gradients of micro-batches' summed losses, each divided by what `divide` says."""
+    gpt = model()
+    for rows in parts:
+        (gpt(rows.inputs, rows.targets) / divide(rows)).backward()
+    clip_gradients(gpt, 0.0, divisor=1.0)
+    return {name: p.grad for name, p in gpt.named_parameters() if p.grad is not None}
+
+
+def worst_gap(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
+    """The largest relative difference of any parameter's gradient."""
+    return max(((ours[name] - theirs[name]).norm() / theirs[name].norm()).item() for name in theirs)
+
+
+def test_losses_that_are_not_divided_give_other_gradients(corpus: Corpus) -> None:
+    _, expected = mean_gradients(next(batches(corpus, ROWS).step(0)))
+    parts = list(batches(corpus, 2).step(0))
+    count = len(parts)
+    assert worst_gap(accumulate(parts, lambda rows: rows.counted * count), expected) < 1e-4
+    # Each micro-batch's mean without the division by their number: four times too large.
+    undivided = accumulate(parts, lambda rows: rows.counted)
+    assert worst_gap(undivided, expected) == pytest.approx(count - 1, rel=1e-3)
+
+
+def test_a_mean_of_means_is_wrong_where_micro_batches_count_unequally_many(corpus: Corpus) -> None:
+    _, expected = mean_gradients(ignoring(next(batches(corpus, ROWS).step(0)), 0))
+    masked = MaskedBatches(batches(corpus, 2))
+    parts = list(masked.step(0))
+    total = sum(rows.counted for rows in parts)
+    assert len({rows.counted for rows in parts}) > 1
+    assert worst_gap(accumulate(parts, lambda rows: total), expected) < 1e-4
+    assert worst_gap(accumulate(parts, lambda rows: rows.counted * len(parts)), expected) > 0.05
+
+
+def test_the_loss_of_every_step_is_the_mean_over_all_its_tokens(tmp_path: Path, corpus: Corpus) -> None:
+    (tmp_path / "recipe.toml").write_text(
+        f"""
+        budget = "5 steps"
+        seed = 11
+        data = {{ window = {WINDOW} }}
+        batch = {{ tokens = {WINDOW * ROWS} }}
+        model = {{ layers = 1, heads = 2, dim = 16, context = {WINDOW}, vocab_size = 257 }}
+        optimizer = {{ lr = 1e-2 }}
+        checkpoint = {{ every = "1 steps", keep = 100 }}
+        evaluation = {{ tokens = 64 }}
+        execution = {{ micro_batch = 2, threads = 1 }}
+        """
+    )
+    run = train(Recipe.load(tmp_path / "recipe.toml"), data=corpus.path, out=tmp_path / "run")
+    stream = corpus.stream("train")
+    order = Order((len(stream) - 1) // WINDOW, 11)
+    gpt = build(run.recipe.model, 11, CPU)
+    logged, recomputed = [record["loss"] for record in run.metrics()], []
+    for step in range(5):
+        if step:
+            open_checkpoint(tmp_path / "run" / "checkpoints" / f"step-{step:08d}").restore(gpt)
+        losses: list[float] = []
+        for window in order.windows_at(step * ROWS, ROWS):
+            start = int(window) * WINDOW
+            tokens = torch.from_numpy(stream.read(start, start + WINDOW + 1))
+            with torch.no_grad():
+                chances = gpt.logits(tokens[None, :-1])[0].double().log_softmax(-1)
+            losses += (-chances[torch.arange(WINDOW), tokens[1:]]).tolist()
+        assert len(losses) == WINDOW * ROWS
+        recomputed.append(sum(losses) / len(losses))
+    assert logged == pytest.approx(recomputed, rel=1e-5)

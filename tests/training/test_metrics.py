@@ -1,0 +1,97 @@
+"""metrics.jsonl: what is written is JSON, and what is read is the run."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daybreak.training.metrics import Metrics, read_metrics
+
+
+def record(step: int, loss: float = 1.0) -> dict[str, Any]:
+    """A step's record with all that the terminal shows."""
+    return {
+        "step": step,
+        "loss": loss,
+        "lr": 1e-3,
+        "gradient_norm": 1.0,
+        "milliseconds": 5.0,
+        "tokens_per_second": 1e4,
+        "mfu": None,
+        "progress": 0.1,
+        "progress_share": 0.01,
+    }
+
+
+def write(path: Path, attempt: int, steps: range, loss: float) -> None:
+    with Metrics(path, attempt) as metrics:
+        for step in steps:
+            metrics.step(record(step, loss), seconds_left=None)
+
+
+def reject(constant: str) -> None:
+    raise AssertionError(f"{constant} is not JSON")
+
+
+def test_every_line_is_strict_json_and_no_number_is_lost(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    with Metrics(path, 1) as metrics:
+        metrics.step(record(1, math.nan), seconds_left=None)
+        metrics.step(record(2, -math.inf), seconds_left=12.0)
+        metrics.step(record(3, 1 / 3), seconds_left=1e5)
+        metrics.event("validation", {"step": 3, "loss": 2.0}, "a line")
+    lines = [json.loads(line, parse_constant=reject) for line in path.read_text().splitlines()]
+    assert [line["loss"] for line in lines] == [None, None, 1 / 3, 2.0]
+    assert [line["kind"] for line in lines] == ["train", "train", "train", "validation"]
+    assert {line["attempt"] for line in lines} == {1}
+
+
+def test_kinds_are_read_apart(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    write(path, 1, range(1, 4), 1.0)
+    with Metrics(path, 1) as metrics:
+        metrics.event("sample", {"step": 2, "text": "twice\nlines\u2028"}, "a line")
+    assert [each["step"] for each in read_metrics(path, "train")] == [1, 2, 3]
+    assert [each["text"] for each in read_metrics(path, "sample")] == ["twice\nlines\u2028"]
+
+
+def test_of_a_step_done_twice_the_last_attempt_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    write(path, 1, range(1, 6), 1.0)
+    write(path, 2, range(4, 8), 2.0)
+    read = [(each["step"], each["attempt"], each["loss"]) for each in read_metrics(path, "train")]
+    assert read == [*((step, 1, 1.0) for step in (1, 2, 3)), *((step, 2, 2.0) for step in (4, 5, 6, 7))]
+
+
+@pytest.mark.parametrize("cut", [1, 10, 40])
+def test_a_last_line_cut_short_is_passed_over(tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "metrics.jsonl"
+    write(path, 1, range(1, 6), 1.0)
+    path.write_bytes(path.read_bytes()[: -1 - cut])
+    assert [each["step"] for each in read_metrics(path, "train")] == [1, 2, 3, 4]
+
+
+def test_what_follows_a_line_cut_short_is_not_lost(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    write(path, 1, range(1, 6), 1.0)
+    path.write_bytes(path.read_bytes()[:-20])
+    write(path, 2, range(5, 8), 2.0)
+    read = [(each["step"], each["attempt"]) for each in read_metrics(path, "train")]
+    assert read == [(1, 1), (2, 1), (3, 1), (4, 1), (5, 2), (6, 2), (7, 2)]
+
+
+def test_a_file_that_is_not_there_holds_nothing(tmp_path: Path) -> None:
+    assert read_metrics(tmp_path / "metrics.jsonl", "train") == []
+
+
+def test_a_path_that_cannot_be_written_is_said_once_and_stops_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "missing" / "metrics.jsonl"
+    write(path, 1, range(1, 10), 1.0)
+    errors = capsys.readouterr().err
+    assert errors.count("cannot be written") == 1
+    assert str(path) in errors
+    assert not path.exists()

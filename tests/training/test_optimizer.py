@@ -1,0 +1,93 @@
+"""Parameter groups, clipping, and AdamW against the formula of its paper."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from daybreak.errors import UserError
+from daybreak.model.gpt import GPT, ModelConfig, build
+from daybreak.training.optimizer import (
+    AdamW8bitConfig,
+    AdamWConfig,
+    build_optimizer,
+    clip_gradients,
+    set_learning_rate,
+)
+
+
+def tiny_model() -> GPT:
+    config = ModelConfig(layers=1, heads=2, dim=16, context=16, vocab_size=257)
+    return build(config, 0, torch.device("cpu"))
+
+
+def with_gradients(model: nn.Module, scale: float) -> nn.Module:
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        parameter.grad = scale * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+def gradients(model: nn.Module) -> list[torch.Tensor]:
+    return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+
+
+def test_only_tensors_of_two_or_more_dimensions_decay() -> None:
+    model = tiny_model()
+    optimizer = build_optimizer(AdamWConfig(lr=1e-3, weight_decay=0.3), model)
+    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert decay == {id(p): 0.3 if p.ndim >= 2 else 0.0 for p in model.parameters()}
+    assert set(decay.values()) == {0.3, 0.0}
+
+
+def test_the_learning_rate_reaches_every_group() -> None:
+    optimizer = build_optimizer(AdamWConfig(lr=1e-3), tiny_model())
+    set_learning_rate(optimizer, 0.25)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.25, 0.25]
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 100.0])
+@pytest.mark.parametrize("divisor", [1.0, 65_536.0, 0.75])
+def test_clipping_is_torchs_behind_the_division(scale: float, divisor: float) -> None:
+    ours, theirs = with_gradients(tiny_model(), scale), with_gradients(tiny_model(), scale / divisor)
+    expected = torch.nn.utils.clip_grad_norm_(theirs.parameters(), 1.0)
+    norm = clip_gradients(ours, 1.0, divisor)
+    torch.testing.assert_close(norm, expected)
+    for one, other in zip(gradients(ours), gradients(theirs), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_largest_norm_of_zero_divides_and_does_not_clip() -> None:
+    model, untouched = with_gradients(tiny_model(), 100.0), with_gradients(tiny_model(), 100.0)
+    norm = clip_gradients(model, 0.0, 4.0)
+    square = sum(float(grad.double().square().sum()) for grad in gradients(untouched))
+    assert norm.item() == pytest.approx(math.sqrt(square) / 4, rel=1e-5)
+    for one, other in zip(gradients(model), gradients(untouched), strict=True):
+        torch.testing.assert_close(one, other / 4)
+
+
+def test_adamw_steps_as_its_paper_says() -> None:
+    lr, beta1, beta2, eps, decay = 3e-2, 0.9, 0.95, 1e-8, 0.1
+    model = tiny_model()
+    optimizer = build_optimizer(AdamWConfig(lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=decay), model)
+    expected = [parameter.detach().double() for parameter in model.parameters()]
+    first = [torch.zeros_like(value) for value in expected]
+    second = [torch.zeros_like(value) for value in expected]
+    for step in range(1, 4):
+        with_gradients(model, float(step))
+        for index, grad in enumerate(gradients(model)):
+            # Algorithm 2 of Loshchilov and Hutter, with the decay multiplied by the learning rate as torch has it.
+            first[index] = beta1 * first[index] + (1 - beta1) * grad.double()
+            second[index] = beta2 * second[index] + (1 - beta2) * grad.double() ** 2
+            update = (first[index] / (1 - beta1**step)) / ((second[index] / (1 - beta2**step)).sqrt() + eps)
+            rate = decay if grad.ndim >= 2 else 0.0
+            expected[index] = expected[index] - lr * update - lr * rate * expected[index]
+        optimizer.step()
+    for parameter, value in zip(model.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.detach().double(), value, rtol=1e-5, atol=1e-6)
+
+
+def test_eight_bit_adamw_is_refused_while_it_does_not_work() -> None:
+    with pytest.raises(UserError, match="adamw8bit"):
+        build_optimizer(AdamW8bitConfig(kind="adamw8bit", lr=1e-3), tiny_model())
