@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from daybreak.data.prepare import prepare
 from daybreak.data.shards import Corpus
 
+settings.register_profile("daybreak", deadline=None, derandomize=True)
+settings.load_profile("daybreak")
 torch.set_num_threads(1)  # the suite runs in two processes on two cores
 
 

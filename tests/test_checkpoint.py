@@ -155,7 +155,7 @@ def test_without_any_there_is_none(tmp_path: Path) -> None:
 
 
 def test_only_the_newest_are_kept(tmp_path: Path) -> None:
-    for step in (5, 90, 100_000_000, 10):
+    for step in (5, 10, 90, 100_000_000):
         save(tmp_path, step)
     save(tmp_path, 100_000_001, keep=2)
     assert [path.name for path in list_checkpoints(tmp_path)] == ["step-100000000", "step-100000001"]

@@ -23,6 +23,21 @@ def default_kind(kind: str) -> BeforeValidator:
     return BeforeValidator(fill)
 
 
+def fill_kinds(configuration: type[Configuration], content: Mapping[str, Any]) -> dict[str, Any]:
+    """`content` with the default kind in every table that names none; the rest as it is."""
+    filled = dict(content)
+    for name, field in configuration.model_fields.items():
+        table = filled.get(name)
+        if not isinstance(table, Mapping):
+            continue
+        for mark in field.metadata:
+            if isinstance(mark, BeforeValidator):
+                table = mark.func(table)  # type: ignore[call-arg]
+        nested = isinstance(field.annotation, type) and issubclass(field.annotation, Configuration)
+        filled[name] = fill_kinds(field.annotation, table) if nested else table  # type: ignore[arg-type]
+    return filled
+
+
 ConfigurationT = TypeVar("ConfigurationT", bound=Configuration)
 
 

@@ -4,6 +4,7 @@ Budgets, warm-ups, decays and intervals are all written this way, so that no bar
 to be guessed at.
 """
 
+import math
 import re
 from dataclasses import dataclass
 from enum import StrEnum
@@ -67,20 +68,22 @@ class Duration:
         if match is None:
             raise ValueError(f"{text!r} is not a duration; examples: {_EXAMPLES}")
         amount = float(match["number"].replace("_", ""))
+        if not math.isfinite(amount):
+            raise ValueError(f"{text!r} is not a number that can be counted; examples: {_EXAMPLES}")
         rest = match["rest"].strip()
         if match["dollar"]:
             if rest:
                 raise ValueError(f"{text!r} is not an amount of money; example: $20")
-            return cls(amount, Unit.DOLLARS)
+            return cls(_rounded(amount), Unit.DOLLARS)
         if not rest:
             rest = "steps"
         if rest in _SECONDS:
-            return cls(amount * _SECONDS[rest], Unit.SECONDS)
+            return cls(_rounded(amount * _SECONDS[rest]), Unit.SECONDS)
         if rest in _UNITS:
-            return cls(amount, _UNITS[rest])
+            return cls(_rounded(amount), _UNITS[rest])
         scale, unit = _SCALES.get(rest[0]), rest[1:].strip()
         if scale is not None and unit in _UNITS:
-            return cls(amount * scale, _UNITS[unit])
+            return cls(_rounded(amount * scale), _UNITS[unit])
         raise ValueError(f"{text!r} has no unit that is known; examples: {_EXAMPLES}")
 
     def __str__(self) -> str:
@@ -93,6 +96,11 @@ class Duration:
             return f"${number}"
         tight = self.unit in (Unit.SECONDS, Unit.PERCENT, Unit.TIMES_PARAMETERS)
         return f"{number}{'' if tight else ' '}{self.unit.value}"
+
+
+def _rounded(amount: float) -> float:
+    """Twelve digits, as many as are written, so that what is written reads back the same."""
+    return float(f"{amount:.12g}")
 
 
 DurationField = Annotated[

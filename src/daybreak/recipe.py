@@ -15,7 +15,7 @@ from typing import Any, Self
 from pydantic import Field, ValidationError, model_validator
 
 from daybreak.checkpoint import CheckpointConfig
-from daybreak.configuration import Configuration
+from daybreak.configuration import Configuration, fill_kinds
 from daybreak.data.batches import DataConfig
 from daybreak.duration import DurationField
 from daybreak.errors import UserError
@@ -164,6 +164,7 @@ def _toml_value(text: str) -> Any:
 def _read_layer(name: str, beside: Path, descendants: tuple[str, ...]) -> dict[str, Any]:
     """A recipe's content with its parents merged in and their defaults filled in."""
     location, text = _find(name, beside)
+    location = location if location in recipe_names() else str(Path(location).resolve())
     if location in descendants:
         raise UserError(f"recipe {name} extends itself: {' -> '.join([*descendants, location])}")
     try:
@@ -173,7 +174,7 @@ def _read_layer(name: str, beside: Path, descendants: tuple[str, ...]) -> dict[s
     parent = content.pop("extends", None)
     content.setdefault("name", Path(location).stem)
     if parent is None:
-        return content
+        return fill_kinds(Recipe, content)
     base = _read_layer(str(parent), Path(location).parent, (*descendants, location))
     resolved = _validated(base, f"recipe {parent}")
     return merge(resolved.model_dump(mode="json"), content)
@@ -201,7 +202,7 @@ def _validated(content: Mapping[str, Any], where: str) -> Recipe:
 
 def _explain(error: Any, content: Mapping[str, Any]) -> str:
     """One validation error as a person would say it."""
-    key, table = _dotted(error["loc"], content)
+    key = _dotted(error["loc"], content)
     match error["type"]:
         case "extra_forbidden":
             return f"unknown key {key}{_nearest(error['loc'][-1], _known_keys(error['loc'][:-1]))}"
@@ -215,21 +216,21 @@ def _explain(error: Any, content: Mapping[str, Any]) -> str:
             message = str(error["ctx"]["error"])
             return message if not key or message.startswith(key.split(".")[0]) else f"{key}: {message}"
     value = error["input"]
-    shown = "" if isinstance(value, Mapping) or value is table else f" = {value!r}"
+    shown = "" if isinstance(value, Mapping) else f" = {value!r}"
     return f"{key}{shown}: {error['msg'][0].lower()}{error['msg'][1:]}"
 
 
-def _dotted(location: tuple[Any, ...], content: Any) -> tuple[str, Any]:
+def _dotted(location: tuple[Any, ...], content: Any) -> str:
     """The key a validation error is about, without the tags of unions that pydantic puts in."""
     parts: list[str] = []
     for index, part in enumerate(location):
         inside = isinstance(content, Mapping) and part in content
-        if inside or (isinstance(content, list | tuple) and isinstance(part, int)):
+        if inside or (isinstance(content, list | tuple) and isinstance(part, int) and part < len(content)):
             content = content[part]
         elif index < len(location) - 1:
             continue
         parts.append(str(part))
-    return ".".join(parts), content
+    return ".".join(parts)
 
 
 def _known_keys(location: tuple[Any, ...]) -> list[str]:
@@ -245,7 +246,7 @@ def _below(schema: Any, table: Any, part: str) -> list[Any]:
     target = table.get("properties", {}).get(part)
     if target is None:
         return []
-    choices = [target, *target.get("oneOf", []), *target.get("anyOf", []), *target.get("allOf", [])]
+    choices = [target, *target.get("oneOf", []), *target.get("anyOf", []), target.get("items", {})]
     found = [schema["$defs"][choice["$ref"].split("/")[-1]] if "$ref" in choice else choice for choice in choices]
     return [each for each in found if "properties" in each]
 
@@ -271,5 +272,5 @@ def _toml(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
     if isinstance(value, str):
-        return json.dumps(value)
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return repr(value)

@@ -132,10 +132,10 @@ def test_a_second_attempt_mends_a_bad_first_one(bad: Answer, server: Server, cac
 @pytest.mark.parametrize(
     ("bad", "said"),
     [
-        (CUT_OFF, "9,900 bytes that are not the 10,000"),
-        (SHORT, "9,900 bytes that are not the 10,000"),
-        (LONG, "bytes that are not the 10,000"),
-        (WRONG, "10,000 bytes"),
+        (CUT_OFF, "9,900 bytes instead of 10,000"),
+        (SHORT, "9,900 bytes instead of 10,000"),
+        (LONG, "10,001 bytes instead of 10,000"),
+        (WRONG, "SHA-256"),
         (BROKEN, "Internal Server Error"),
         (MISSING, "Not Found"),
     ],

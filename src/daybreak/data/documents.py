@@ -11,15 +11,19 @@ import gzip
 import json
 import lzma
 import re
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, final
+from typing import IO, Any, final
 
 from daybreak.errors import UserError
 
 _PIECE = 1 << 20
-_CUT = re.compile(r"(?<=\S)(?=\s)")
+# U+001C to U+001F are blanks to Python and signs to the tokenizers' pattern.
+_CUT = re.compile(r"(?<=[^\s\x1c-\x1f])(?=[^\S\x1c-\x1f])")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_READ_ERRORS: tuple[type[Exception], ...] = (OSError, EOFError, lzma.LZMAError, zlib.error)
 _TEXT_SUFFIXES = {".txt", ".text", ".md", ".rst", ".py", ""}
 
 
@@ -44,7 +48,7 @@ def find_files(sources: Sequence[str]) -> list[Path]:
         if path.is_file():
             files = [path]
         elif path.is_dir():
-            files = sorted(file for file in path.rglob("*") if file.is_file() and _is_readable(file))
+            files = sorted(file for file in path.rglob("*") if file.is_file() and _is_readable(file.relative_to(path)))
         else:
             files = sorted(Path(match) for match in glob.glob(source, recursive=True) if Path(match).is_file())
         if not files:
@@ -71,7 +75,7 @@ def read_documents(files: Iterable[Path]) -> Iterator[Document]:
                 yield from _read_jsonl(path)
             else:
                 yield from _read_text(path)
-        except (OSError, EOFError, lzma.LZMAError) as error:
+        except _READ_ERRORS + _zstd_errors(path) as error:
             raise UserError(f"{path} cannot be read: {error}") from error
 
 
@@ -115,7 +119,7 @@ def _read_jsonl(path: Path) -> Iterator[Document]:
             if not isinstance(text, str):
                 raise UserError(f'{origin}: expected a JSON object with a string under "text"')
             if text and not text.isspace():
-                yield Document(origin, pieces_of([text.encode("utf-8", errors="replace").decode("utf-8")]))
+                yield Document(origin, pieces_of([_SURROGATE.sub("\ufffd", text)]))
 
 
 def _decoded(file: IO[bytes]) -> Iterator[str]:
@@ -140,7 +144,7 @@ def _bare_suffix(path: Path) -> str:
 
 
 def _is_readable(path: Path) -> bool:
-    hidden = any(part.startswith(".") and part not in (".", "..") for part in path.parts)
+    hidden = any(part.startswith(".") for part in path.parts)
     return not hidden and _bare_suffix(path) in _TEXT_SUFFIXES | {".jsonl", ".ndjson"}
 
 
@@ -166,11 +170,20 @@ def _open_bz2(path: Path) -> IO[bytes]:
 
 
 def _open_zst(path: Path) -> IO[bytes]:
+    return _zstd(path).open(path, "rb")  # type: ignore[no-any-return]
+
+
+def _zstd_errors(path: Path) -> tuple[type[Exception], ...]:
+    return (_zstd(path).ZstdError,) if path.suffix == ".zst" else ()
+
+
+def _zstd(path: Path) -> Any:
+    """The standard library's module from Python 3.14 on; the package that carries it back before."""
     try:
-        import zstandard
+        from backports import zstd
     except ImportError:
-        raise UserError(f"{path} needs the package zstandard: pip install 'daybreak[data]'") from None
-    return zstandard.open(path, "rb")  # type: ignore[no-any-return]
+        raise UserError(f"{path} needs the package backports.zstd: pip install 'daybreak[data]'") from None
+    return zstd
 
 
 _OPENERS: dict[str, Callable[[Path], IO[bytes]]] = {

@@ -52,7 +52,9 @@ def download(url: str, name: str, *, size: int, sha256: str, pause_seconds: floa
             path.parent.mkdir(parents=True, exist_ok=True)
             write_bytes(path, body)
             return path
-        problem = f"{len(body):,} bytes that are not the {size:,} expected"
+        problem = (
+            "its SHA-256 is not the one expected" if len(body) == size else f"{len(body):,} bytes instead of {size:,}"
+        )
     raise UserError(
         f"{url} could not be downloaded: {problem}. Fetch it by other means and give daybreak prepare its path"
     )

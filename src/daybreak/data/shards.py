@@ -221,8 +221,9 @@ def _split_from_json(value: dict[str, Any]) -> Split:
         if Path(shard.file).name != shard.file:
             raise ValueError(f"shard name {shard.file!r} leads out of the corpus")
     split = Split(value["tokens"], value["documents"], value["bytes"], shards)
-    if sum(shard.tokens for shard in shards) != split.tokens:
-        raise ValueError("the shards' tokens do not add up to the split's")
+    for what in ("tokens", "documents"):
+        if sum(getattr(shard, what) for shard in shards) != getattr(split, what):
+            raise ValueError(f"the shards' {what} do not add up to the split's")
     return split
 
 

@@ -6,6 +6,7 @@ table, so a corpus or a run can tell whether another was made with the same one.
 """
 
 import base64
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,6 +22,7 @@ from daybreak.files import canonical_json, read_json, sha256_bytes
 END_OF_TEXT = "<|endoftext|>"
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
 _CHARACTER_PATTERN = r"(?s:.)"
+_LONG_BLANKS = re.compile(r"(\s{65536})")
 _FORMAT = 1
 
 
@@ -70,7 +72,13 @@ class Tokenizer:
         """
         if not self._covers_all_bytes:
             self._require_known_characters(text)
-        return np.asarray(self._encoding.encode_to_numpy(text, disallowed_special=()))
+        try:
+            return np.asarray(self._encoding.encode_to_numpy(text, disallowed_special=()))
+        except ValueError:  # a run of about a million blanks overflows the regular expression's stack
+            parts = [part for part in _LONG_BLANKS.split(text) if part]
+            if len(parts) == 1:
+                raise
+            return np.concatenate([self.encode(part) for part in parts])
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """Bytes of a sequence of ids, special tokens spelled out."""
