@@ -16,8 +16,12 @@ def say(message: str) -> None:
 
 
 @contextmanager
-def progress(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-    """Show `what` with its rate and ETA; the value yielded advances it by an amount of `unit`."""
+def progress(what: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
+    """Show `what` with its rate, and its ETA where the total is known.
+
+    Yields:
+        A function that advances it by an amount of `unit`.
+    """
     if sys.stderr.isatty():
         with _bar(what, total, unit) as advance:
             yield advance
@@ -27,7 +31,7 @@ def progress(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]
 
 
 @contextmanager
-def _bar(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+def _bar(what: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
@@ -43,13 +47,13 @@ def _bar(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
         task = bar.add_task(what, total=total, rate="")
 
         def advance(amount: int) -> None:
-            bar.update(task, advance=amount, rate=_rate(bar.tasks[0].speed or 0.0, unit))
+            bar.update(task, advance=amount, rate=f"{_amount(bar.tasks[0].speed or 0.0, unit)}/s")
 
         yield advance
 
 
 @contextmanager
-def _lines(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+def _lines(what: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
     started = shown = time.monotonic()
     done = 0
 
@@ -60,16 +64,19 @@ def _lines(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
         if now - shown >= _SECONDS_BETWEEN_LINES:
             shown = now
             speed = done / (now - started)
-            left = human_seconds(max(0, total - done) / speed)
-            say(f"{what}: {done / max(total, 1):.0%}, {_rate(speed, unit)}, {left} left")
+            if total is None:
+                say(f"{what}: {_amount(done, unit)}, {_amount(speed, unit)}/s")
+            else:
+                left = human_seconds(max(0, total - done) / speed)
+                say(f"{what}: {done / max(total, 1):.0%}, {_amount(speed, unit)}/s, {left} left")
 
     yield advance
     seconds = max(time.monotonic() - started, 1e-9)
-    say(f"{what}: done in {human_seconds(seconds)}, {_rate(done / seconds, unit)}")
+    say(f"{what}: done in {human_seconds(seconds)}, {_amount(done / seconds, unit)}/s")
 
 
-def _rate(speed: float, unit: str) -> str:
+def _amount(number: float, unit: str) -> str:
     for scale, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if speed >= scale:
-            return f"{speed / scale:.1f} {prefix}{unit}/s"
-    return f"{speed:.0f} {unit}/s"
+        if number >= scale:
+            return f"{number / scale:.1f} {prefix}{unit}"
+    return f"{number:.0f} {unit}"

@@ -38,7 +38,7 @@ from daybreak.evaluate.loss import Loss
 from daybreak.files import locked, read_json, sha256_bytes, sha256_file, write_bytes, write_json
 from daybreak.hardware import PrecisionName, autocast, is_here, peak_flops
 from daybreak.model.gpt import GPT, build
-from daybreak.progress import say
+from daybreak.progress import progress, say
 from daybreak.recipe import Recipe
 from daybreak.sample import Continuation, Sampler, SamplingConfig, continue_text
 from daybreak.training import loop
@@ -118,7 +118,9 @@ class Run:
                 f"({self.tokenizer.name}); prepare the text with --tokenizer {self.path}"
             )
         execution = self.execution.model_copy(update={"precision": self._precision})
-        return build_validation(self.recipe, execution, corpus, self._device, sample=None).measure(self.model)
+        validation = build_validation(self.recipe, execution, corpus, self._device, sample=None)
+        with progress("evaluating", corpus.validation.tokens, "tok") as advance:
+            return validation.measure(self.model, advance)
 
     def sample(
         self,

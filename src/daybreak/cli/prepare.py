@@ -24,4 +24,6 @@ def prepare(
 
     corpus = preparation.prepare(source, out, tokenizer=tokenizer, validation=val)
     print(preparation.describe(corpus))
-    say(f"next: daybreak train gpt2-tiny --data {out}")
+    name, padded = corpus.tokenizer.name, -(-corpus.tokenizer.vocab_size // 64) * 64
+    fitting = "" if name == "bpe:4096" else f" data.tokenizer={name} model.vocab_size={padded}"
+    say(f"next: daybreak train gpt2-tiny --data {out}{fitting}")

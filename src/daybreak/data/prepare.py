@@ -65,8 +65,8 @@ def prepare(names: Sequence[str], out: Path, *, tokenizer: str = "gpt2", validat
     if survey.documents == 0:
         raise UserError(f"the sources hold no text: {', '.join(names)}")
 
+    say(f"tokenizer {tokenizer}, {survey.documents:,} documents, {survey.bytes / 1e6:,.1f} MB of text")
     learned = make_tokenizer(tokenizer, _text_to_learn_from(sources, survey, validation, tokenizer))
-    say(f"tokenizer {learned.name}: {learned.vocab_size:,} ids")
     dtype = token_dtype(learned.vocab_size)
     require_space(out, survey.bytes * dtype.itemsize // (1 if tokenizer in ("bytes", "chars") else 2))
 
@@ -99,16 +99,18 @@ def describe(corpus: Corpus) -> str:
 
 def _survey(sources: list[Source]) -> _Survey:
     documents = characters = size = lowest = highest = 0
-    for source in sources:
-        for document in source.read():
-            for piece in document.pieces:
-                characters += len(piece)
-                size += len(piece.encode())
-            if splitmix64(documents) < splitmix64(lowest):
-                lowest = documents
-            if splitmix64(documents) > splitmix64(highest):
-                highest = documents
-            documents += 1
+    with progress("reading", None, "B") as advance:
+        for source in sources:
+            for document in source.read():
+                for piece in document.pieces:
+                    characters += len(piece)
+                    size += len(piece.encode())
+                    advance(len(piece))
+                if splitmix64(documents) < splitmix64(lowest):
+                    lowest = documents
+                if splitmix64(documents) > splitmix64(highest):
+                    highest = documents
+                documents += 1
     return _Survey(documents, characters, size, lowest, highest)
 
 

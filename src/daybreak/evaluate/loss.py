@@ -1,7 +1,7 @@
 """Loss, perplexity and bits per byte on a stream of tokens, every token counted once."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -90,8 +90,12 @@ class Validation:
     precision: PrecisionName
 
     @torch.no_grad()
-    def measure(self, model: GPT) -> Loss:
-        """The mean loss over the rows, each predicted from its own tokens alone."""
+    def measure(self, model: GPT, advance: Callable[[int], None] | None = None) -> Loss:
+        """The mean loss over the rows, each predicted from its own tokens alone.
+
+        Args:
+            advance: told how many tokens each batch held.
+        """
         total, tokens, size = 0.0, 0, 0
         for inputs_BT, targets_BT in _batches(self.stream, self.starts, self.length, self.batch):
             with autocast(self.device, self.precision):
@@ -100,6 +104,8 @@ class Validation:
             total += nll.item()
             tokens += counted.size
             size += int(self.token_bytes[counted].sum())
+            if advance is not None:
+                advance(counted.size)
         return Loss(total / tokens, tokens, size)
 
 
