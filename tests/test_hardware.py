@@ -154,7 +154,7 @@ def test_auto_precision_is_the_best_that_is_native(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    ("native", "dim", "chosen"), [(True, 256, "bf16"), (True, 128, "fp32"), (False, 256, "fp32"), (False, 768, "fp32")]
+    ("native", "dim", "chosen"), [(True, 256, "bf16"), (True, 64, "fp32"), (False, 256, "fp32"), (False, 768, "fp32")]
 )
 def test_auto_precision_on_a_cpu_is_bf16_where_that_is_native_and_pays(
     native: bool, dim: int, chosen: str, monkeypatch: pytest.MonkeyPatch

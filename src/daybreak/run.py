@@ -94,7 +94,7 @@ class Run:
     @cached_property
     def model(self) -> GPT:
         """The model with the weights of the newest checkpoint, on the run's device if it is here."""
-        model = build(self.recipe.model, self.recipe.seed, self._device)
+        model = build(self.recipe.model, self.recipe.seed, self._device, self.execution.loss_rows)
         self.checkpoint.restore(model)
         return model
 
@@ -230,7 +230,7 @@ def _train_until_stopped(
     batches = build_batches(recipe, execution, corpus, device)
     budget = build_budget(recipe, batches, clock, recorded)
     check_schedule(recipe.schedule, budget.moment(Spent()))
-    model = build(recipe.model, recipe.seed, device)
+    model = build(recipe.model, recipe.seed, device, execution.loss_rows)
     optimizer = build_optimizer(recipe.optimizer, model)
     guard, spent = make_guard(execution.precision), Spent()
     if checkpoint is not None:

@@ -22,9 +22,9 @@ CPU = torch.device("cpu")
 TEXTS = ["Naïve café at daybreak.", "日本語 and 🌅, the light of the day", "the light of the day", "x"]
 
 
-def make_model(vocab_size: int, **settings: Any) -> GPT:
+def make_model(vocab_size: int, loss_rows: int = 0, **settings: Any) -> GPT:
     sizes: dict[str, Any] = {"layers": 1, "heads": 2, "dim": 16, "context": LENGTH, "vocab_size": vocab_size}
-    return build(ModelConfig(**(sizes | {"initialisation": {"std": 0.3}} | settings)), 0, CPU)
+    return build(ModelConfig(**(sizes | {"initialisation": {"std": 0.3}} | settings)), 0, CPU, loss_rows)
 
 
 def make_stream(tokens: Sequence[int], shard: int = 10) -> TokenStream:
@@ -109,7 +109,7 @@ def test_a_samples_loss_is_that_of_its_rows() -> None:
 
 
 def test_measuring_again_gives_the_same_bits_and_leaves_the_model_as_it_was() -> None:
-    model = make_model(257, dropout=0.5, head={"loss_rows": 5})
+    model = make_model(257, loss_rows=5, dropout=0.5)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     validation = make_validation(make_stream(random_tokens(60)), byte_tokenizer())
     assert validation.measure(model) == validation.measure(model)
@@ -122,7 +122,7 @@ def test_measuring_again_gives_the_same_bits_and_leaves_the_model_as_it_was() ->
 @pytest.mark.parametrize("loss_rows", [0, 7])
 def test_training_goes_on_after_a_measurement(position: str, loss_rows: int) -> None:
     def gradient(*, measured: bool) -> torch.Tensor:
-        model = make_model(257, position={"kind": position}, head={"loss_rows": loss_rows})
+        model = make_model(257, loss_rows, position={"kind": position})
         tokens = torch.tensor(random_tokens(3 * LENGTH)).view(3, LENGTH)
         if measured:
             make_validation(make_stream(random_tokens(60)), byte_tokenizer()).measure(model)
@@ -135,7 +135,7 @@ def test_training_goes_on_after_a_measurement(position: str, loss_rows: int) -> 
 
 def test_chunks_of_the_loss_change_no_measurement() -> None:
     validation = make_validation(make_stream(random_tokens(60)), byte_tokenizer())
-    whole, chunked = (validation.measure(make_model(257, head={"loss_rows": rows})) for rows in (0, 5))
+    whole, chunked = (validation.measure(make_model(257, rows)) for rows in (0, 5))
     assert chunked.loss == pytest.approx(whole.loss, rel=1e-6)
 
 

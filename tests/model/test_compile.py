@@ -26,7 +26,7 @@ models: dict[str, dict[str, Any]] = {
         "residual": "parallel",
         "norm": {"kind": "rmsnorm"},
         "mlp": {"kind": "glu", "activation": "silu", "hidden": 24},
-        "head": {"loss_rows": 10},
+        "head": {"soft_cap": 5.0},
     },
 }
 

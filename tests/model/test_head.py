@@ -22,7 +22,7 @@ every_head = pytest.mark.parametrize(
 
 def make_head(tied: bool, norm_kind: Any, soft_cap: float | None, loss_rows: int) -> Head:
     norm = None if norm_kind is None else Norm(NormConfig(kind=norm_kind), VOCABULARY, bias=True)
-    head = Head(HeadConfig(tied=tied, soft_cap=soft_cap, loss_rows=loss_rows), DIM, VOCABULARY, norm)
+    head = Head(HeadConfig(tied=tied, soft_cap=soft_cap), DIM, VOCABULARY, norm, loss_rows)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in head.parameters():
@@ -88,9 +88,9 @@ def test_under_bf16_the_chunks_are_near_the_loss_in_fp32(tied: bool) -> None:
 
 
 def make_model(tied: bool, loss_rows: int) -> GPT:
-    head: Any = {"tied": tied, "loss_rows": loss_rows}
+    head: Any = {"tied": tied}
     sizes: dict[str, Any] = {"layers": 1, "heads": 2, "dim": 16, "context": 6, "vocab_size": VOCABULARY}
-    return build(ModelConfig(**sizes, head=head), 0, torch.device("cpu"))
+    return build(ModelConfig(**sizes, head=head), 0, torch.device("cpu"), loss_rows)
 
 
 TOKENS = torch.randint(VOCABULARY, (3, 7), generator=torch.Generator().manual_seed(0))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from daybreak.duration import Duration, Unit
 from daybreak.errors import UserError
-from daybreak.training.budget import Clock, Moment, Rates, Spent, StepBudget, TimeBudget, after_step
+from daybreak.training.budget import Clock, Moment, Rates, Spent, StepBudget, TimeBudget
 from daybreak.training.schedule import (
     ConstantConfig,
     CosineConfig,
@@ -144,7 +144,7 @@ def test_a_warm_up_in_steps_is_exact_under_a_time_budget(schedule: Schedule) -> 
     for step in range(12):
         moment = budget.moment(spent)
         warmed.append(learning_rate_share(schedule, moment))
-        spent = after_step(spent, moment, seconds=0.1 if step % 3 else 0.4, elapsed=0.0)
+        spent = budget.after_step(spent, seconds=0.1 if step % 3 else 0.4, elapsed=0.0)
     assert warmed[:10] == pytest.approx([(step + 1) / 10 for step in range(10)], rel=1e-6)
     assert warmed[10:] == pytest.approx([1.0, 1.0], abs=1e-4)
 

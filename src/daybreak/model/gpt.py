@@ -80,9 +80,12 @@ class GPT(nn.Module):
 
     `forward` is the training step's forward pass: tokens and targets to the summed loss. `logits` is
     for reading predictions, with or without a cache.
+
+    Args:
+        loss_rows: rows whose logits the loss holds at once; 0 holds all. The value is the same.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, loss_rows: int = 0) -> None:
         super().__init__()
         self.config = config
         norm = config.norm
@@ -92,7 +95,7 @@ class GPT(nn.Module):
         self.blocks = nn.ModuleList(self._block(layer) for layer in range(config.layers))
         self.final_norm = None if norm.shared else self._norm()
         logit_norm = Norm(norm, config.vocab_size, config.bias) if norm.over_logits else None
-        self.head = Head(config.head, config.dim, config.vocab_size, logit_norm)
+        self.head = Head(config.head, config.dim, config.vocab_size, logit_norm, loss_rows)
 
     def forward(self, tokens_BT: Tensor, targets_BT: Tensor, noise_B: Tensor | None = None) -> Tensor:
         """Sum of -log p over all targets that are not IGNORE, in nats. `noise_B` turns dropout on."""
@@ -161,10 +164,10 @@ class GPT(nn.Module):
         return SequentialBlock(attention, mlp, self._norm(), self._norm())
 
 
-def build(config: ModelConfig, seed: int, device: torch.device) -> GPT:
+def build(config: ModelConfig, seed: int, device: torch.device, loss_rows: int = 0) -> GPT:
     """An initialised model on a device; the same values on every device."""
     with torch.device("meta"):
-        model = GPT(config)
+        model = GPT(config, loss_rows)
     model.to_empty(device=device)
     model.initialise(seed)
     return model

@@ -23,21 +23,24 @@ class HeadConfig(Configuration):
     Attributes:
         tied: the embedding's weight is the head's.
         soft_cap: c gives c · tanh(logits / c) (Gemma Team 2024, section 2).
-        loss_rows: rows whose logits are held at once in the loss; 0 holds all. The value is the same.
     """
 
     tied: bool = True
     soft_cap: float | None = Field(default=None, gt=0)
-    loss_rows: int = Field(default=0, ge=0)
 
 
 class Head(nn.Module):
-    """Logits over the vocabulary, and their cross-entropy. A tied weight is passed in, not held."""
+    """Logits over the vocabulary, and their cross-entropy. A tied weight is passed in, not held.
 
-    def __init__(self, config: HeadConfig, dim: int, vocab_size: int, norm: Norm | None) -> None:
+    Args:
+        norm: over the logits, if there is one.
+        loss_rows: rows whose logits the loss holds at once; 0 holds all. The value is the same.
+    """
+
+    def __init__(self, config: HeadConfig, dim: int, vocab_size: int, norm: Norm | None, loss_rows: int = 0) -> None:
         super().__init__()
         self.weight = None if config.tied else nn.Parameter(torch.empty(vocab_size, dim))
-        self.norm, self.soft_cap, self.loss_rows = norm, config.soft_cap, config.loss_rows
+        self.norm, self.soft_cap, self.loss_rows = norm, config.soft_cap, loss_rows
 
     @torch.no_grad()
     def initialise(self, seed: int, name: str, std: float) -> None:

@@ -91,6 +91,10 @@ class Budget(ABC):
         """Whether one more step fits."""
 
     @abstractmethod
+    def progress(self, spent: Spent) -> float:
+        """The share of the budget that is spent; never less than before."""
+
+    @abstractmethod
     def moment(self, spent: Spent) -> Moment:
         """Where the next step stands."""
 
@@ -109,6 +113,19 @@ class Budget(ABC):
     @abstractmethod
     def __str__(self) -> str: ...
 
+    @final
+    def after_step(self, spent: Spent, *, seconds: float, elapsed: float) -> Spent:
+        """What is spent once a step is done that took `seconds`, at `elapsed` seconds of the run."""
+        after = replace(
+            spent,
+            steps=spent.steps + 1,
+            windows=spent.windows + self.rates.windows_per_step,
+            tokens=spent.tokens + self.rates.tokens_per_step,
+            train_seconds=spent.train_seconds + seconds,
+            elapsed_seconds=elapsed,
+        )
+        return replace(after, progress=self.progress(after))
+
 
 @final
 @dataclass(frozen=True)
@@ -121,8 +138,11 @@ class StepBudget(Budget):
     def allows_another_step(self, spent: Spent) -> bool:
         return spent.steps < self.steps
 
+    def progress(self, spent: Spent) -> float:
+        return spent.steps / self.steps
+
     def moment(self, spent: Spent) -> Moment:
-        return Moment(spent.steps / self.steps, 1 / self.steps, self.steps, None, self.rates)
+        return Moment(self.progress(spent), 1 / self.steps, self.steps, None, self.rates)
 
     def note_step(self, seconds: float) -> None:
         """Steps are counted, not timed."""
@@ -182,12 +202,14 @@ class TimeBudget(Budget):
     def allows_another_step(self, spent: Spent) -> bool:
         return self._left(spent) > self._longest_step()
 
+    def progress(self, spent: Spent) -> float:
+        whole = self._whole(spent)
+        return max(spent.progress, spent.train_seconds / whole if whole else 1.0)
+
     def moment(self, spent: Spent) -> Moment:
-        left = max(self._left(spent), 0.0)
-        whole = spent.train_seconds + left
-        progress = max(spent.progress, spent.train_seconds / whole if whole else 1.0)
+        whole = self._whole(spent)
         share = spent.train_seconds / spent.steps / whole if spent.steps and whole else _UNKNOWN_SHARE
-        progress, share = self.recorded.get(spent.steps, (progress, share))
+        progress, share = self.recorded.get(spent.steps, (self.progress(spent), share))
         steps_total = (spent.steps + 1) / (progress + share)
         return Moment(progress, share, steps_total, self.seconds, self.rates)
 
@@ -204,6 +226,10 @@ class TimeBudget(Budget):
             self._evaluation_seconds = [*self._evaluation_seconds[-2:], evaluation]
         if save:
             self._save_seconds = [*self._save_seconds[-2:], save]
+
+    def _whole(self, spent: Spent) -> float:
+        """Seconds of training that the budget will have held, as far as is known now."""
+        return spent.train_seconds + max(self._left(spent), 0.0)
 
     def _left(self, spent: Spent) -> float:
         if self.counts == "train":
@@ -254,20 +280,6 @@ def steps_of(duration: Duration, rates: Rates) -> float:
         case Unit.TIMES_PARAMETERS:
             return duration.amount * rates.parameters / rates.tokens_per_step
     raise UserError(f"{duration} cannot be counted in steps")
-
-
-def after_step(spent: Spent, moment: Moment, *, seconds: float, elapsed: float) -> Spent:
-    """What is spent once a step is done."""
-    rates = moment.rates
-    return replace(
-        spent,
-        steps=spent.steps + 1,
-        windows=spent.windows + rates.windows_per_step,
-        tokens=spent.tokens + rates.tokens_per_step,
-        train_seconds=spent.train_seconds + seconds,
-        elapsed_seconds=elapsed,
-        progress=min(1.0, max(spent.progress, moment.progress + moment.share)),
-    )
 
 
 def is_due(every: Duration | None, before: Spent, after: Spent) -> bool:

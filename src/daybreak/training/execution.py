@@ -6,7 +6,7 @@ machine give the same bits. None of them changes what a step computes.
 
 import platform
 import time
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import Field
@@ -20,6 +20,8 @@ from daybreak.progress import say
 from daybreak.training.microbatch import fitting_micro_batch, largest_divisor
 
 _SECONDS_WORTH_COMPILING = 600.0
+# On a CPU a chunk of logits stays in the cache (25 % faster at 4096 words); on a GPU chunks only save memory.
+_LOSS_ROWS = {"cpu": 512, "cuda": 8192, "mps": 2048}
 
 
 class ExecutionConfig(Configuration):
@@ -27,6 +29,7 @@ class ExecutionConfig(Configuration):
 
     Attributes:
         micro_batch: rows that pass through the model at once, on one rank.
+        loss_rows: rows whose logits the loss holds at once; 0 holds all.
         threads: of the CPU; torch's own choice unless stated.
         deterministic: ask torch for algorithms with equal bits on CUDA too.
     """
@@ -34,7 +37,8 @@ class ExecutionConfig(Configuration):
     device: str = "auto"
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
     compile: bool | Literal["auto"] = "auto"
-    micro_batch: int | Literal["auto"] = Field(default="auto")
+    micro_batch: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
+    loss_rows: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     threads: int | None = Field(default=None, gt=0)
     deterministic: bool = False
 
@@ -46,6 +50,7 @@ class Execution(Configuration):
     precision: PrecisionName
     compile: bool
     micro_batch: int
+    loss_rows: int
     threads: int
     deterministic: bool
     torch_version: str
@@ -66,8 +71,11 @@ class Execution(Configuration):
         precision = choose_precision(config.precision, device, model.dim)
         if config.threads:
             torch.set_num_threads(config.threads)
+        loss_rows = _LOSS_ROWS[device.type] if config.loss_rows == "auto" else config.loss_rows
         if config.micro_batch == "auto":
-            micro_batch = fitting_micro_batch(rows, model, length=length, device=device, precision=precision)
+            micro_batch = fitting_micro_batch(
+                rows, model, length=length, loss_rows=loss_rows, device=device, precision=precision
+            )
         else:
             micro_batch = largest_divisor(rows, config.micro_batch)
             if micro_batch != config.micro_batch:
@@ -78,6 +86,7 @@ class Execution(Configuration):
             precision=precision,
             compile=worth_it if config.compile == "auto" else config.compile,
             micro_batch=micro_batch,
+            loss_rows=loss_rows,
             threads=torch.get_num_threads(),
             deterministic=config.deterministic,
             torch_version=torch.__version__,

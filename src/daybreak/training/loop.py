@@ -12,7 +12,7 @@ from daybreak.evaluate.loss import Loss, Validation
 from daybreak.hardware import PrecisionName, autocast
 from daybreak.model.gpt import GPT
 from daybreak.sample import Sampler
-from daybreak.training.budget import Budget, Clock, Moment, Spent, after_step, is_due
+from daybreak.training.budget import Budget, Clock, Moment, Spent, is_due
 from daybreak.training.guard import Guard
 from daybreak.training.metrics import Metrics
 from daybreak.training.optimizer import clip_gradients, set_learning_rate
@@ -86,7 +86,7 @@ def train(parts: Parts, spent: Spent) -> tuple[Spent, Loss | None]:
 
         seconds = time.perf_counter() - began
         budget.note_step(seconds)
-        before, spent = spent, after_step(spent, moment, seconds=seconds, elapsed=parts.clock.elapsed())
+        before, spent = spent, budget.after_step(spent, seconds=seconds, elapsed=parts.clock.elapsed())
         _log_step(parts, moment, spent, loss=loss, lr=lr, norm=norm, seconds=seconds)
 
         if is_due(parts.validation.every, before, spent):

@@ -6,29 +6,31 @@ from daybreak.hardware import PrecisionName, free_memory
 from daybreak.model.gpt import ModelConfig, count_parameters
 
 _BYTES_PER_PARAMETER = 16  # weight, gradient and two moments, all fp32
+_LOGIT_BYTES = 12  # a logit, its softmax and its gradient
 _SHARE_OF_FREE_MEMORY = 0.6
 _CPU_TOKENS = 8192  # more rows at once only push activations out of the caches
 
 
 def fitting_micro_batch(
-    rows: int, model: ModelConfig, *, length: int, device: torch.device, precision: PrecisionName
+    rows: int, model: ModelConfig, *, length: int, loss_rows: int, device: torch.device, precision: PrecisionName
 ) -> int:
     """The most rows that divide `rows` and fit into the free memory by estimate; at least 1."""
     free = free_memory(device) - _BYTES_PER_PARAMETER * count_parameters(model)
-    fits = int(_SHARE_OF_FREE_MEMORY * free // row_bytes(model, length, precision))
+    chunk = _LOGIT_BYTES * model.vocab_size * loss_rows
+    fits = int((_SHARE_OF_FREE_MEMORY * free - chunk) // row_bytes(model, length, loss_rows, precision))
     if device.type == "cpu":
         fits = min(fits, _CPU_TOKENS // length)
     return largest_divisor(rows, max(1, fits))
 
 
-def row_bytes(model: ModelConfig, length: int, precision: PrecisionName) -> int:
-    """Estimate of the bytes that one row keeps until its backward pass."""
+def row_bytes(model: ModelConfig, length: int, loss_rows: int, precision: PrecisionName) -> int:
+    """Estimate of the bytes that one row keeps until its backward pass; `loss_rows` as for the head."""
     width = 2 if precision in ("bf16", "fp16") else 4
     hidden = model.mlp.hidden or 4 * model.dim
     gated = 3 if model.mlp.kind == "glu" else 2
     per_layer = (8 * width + 8) * model.dim + gated * hidden * width
     scores = 3 * 4 * model.heads * length if model.dropout else 0
-    logits = 0 if model.head.loss_rows else 3 * 4 * model.vocab_size
+    logits = 0 if loss_rows else _LOGIT_BYTES * model.vocab_size
     return length * (model.layers * (per_layer + scores) + logits)
 
 
