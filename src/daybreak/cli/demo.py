@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
+from daybreak.cli.command import command
 from daybreak.progress import say
 
-_PROMPTS = ("def ", "class ", '"""')
+_PROMPTS = ("def", "class", "import")
 
 
 def demo(
@@ -51,6 +52,6 @@ def demo(
         sampling = SamplingConfig(temperature=0.8, top_p=0.95)
         print(f"{'-' * 20} {prompt!r}\n{run.sample(prompt, tokens=80, sampling=sampling)[0].text}\n")
     print(f"The run lies in {out}, its corpus in {corpus_path}. Try next:")
-    print(f'  daybreak sample {out} "import " --temperature 0.7')
-    print(f"  daybreak train gpt2-tiny --data {corpus_path} budget=10m")
-    print("  daybreak prepare YOUR-TEXT --tokenizer bpe:4096 --out data/mine")
+    print(f'  {command()} sample {out} "class" --temperature 0.7 --tokens 300')
+    print(f"  {command()} train gpt2-tiny --data {corpus_path} budget=10m")
+    print(f"  {command()} prepare YOUR-TEXT --tokenizer bpe:4096 --out data/mine")

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from daybreak.cli.command import command
 from daybreak.progress import say
 
 
@@ -26,4 +27,4 @@ def prepare(
     print(preparation.describe(corpus))
     name, padded = corpus.tokenizer.name, -(-corpus.tokenizer.vocab_size // 64) * 64
     fitting = "" if name == "bpe:4096" else f" data.tokenizer={name} model.vocab_size={padded}"
-    say(f"next: daybreak train gpt2-tiny --data {out}{fitting}")
+    say(f"next: {command()} train gpt2-tiny --data {out}{fitting}")

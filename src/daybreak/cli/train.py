@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from daybreak.cli.command import command
 from daybreak.progress import say
 
 EXIT_STOPPED = 3
@@ -30,9 +31,8 @@ def train(
 
     run = train_run(Recipe.load(recipe, *(overrides or [])), data=data, out=out, started=IMPORTED_AT)
     if not run.finished:
-        command = shlex.join(["daybreak", *sys.argv[1:]])
-        say(f"stopped and saved at step {run.spent.steps:,}; go on with: {command}")
+        say(f"stopped and saved at step {run.spent.steps:,}; go on with: {command()} {shlex.join(sys.argv[1:])}")
         raise typer.Exit(EXIT_STOPPED)
     loss = run.final_loss
     print(f"{run.path}: {run.spent.steps:,} steps, {run.spent.tokens:,} tokens, validation loss {loss:.4f}")
-    say(f"next: daybreak evaluate {run.path}; daybreak sample {run.path}")
+    say(f"next: {command()} evaluate {run.path}; {command()} sample {run.path}")

@@ -11,7 +11,7 @@ from typing import Any, Self, final
 from daybreak.duration import human_seconds
 from daybreak.progress import say
 
-_SECONDS_BETWEEN_LINES = 5.0
+_SECONDS_BETWEEN_LINES = 10.0
 
 
 @final
