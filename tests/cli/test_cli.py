@@ -446,7 +446,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on_to_the_same_end(
     assert process.returncode == 3, err
     assert out == ""
     assert "Traceback" not in err
-    assert f"go on with: daybreak train {recipe}" in err
+    assert f"-m daybreak train {recipe}" in err
     assert str(tmp_path / "stopped") in err
     stopped = load(tmp_path / "stopped")
     assert not stopped.finished
@@ -475,7 +475,7 @@ def test_the_demo_runs_whole_in_a_minute(tmp_path: Path) -> None:
     took = time.monotonic() - began
     assert made.returncode == 0, made.stderr
     assert "bits a byte" in made.stdout
-    assert "'def '" in made.stdout
+    assert "'def'" in made.stdout
     run = load(tmp_path / "demo")
     assert run.finished
     assert run.spent.elapsed_seconds <= 12.0
