@@ -137,7 +137,7 @@ def test_a_token_takes_the_stated_flops(name: str, megaflops: float) -> None:
                 "optimizer.kind": "adamw8bit",
                 "optimizer.lr": 2e-4,
                 "optimizer.weight_decay": 0.1,
-                "model.norm.after_embedding": True,
+                "model.extra_norms.after_embedding": True,
                 "curriculum.lengths": [128, 192, 256, 384, 512],
                 "curriculum.stage": "3750 steps",
             },
@@ -344,7 +344,7 @@ def test_what_is_no_override_is_refused(word: str) -> None:
         ("model.mlp.activatoin=relu", "model.mlp.activatoin", "activation"),
         ("optimizer.weight_decy=1", "optimizer.weight_decy", "weight_decay"),
         ("schedule.warmpu=1", "schedule.warmpu", "warmup"),
-        ("model.norm.shred=true", "model.norm.shred", "shared"),
+        ("model.extra_norms.shred=true", "model.extra_norms.shred", "shared"),
         ("samples.sampling.tok_k=1", "samples.sampling.tok_k", "top_k"),
         ("data.mixture=[{corpus='a', epoch=1}]", "epoch", "epochs"),
     ],
@@ -388,7 +388,7 @@ def test_a_missing_recipe_file_is_named(tmp_path: Path) -> None:
         (["data.window=1536", "batch.tokens=1536"], ["data.window = 1536", "model.context = 1024"]),
         (["batch.tokens=1000"], ["batch.tokens = 1000", "data.window = 1024", "nearest is 1024"]),
         (["batch.tokens=2600"], ["batch.tokens = 2600", "data.window = 1024", "nearest is 3072"]),
-        (["model.norm.shared=true"], ["model.norm.shared", "model.norm.after_embedding"]),
+        (["model.extra_norms.shared=true"], ["model.extra_norms.shared", "model.extra_norms.after_embedding"]),
     ],
 )
 def test_a_cross_field_error_names_both_fields(overrides: list[str], both: list[str]) -> None:

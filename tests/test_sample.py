@@ -42,7 +42,7 @@ class Scripted(GPT):
         self.rows, self.steps = rows, 0
         self.shown: list[Tensor] = []
 
-    def logits(self, tokens_BT: Tensor, cache: Cache | None = None) -> Tensor:
+    def next_logits(self, tokens_BT: Tensor, cache: Cache | None = None) -> Tensor:
         self.shown.append(tokens_BT)
         logits = torch.zeros(*tokens_BT.shape, self.config.vocab_size)
         for row, script in enumerate(self.rows):
@@ -50,7 +50,7 @@ class Scripted(GPT):
         self.steps += 1
         if cache is not None:
             cache.advance(tokens_BT.shape[1])
-        return logits
+        return logits[:, -1]
 
 
 @pytest.mark.parametrize(

@@ -154,7 +154,7 @@ def generate(
     cache = Cache(model.config.layers, context) if cached else None
     new_BT = seen_BT
     for _ in range(tokens):
-        logits_BV = model.logits(new_BT if cached else seen_BT, cache)[:, -1, :vocab_size]
+        logits_BV = model.next_logits(new_BT if cached else seen_BT, cache)[:, :vocab_size]
         chosen_B = choose(logits_BV.cpu(), sampling, generators)
         yield chosen_B
         if seen_BT.shape[1] == context:

@@ -53,7 +53,7 @@ def step(batches: Batches, place: int) -> tuple[Tensor, Tensor, Tensor]:
     return (
         torch.cat([part.inputs for part in rows]),
         torch.cat([part.targets for part in rows]),
-        torch.cat([part.noise for part in rows]),
+        torch.cat([part.dropout_seeds for part in rows]),
     )
 
 
@@ -167,7 +167,7 @@ def test_each_row_of_a_run_has_noise_of_its_own_below_two_to_the_31() -> None:
 def test_rows_are_whole_numbers_and_all_of_them_count() -> None:
     with opened() as batches:
         (rows,) = batches.step(0)
-    assert rows.inputs.dtype == rows.targets.dtype == rows.noise.dtype == torch.int64
+    assert rows.inputs.dtype == rows.targets.dtype == rows.dropout_seeds.dtype == torch.int64
     assert rows.counted == rows.targets.numel() == 32
 
 

@@ -116,7 +116,7 @@ def test_dropout_keeps_the_expectation(window: int, slopes: tuple[float, ...] | 
         rows = 8000
         many = [tensor.expand(rows, -1, -1, -1) for tensor in (q, k, v)]
         noise = torch.randint(2**31, (rows,), generator=torch.Generator().manual_seed(5))
-        dropped = causal_attention(*many, window=window, slopes=slopes, dropout_rate=0.3, noise_B=noise)
+        dropped = causal_attention(*many, window=window, slopes=slopes, dropout_rate=0.3, seeds_B=noise)
         whole = plain_attention(q, k, v, window, slopes)
     assert (dropped[0] - whole[0]).abs().max() > 0.05
     error = dropped.std(dim=0) / math.sqrt(rows)
@@ -126,11 +126,11 @@ def test_dropout_keeps_the_expectation(window: int, slopes: tuple[float, ...] | 
 def test_dropout_is_a_function_of_the_rows_noise_and_not_of_the_batch() -> None:
     qkv = random_qkv(2, 6, 6, batch=5)
     noise = torch.tensor([11, 12, 13, 14, 2**31 - 1])
-    whole = causal_attention(*qkv, dropout_rate=0.4, noise_B=noise)
+    whole = causal_attention(*qkv, dropout_rate=0.4, seeds_B=noise)
     for rows in (slice(0, 1), slice(1, 4), slice(4, 5)):
-        part = causal_attention(*(tensor[rows] for tensor in qkv), dropout_rate=0.4, noise_B=noise[rows])
+        part = causal_attention(*(tensor[rows] for tensor in qkv), dropout_rate=0.4, seeds_B=noise[rows])
         torch.testing.assert_close(part, whole[rows])
-    others = causal_attention(*qkv, dropout_rate=0.4, noise_B=noise + torch.tensor([0, 1, 1, 1, -1]))
+    others = causal_attention(*qkv, dropout_rate=0.4, seeds_B=noise + torch.tensor([0, 1, 1, 1, -1]))
     changed = [not torch.allclose(mine, its) for mine, its in zip(whole, others, strict=True)]
     assert changed == [False, True, True, True, True]
 

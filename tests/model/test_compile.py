@@ -54,7 +54,7 @@ def some_rows(seed: int = 0) -> Rows:
 
 def loss_and_gradients(model: GPT, rows: Rows) -> list[Tensor]:
     model.zero_grad(set_to_none=True)
-    loss = model(rows.inputs, rows.targets, rows.noise)
+    loss = model(rows.inputs, rows.targets, rows.dropout_seeds)
     loss.backward()
     gradients = [parameter.grad for parameter in model.parameters()]
     assert all(gradient is not None for gradient in gradients)

@@ -1,4 +1,4 @@
-"""Dropout is a function of a row's noise, the site and the element, and behaves like chance."""
+"""Dropout is a function of a row's seed, the site and the element, and behaves like chance."""
 
 import itertools
 import math
@@ -136,10 +136,10 @@ def test_no_two_places_of_a_model_share_a_mask(monkeypatch: pytest.MonkeyPatch) 
     """Embedding, and in each layer attention weights, attention's output, and the MLP's."""
     used: list[tuple[int, int]] = []
 
-    def recorded(x: Tensor, rate: float, noise_B: Tensor | None, site: int) -> Tensor:
-        assert noise_B is not None
-        used.extend((int(noise), site) for noise in noise_B)
-        return dropout(x, rate, noise_B, site)
+    def recorded(x: Tensor, rate: float, seeds_B: Tensor | None, site: int) -> Tensor:
+        assert seeds_B is not None
+        used.extend((int(noise), site) for noise in seeds_B)
+        return dropout(x, rate, seeds_B, site)
 
     for module in (attention, gpt, mlp):
         monkeypatch.setattr(module, "dropout", recorded)

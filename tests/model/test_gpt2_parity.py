@@ -171,7 +171,7 @@ def test_alibi_and_the_norm_after_the_embedding_are_bloom(heads: int) -> None:
         dim=8 * heads,
         position={"kind": "alibi"},
         mlp={"activation": "gelu_tanh"},
-        norm={"after_embedding": True},
+        extra_norms={"after_embedding": True},
     )
     body = theirs.transformer
     values = {

@@ -23,8 +23,8 @@ def values(seed: int = 0, **settings: Any) -> dict[str, Tensor]:
 @pytest.mark.parametrize(
     ("changes", "added", "removed"),
     [
-        ({"norm": {"after_embedding": True}}, {"embedding_norm.weight", "embedding_norm.bias"}, set()),
-        ({"norm": {"over_logits": True}}, {"head.norm.weight", "head.norm.bias"}, set()),
+        ({"extra_norms": {"after_embedding": True}}, {"embedding_norm.weight", "embedding_norm.bias"}, set()),
+        ({"extra_norms": {"over_logits": True}}, {"head.norm.weight", "head.norm.bias"}, set()),
         ({"attention": {"qk_norm": True}}, set(), set()),
         ({"attention": {"windows": (4, 0)}}, set(), set()),
         ({"head": {"tied": False}}, {"head.weight"}, set()),
@@ -112,7 +112,7 @@ def test_no_parameter_is_left_without_an_initial_value() -> None:
     for settings in (
         {},
         {"residual": "parallel", "head": {"tied": False}},
-        {"norm": {"after_embedding": True, "shared": True, "over_logits": True}},
+        {"extra_norms": {"after_embedding": True, "shared": True, "over_logits": True}},
         {"position": {"kind": "sinusoidal", "learned_scale": True}, "mlp": {"kind": "glu", "hidden": 12}},
     ):
         model = GPT(ModelConfig(**(BASE | settings)))

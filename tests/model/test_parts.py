@@ -24,8 +24,8 @@ positions: list[dict[str, Any]] = [
     {"kind": "none"},
 ]
 norms: list[dict[str, Any]] = [
-    {"kind": "layernorm"},
-    {"kind": "rmsnorm", "after_embedding": True, "shared": True, "over_logits": True},
+    {"norm": {"kind": "layernorm"}},
+    {"norm": {"kind": "rmsnorm"}, "extra_norms": {"after_embedding": True, "shared": True, "over_logits": True}},
 ]
 mlps: list[dict[str, Any]] = [{"kind": "plain"}, {"kind": "glu", "activation": "silu", "hidden": 24}]
 attentions: list[dict[str, Any]] = [
@@ -39,7 +39,7 @@ every_combination = pytest.mark.parametrize(
     ("position", "residual", "norm", "mlp", "attention"),
     [
         pytest.param(
-            *parts, id="-".join(str(part.get("kind", part) if isinstance(part, dict) else part) for part in parts)
+            *parts, id="-".join(str(part.get("kind", part.get("norm", part)) if isinstance(part, dict) else part) for part in parts)
         )
         for parts in itertools.product(positions, ["sequential", "parallel"], norms, mlps, attentions)
     ],
@@ -59,7 +59,7 @@ def some_tokens(rows: int = 2, length: int = CONTEXT) -> Tensor:
 @every_combination
 @torch.no_grad()
 def test_a_token_changes_no_logits_before_it(position: Any, residual: Any, norm: Any, mlp: Any, attention: Any) -> None:
-    model = make_model(position=position, residual=residual, norm=norm, mlp=mlp, attention=attention)
+    model = make_model(position=position, residual=residual, mlp=mlp, attention=attention, **norm)
     tokens = some_tokens()
     before = model.logits(tokens)
     for t in (1, 5, CONTEXT - 1):
@@ -74,7 +74,7 @@ def test_a_token_changes_no_logits_before_it(position: Any, residual: Any, norm:
 @torch.no_grad()
 def test_cached_logits_are_the_uncached(position: Any, residual: Any, norm: Any, mlp: Any, attention: Any) -> None:
     """In a first part and single steps behind it, in single steps alone, and in chunks."""
-    model = make_model(position=position, residual=residual, norm=norm, mlp=mlp, attention=attention)
+    model = make_model(position=position, residual=residual, mlp=mlp, attention=attention, **norm)
     tokens = some_tokens()
     whole = model.logits(tokens)
     for lengths in ([4, 1, 1, 1, 1, 1], [1] * CONTEXT, [3, 4, 2], [CONTEXT]):
@@ -223,10 +223,10 @@ def test_gpt2_has_124_million_parameters() -> None:
 
 def test_a_shared_norm_is_used_twice_and_counted_once() -> None:
     own, shared = {"after_embedding": True}, {"after_embedding": True, "shared": True}
-    model = make_model(norm=shared)
+    model = make_model(extra_norms=shared)
     assert model.final_norm is None
     assert model.embedding_norm is not None
-    assert count_parameters(make_model(norm=own).config) - count_parameters(model.config) == 2 * 16
+    assert count_parameters(make_model(extra_norms=own).config) - count_parameters(model.config) == 2 * 16
     calls: list[Tensor] = []
     model.embedding_norm.register_forward_hook(lambda _module, _inputs, out: calls.append(out))
     features = model.features(some_tokens())
@@ -237,7 +237,7 @@ def test_a_shared_norm_is_used_twice_and_counted_once() -> None:
 @pytest.mark.parametrize("kind", ["layernorm", "rmsnorm"])
 @torch.no_grad()
 def test_the_norm_over_logits_normalises_each_positions_logits(kind: str) -> None:
-    model = make_model(norm={"kind": kind, "over_logits": True})
+    model = make_model(norm={"kind": kind}, extra_norms={"over_logits": True})
     assert model.head.norm is not None
     assert model.head.norm.weight.shape == (VOCABULARY,)
     model.head.norm.weight.normal_()
@@ -282,7 +282,7 @@ def test_the_loss_is_the_sum_over_the_targets_of_the_logits_cross_entropy() -> N
         ({"attention": {"kv_heads": 3}}, "model.attention.kv_heads = 3"),
         ({"dim": 12, "position": {"kind": "rotary"}}, "rotary"),
         ({"dim": 15, "heads": 3, "position": {"kind": "sinusoidal"}}, "sinusoidal"),
-        ({"norm": {"shared": True}}, "model.norm.after_embedding"),
+        ({"extra_norms": {"shared": True}}, "model.extra_norms.after_embedding"),
         ({"attention": {"windows": ()}}, "model.attention.windows"),
         ({"attention": {"windows": (4, -1)}}, "model.attention.windows"),
     ],

@@ -52,13 +52,13 @@ class Rows:
     Attributes:
         inputs: (B, T).
         targets: their successors, (B, T).
-        noise: one integer below 2^31 a row, (B,), which seeds dropout.
+        dropout_seeds: one integer below 2^31 a row, (B,), which seeds dropout.
         counted: how many of the targets the loss counts.
     """
 
     inputs: Tensor
     targets: Tensor
-    noise: Tensor
+    dropout_seeds: Tensor
     counted: int
 
 
@@ -121,13 +121,13 @@ class Batches:
         inputs_RT = windows[:, :-1].reshape(-1, self._length)[self._mine]
         targets_RT = windows[:, 1:].reshape(-1, self._length)[self._mine]
         rows = np.arange(place * pieces, (place + self.windows_per_step) * pieces, dtype=np.uint64)[self._mine]
-        noise_R = (splitmix64(rows ^ np.uint64(splitmix64(self._seed))) >> np.uint64(33)).astype(np.int64)
+        seeds_R = (splitmix64(rows ^ np.uint64(splitmix64(self._seed))) >> np.uint64(33)).astype(np.int64)
         for start in range(0, len(inputs_RT), self._micro_batch):
             part = slice(start, start + self._micro_batch)
             yield Rows(
                 inputs=self._tensor(inputs_RT[part]),
                 targets=self._tensor(targets_RT[part]),
-                noise=self._tensor(noise_R[part]),
+                dropout_seeds=self._tensor(seeds_R[part]),
                 counted=targets_RT[part].size,
             )
 

@@ -18,10 +18,8 @@ from daybreak.model.initialise import linear_
 from daybreak.model.norm import rms_norm
 from daybreak.model.position import (
     AlibiPositionConfig,
-    LearnedPositionConfig,
-    NoPositionConfig,
+    Position,
     RotaryPositionConfig,
-    SinusoidalPositionConfig,
     alibi_slopes,
     rotary_tables,
     rotate,
@@ -33,7 +31,7 @@ class AttentionConfig(Configuration):
 
     Attributes:
         kv_heads: key/value heads, shared by groups of query heads (Ainslie et al. 2023); all unless stated.
-        qk_norm: normalise queries and keys by their root mean square (Dehghani et al. 2023).
+        qk_norm: normalise queries and keys by their root mean square (as Henry et al. 2020 with the L2 norm).
         windows: how far back each layer sees, itself included, repeated over the layers; 0 sees all.
     """
 
@@ -52,11 +50,7 @@ class Attention(nn.Module):
     def __init__(
         self,
         config: AttentionConfig,
-        position: LearnedPositionConfig
-        | SinusoidalPositionConfig
-        | RotaryPositionConfig
-        | AlibiPositionConfig
-        | NoPositionConfig,
+        position: Position,
         *,
         layer: int,
         dim: int,
@@ -75,10 +69,12 @@ class Attention(nn.Module):
 
     @torch.no_grad()
     def initialise(self, seed: int, name: str, std: float, output_std: float) -> None:
+        """Draw the weights; `output_std` is that of the projection back to the residual stream."""
         linear_(self.qkv, std, seed=seed, name=f"{name}.qkv")
         linear_(self.output, output_std, seed=seed, name=f"{name}.output")
 
-    def forward(self, x_BTD: Tensor, noise_B: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+    def forward(self, x_BTD: Tensor, seeds_B: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+        """Attend among x_BTD, and to what `cache` holds in front of it; `seeds_B` turns dropout on."""
         B, T, D = x_BTD.shape
         H, G, K = self.heads, self.kv_heads, self.head_size
         qkv_BTNK = self.qkv(x_BTD).view(B, T, H + 2 * G, K)
@@ -98,10 +94,10 @@ class Attention(nn.Module):
             window=self.window,
             slopes=self.slopes,
             dropout_rate=self.dropout,
-            noise_B=noise_B,
+            seeds_B=seeds_B,
         )
         y_BTD = y_BHTK.transpose(1, 2).reshape(B, T, D)
-        return dropout(self.output(y_BTD), self.dropout, noise_B, site=1)
+        return dropout(self.output(y_BTD), self.dropout, seeds_B, site=1)
 
 
 def causal_attention(
@@ -112,26 +108,26 @@ def causal_attention(
     window: int = 0,
     slopes: tuple[float, ...] | None = None,
     dropout_rate: float = 0.0,
-    noise_B: Tensor | None = None,
+    seeds_B: Tensor | None = None,
 ) -> Tensor:
     """Attend from the last T of S positions to those not after them: (B, H, T, K).
 
     Args:
         window: how far back a position sees, itself included; 0 sees all.
         slopes: ALiBi's, one a head.
-        noise_B: seeds the dropout of attention weights; None drops nothing.
+        seeds_B: seeds the dropout of attention weights; None drops nothing.
     """
     T, S = q_BHTK.shape[2], k_BGSK.shape[2]
     grouped = q_BHTK.shape[1] != k_BGSK.shape[1]
     windowed = 0 < window < S
-    if dropout_rate and noise_B is not None:
-        return plain_attention(q_BHTK, k_BGSK, v_BGSK, window, slopes, dropout_rate, noise_B)
+    if dropout_rate and seeds_B is not None:
+        return plain_attention(q_BHTK, k_BGSK, v_BGSK, window, slopes, dropout_rate, seeds_B)
     if slopes is None and not windowed:
         if T == S:
             return F.scaled_dot_product_attention(q_BHTK, k_BGSK, v_BGSK, is_causal=True, enable_gqa=grouped)
         if T == 1:  # the newest position sees every key
             return F.scaled_dot_product_attention(q_BHTK, k_BGSK, v_BGSK, enable_gqa=grouped)
-    if q_BHTK.is_cuda and T == S:
+    if q_BHTK.is_cuda and T == S and torch.is_grad_enabled():  # it compiles for each T: training has one, prompts many
         return _flex_attention(q_BHTK, k_BGSK, v_BGSK, window if windowed else 0, slopes, grouped)
     mask = dense_mask(T, S, window, slopes, q_BHTK.dtype, q_BHTK.device)
     return F.scaled_dot_product_attention(q_BHTK, k_BGSK, v_BGSK, attn_mask=mask, enable_gqa=grouped)
@@ -144,7 +140,7 @@ def plain_attention(
     window: int,
     slopes: tuple[float, ...] | None,
     dropout_rate: float = 0.0,
-    noise_B: Tensor | None = None,
+    seeds_B: Tensor | None = None,
 ) -> Tensor:
     """The definition, written out; what every other path is tested against, and the path of dropout."""
     T, S = q_BHTK.shape[2], k_BGSK.shape[2]
@@ -152,7 +148,7 @@ def plain_attention(
     k_BHSK, v_BHSK = k_BGSK.repeat_interleave(groups, dim=1), v_BGSK.repeat_interleave(groups, dim=1)
     scores_BHTS = (q_BHTK @ k_BHSK.mT).float() * q_BHTK.shape[-1] ** -0.5
     weights_BHTS = (scores_BHTS + dense_mask(T, S, window, slopes, torch.float32, q_BHTK.device)).softmax(-1)
-    return dropout(weights_BHTS, dropout_rate, noise_B, site=0).to(v_BHSK.dtype) @ v_BHSK
+    return dropout(weights_BHTS, dropout_rate, seeds_B, site=0).to(v_BHSK.dtype) @ v_BHSK
 
 
 @lru_cache(maxsize=16)

@@ -1,5 +1,9 @@
-"""A transformer block: how attention, MLP and norms join the residual stream."""
+"""A transformer block: how attention, MLP and norms join the residual stream.
 
+`seeds_B` turns dropout on; `cache` holds the keys and values in front of x_BTD.
+"""
+
+import torch
 from torch import Tensor, nn
 
 from daybreak.model.attention import Attention
@@ -16,9 +20,17 @@ class SequentialBlock(nn.Module):
         self.attention, self.mlp = attention, mlp
         self.attention_norm, self.mlp_norm = attention_norm, mlp_norm
 
-    def forward(self, x_BTD: Tensor, noise_B: Tensor | None = None, cache: Cache | None = None) -> Tensor:
-        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), noise_B, cache)
-        x_BTD = x_BTD + self.mlp(self.mlp_norm(x_BTD), noise_B)
+    @torch.no_grad()
+    def initialise(self, seed: int, name: str, std: float, output_std: float) -> None:
+        """Give every parameter its initial value."""
+        self.attention.initialise(seed, f"{name}.attention", std, output_std)
+        self.mlp.initialise(seed, f"{name}.mlp", std, output_std)
+        self.attention_norm.initialise()
+        self.mlp_norm.initialise()
+
+    def forward(self, x_BTD: Tensor, seeds_B: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), seeds_B, cache)
+        x_BTD = x_BTD + self.mlp(self.mlp_norm(x_BTD), seeds_B)
         return x_BTD
 
 
@@ -29,7 +41,14 @@ class ParallelBlock(nn.Module):
         super().__init__()
         self.attention, self.mlp, self.norm = attention, mlp, norm
 
-    def forward(self, x_BTD: Tensor, noise_B: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+    @torch.no_grad()
+    def initialise(self, seed: int, name: str, std: float, output_std: float) -> None:
+        """Give every parameter its initial value."""
+        self.attention.initialise(seed, f"{name}.attention", std, output_std)
+        self.mlp.initialise(seed, f"{name}.mlp", std, output_std)
+        self.norm.initialise()
+
+    def forward(self, x_BTD: Tensor, seeds_B: Tensor | None = None, cache: Cache | None = None) -> Tensor:
         normed_BTD = self.norm(x_BTD)
-        x_BTD = x_BTD + self.mlp(normed_BTD, noise_B) + self.attention(normed_BTD, noise_B, cache)
+        x_BTD = x_BTD + self.mlp(normed_BTD, seeds_B) + self.attention(normed_BTD, seeds_B, cache)
         return x_BTD

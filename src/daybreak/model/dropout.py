@@ -17,22 +17,22 @@ def mix(value: Tensor) -> Tensor:
     return (value >> 16) ^ value
 
 
-def dropout(x: Tensor, rate: float, noise_B: Tensor | None, site: int) -> Tensor:
+def dropout(x: Tensor, rate: float, seeds_B: Tensor | None, site: int) -> Tensor:
     """Zero a share `rate` of `x` (B, ...) and scale the rest by 1 / (1 - rate).
 
     Args:
-        noise_B: one integer below 2^31 a row; None leaves `x` as it is, as in evaluation.
-        site: tells apart the places that share a row's noise.
+        seeds_B: one integer below 2^31 a row; None leaves `x` as it is, as in evaluation.
+        site: tells apart the places that share a row's seed.
     """
-    if rate == 0.0 or noise_B is None:
+    if rate == 0.0 or seeds_B is None:
         return x
-    row_B = mix(noise_B + 0x9E3779B9 * (site + 1) & 0xFFFFFFFF)
+    row_B = mix(seeds_B + 0x9E3779B9 * (site + 1) & 0xFFFFFFFF)
     element = torch.arange(x[0].numel(), device=x.device).view(x.shape[1:])
     bits = mix(mix(element) ^ row_B.view(-1, *[1] * (x.ndim - 1)))
     kept = bits >= int(rate * 2**32)
     return x * kept / (1.0 - rate)
 
 
-def next_layer(noise_B: Tensor | None) -> Tensor | None:
-    """The noise of the layer above."""
-    return None if noise_B is None else mix(noise_B + 1) >> 1
+def next_layer(seeds_B: Tensor | None) -> Tensor | None:
+    """The seeds of the layer above."""
+    return None if seeds_B is None else mix(seeds_B + 1) >> 1

@@ -3,6 +3,7 @@
 Shape legend: B batch, T time, D dim, V vocabulary.
 """
 
+from collections.abc import Iterator
 from typing import Literal, Self
 
 import torch
@@ -17,7 +18,7 @@ from daybreak.model.dropout import dropout, next_layer
 from daybreak.model.head import Head, HeadConfig
 from daybreak.model.initialise import InitialisationConfig, normal_
 from daybreak.model.mlp import MLP, MLPConfig, PlainMLPConfig
-from daybreak.model.norm import Norm, NormConfig
+from daybreak.model.norm import ExtraNormsConfig, Norm, NormConfig
 from daybreak.model.position import (
     LearnedPosition,
     LearnedPositionConfig,
@@ -34,7 +35,7 @@ class ModelConfig(Configuration):
     Attributes:
         context: tokens the model sees at once; also the length of a learned position table.
         vocab_size: width of embedding and head; ids above the tokenizer's are padding.
-        bias: of every linear layer and LayerNorm.
+        bias: of every linear layer and LayerNorm, but for the head, which has none.
         dropout: on embeddings, attention weights, and residual branches, while training.
     """
 
@@ -50,6 +51,7 @@ class ModelConfig(Configuration):
     attention: AttentionConfig = AttentionConfig()
     mlp: MLPConfig = PlainMLPConfig()
     norm: NormConfig = NormConfig()
+    extra_norms: ExtraNormsConfig = ExtraNormsConfig()
     head: HeadConfig = HeadConfig()
     initialisation: InitialisationConfig = InitialisationConfig()
 
@@ -66,9 +68,9 @@ class ModelConfig(Configuration):
             )
         if isinstance(self.position, SinusoidalPositionConfig) and self.dim % 2:
             raise ValueError(f"sinusoidal positions come in pairs, but model.dim = {self.dim} is odd")
-        if self.norm.shared and not self.norm.after_embedding:
+        if self.extra_norms.shared and not self.extra_norms.after_embedding:
             raise ValueError(
-                "model.norm.shared = true shares the norm that model.norm.after_embedding = false leaves out"
+                "model.extra_norms.shared = true needs model.extra_norms.after_embedding = true, whose norm it shares"
             )
         if any(window < 0 for window in self.attention.windows) or not self.attention.windows:
             raise ValueError(f"model.attention.windows = {list(self.attention.windows)} must be lengths, or 0 for all")
@@ -76,10 +78,11 @@ class ModelConfig(Configuration):
 
 
 class GPT(nn.Module):
-    """A decoder-only transformer.
+    """A decoder-only transformer. Make one with `build`: the constructor leaves its parameters unset.
 
-    `forward` is the training step's forward pass: tokens and targets to the summed loss. `logits` is
-    for reading predictions, with or without a cache.
+    `forward` is the forward pass of a training step: tokens and targets to the **sum** of the loss. `logits` and
+    `next_logits` read predictions, with or without a cache. Dropout happens where `seeds_B` is passed, and only there:
+    `train()` and `eval()` change nothing.
 
     Args:
         loss_rows: rows whose logits the loss holds at once; 0 holds all. The value is the same.
@@ -88,18 +91,22 @@ class GPT(nn.Module):
     def __init__(self, config: ModelConfig, loss_rows: int = 0) -> None:
         super().__init__()
         self.config = config
-        norm = config.norm
+        extra = config.extra_norms
         self.embedding = nn.Embedding(config.vocab_size, config.dim)
         self.position = _position(config)
-        self.embedding_norm = self._norm() if norm.after_embedding else None
+        self.embedding_norm = self._norm() if extra.after_embedding else None
         self.blocks = nn.ModuleList(self._block(layer) for layer in range(config.layers))
-        self.final_norm = None if norm.shared else self._norm()
-        logit_norm = Norm(norm, config.vocab_size, config.bias) if norm.over_logits else None
+        self.final_norm = None if extra.shared else self._norm()
+        logit_norm = Norm(config.norm, config.vocab_size, config.bias) if extra.over_logits else None
         self.head = Head(config.head, config.dim, config.vocab_size, logit_norm, loss_rows)
 
-    def forward(self, tokens_BT: Tensor, targets_BT: Tensor, noise_B: Tensor | None = None) -> Tensor:
-        """Sum of -log p over all targets that are not IGNORE, in nats. `noise_B` turns dropout on."""
-        x_BTD = self.features(tokens_BT, noise_B=noise_B)
+    def forward(self, tokens_BT: Tensor, targets_BT: Tensor, seeds_B: Tensor | None = None) -> Tensor:
+        """Sum over (B, T) of -log p(target) in nats, a scalar; targets that are IGNORE count nothing.
+
+        Args:
+            seeds_B: one integer below 2^31 a row, which seeds its dropout; None drops nothing.
+        """
+        x_BTD = self.features(tokens_BT, seeds_B=seeds_B)
         return self.head.loss(x_BTD.flatten(0, 1), self.embedding.weight, targets_BT.flatten())
 
     def logits(self, tokens_BT: Tensor, cache: Cache | None = None) -> Tensor:
@@ -107,23 +114,27 @@ class GPT(nn.Module):
         logits_BTV: Tensor = self.head(self.features(tokens_BT, cache=cache), self.embedding.weight)
         return logits_BTV
 
-    def features(self, tokens_BT: Tensor, *, cache: Cache | None = None, noise_B: Tensor | None = None) -> Tensor:
+    def next_logits(self, tokens_BT: Tensor, cache: Cache | None = None) -> Tensor:
+        """Logits (B, V) of the token behind the last one, in fp32."""
+        logits_BV: Tensor = self.head(self.features(tokens_BT, cache=cache)[:, -1], self.embedding.weight)
+        return logits_BV
+
+    def features(self, tokens_BT: Tensor, *, cache: Cache | None = None, seeds_B: Tensor | None = None) -> Tensor:
         """What the head reads, (B, T, D)."""
         x_BTD = self.embedding(tokens_BT)
         if self.position is not None:
             x_BTD = self.position(x_BTD, start=0 if cache is None else cache.length)
         if self.embedding_norm is not None:
             x_BTD = self.embedding_norm(x_BTD)
-        x_BTD = dropout(x_BTD, self.config.dropout, noise_B, site=0)
-        for block in self.blocks:
-            noise_B = next_layer(noise_B)
-            x_BTD = block(x_BTD, noise_B, cache)
+        x_BTD = dropout(x_BTD, self.config.dropout, seeds_B, site=0)
+        for block in self._blocks():
+            seeds_B = next_layer(seeds_B)
+            x_BTD = block(x_BTD, seeds_B, cache)
         if cache is not None:
             cache.advance(tokens_BT.shape[1])
-        final_norm = self.embedding_norm if self.final_norm is None else self.final_norm
-        assert final_norm is not None
-        normed_BTD: Tensor = final_norm(x_BTD)
-        return normed_BTD
+        final_norm = self.final_norm or self.embedding_norm
+        assert final_norm is not None  # a shared final norm is the embedding's
+        return final_norm(x_BTD)  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def initialise(self, seed: int) -> None:
@@ -131,18 +142,17 @@ class GPT(nn.Module):
         init = self.config.initialisation
         std, output_std = init.std, init.output_std(self.config.layers)
         normal_(self.embedding.weight, std, seed=seed, name="embedding.weight")
-        if isinstance(self.position, LearnedPosition):
+        if self.position is not None:
             self.position.initialise(seed, "position", std)
-        elif isinstance(self.position, SinusoidalPosition):
-            self.position.initialise(self.config.dim)
-        for layer, block in enumerate(self.blocks):
-            assert isinstance(block, SequentialBlock | ParallelBlock)
-            block.attention.initialise(seed, f"blocks.{layer}.attention", std, output_std)
-            block.mlp.initialise(seed, f"blocks.{layer}.mlp", std, output_std)
+        for layer, block in enumerate(self._blocks()):
+            block.initialise(seed, f"blocks.{layer}", std, output_std)
         self.head.initialise(seed, "head", std)
-        for module in self.modules():
-            if isinstance(module, Norm):
-                module.initialise()
+        for norm in (self.embedding_norm, self.final_norm):
+            if norm is not None:
+                norm.initialise()
+
+    def _blocks(self) -> Iterator[SequentialBlock | ParallelBlock]:
+        yield from self.blocks  # type: ignore[misc]
 
     def _norm(self) -> Norm:
         return Norm(self.config.norm, self.config.dim, self.config.bias)

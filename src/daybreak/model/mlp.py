@@ -62,14 +62,15 @@ class MLP(nn.Module):
 
     @torch.no_grad()
     def initialise(self, seed: int, name: str, std: float, output_std: float) -> None:
+        """Draw the weights; `output_std` is that of the projection back to the residual stream."""
         linear_(self.up, std, seed=seed, name=f"{name}.up")
         linear_(self.down, output_std, seed=seed, name=f"{name}.down")
 
-    def forward(self, x_BTD: Tensor, noise_B: Tensor | None = None) -> Tensor:
+    def forward(self, x_BTD: Tensor, seeds_B: Tensor | None = None) -> Tensor:
         hidden_BTF = self.up(x_BTD)
         if self.gated:
             gate_BTF, value_BTF = hidden_BTF.chunk(2, dim=-1)
             hidden_BTF = self.activation(gate_BTF) * value_BTF
         else:
             hidden_BTF = self.activation(hidden_BTF)
-        return dropout(self.down(hidden_BTF), self.dropout, noise_B, site=2)
+        return dropout(self.down(hidden_BTF), self.dropout, seeds_B, site=2)

@@ -4,24 +4,33 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from daybreak.configuration import Configuration
 
 
 class NormConfig(Configuration):
-    """Which norm, and where one stands besides in front of every residual branch and at the end.
+    """Which norm the model uses everywhere.
 
     Attributes:
         kind: `layernorm` (its bias follows `model.bias`) or `rmsnorm`.
         eps: added to the variance.
-        after_embedding: one more on the sum of embedding and position.
-        shared: the norm after the embedding also serves as the final one (one set of weights).
-        over_logits: one more over the vocabulary, behind the head.
     """
 
     kind: Literal["layernorm", "rmsnorm"] = "layernorm"
-    eps: float = 1e-5
+    eps: float = Field(default=1e-5, gt=0)
+
+
+class ExtraNormsConfig(Configuration):
+    """Where a norm stands besides in front of every residual branch and at the end.
+
+    Attributes:
+        after_embedding: on the sum of embedding and position.
+        shared: the norm after the embedding also serves as the final one (one set of weights).
+        over_logits: over the vocabulary, behind the head.
+    """
+
     after_embedding: bool = False
     shared: bool = False
     over_logits: bool = False
@@ -38,6 +47,7 @@ class Norm(nn.Module):
 
     @torch.no_grad()
     def initialise(self) -> None:
+        """Weight 1, bias 0."""
         self.weight.fill_(1.0)
         if self.bias is not None:
             self.bias.zero_()

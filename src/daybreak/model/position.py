@@ -47,8 +47,11 @@ class NoPositionConfig(Configuration):
     kind: Literal["none"]
 
 
+Position = (
+    LearnedPositionConfig | SinusoidalPositionConfig | RotaryPositionConfig | AlibiPositionConfig | NoPositionConfig
+)
 PositionConfig = Annotated[
-    LearnedPositionConfig | SinusoidalPositionConfig | RotaryPositionConfig | AlibiPositionConfig | NoPositionConfig,
+    Position,
     Field(discriminator="kind"),
     default_kind("learned"),
 ]
@@ -63,10 +66,14 @@ class LearnedPosition(nn.Module):
 
     @torch.no_grad()
     def initialise(self, seed: int, name: str, std: float) -> None:
+        """Draw the table."""
         normal_(self.weight, std, seed=seed, name=f"{name}.weight")
 
     def forward(self, x_BTD: Tensor, start: int) -> Tensor:
-        return x_BTD + self.weight[start : start + x_BTD.shape[1]]
+        end = start + x_BTD.shape[1]
+        if end > len(self.weight):
+            raise ValueError(f"{end} positions do not fit into a learned table of {len(self.weight)}")
+        return x_BTD + self.weight[start:end]
 
 
 class SinusoidalPosition(nn.Module):
@@ -74,12 +81,14 @@ class SinusoidalPosition(nn.Module):
 
     def __init__(self, dim: int, learned_scale: bool) -> None:
         super().__init__()
+        self.dim = dim
         self.scale = nn.Parameter(torch.empty(())) if learned_scale else None
 
     @torch.no_grad()
-    def initialise(self, dim: int) -> None:
+    def initialise(self, seed: int, name: str, std: float) -> None:
+        """Begin the scale at 1 / sqrt(dim), as Cramming does; nothing is drawn."""
         if self.scale is not None:
-            self.scale.fill_(dim**-0.5)
+            self.scale.fill_(self.dim**-0.5)
 
     def forward(self, x_BTD: Tensor, start: int) -> Tensor:
         _, T, D = x_BTD.shape

@@ -112,7 +112,7 @@ def compile_blocks(model: GPT, rows: Rows, device: torch.device, precision: Prec
         block.compile(dynamic=False)
     try:
         with autocast(device, precision):
-            loss = model(rows.inputs, rows.targets, rows.noise)
+            loss = model(rows.inputs, rows.targets, rows.dropout_seeds)
         loss.backward()
         with torch.no_grad(), autocast(device, precision):
             model(rows.inputs, rows.targets)

@@ -72,7 +72,7 @@ def train(parts: Parts, spent: Spent) -> tuple[Spent, Loss | None]:
         total_nll = torch.zeros((), device=parts.device)
         for rows in batches.step(spent.windows):
             with autocast(parts.device, parts.precision):
-                nll = model(rows.inputs, rows.targets, rows.noise)
+                nll = model(rows.inputs, rows.targets, rows.dropout_seeds)
             (nll * (guard.scale / nominal)).backward()
             total_nll += nll.detach()
             counted += rows.counted
