@@ -61,7 +61,7 @@ def build_budget(recipe: Recipe, batches: Batches, clock: Clock, recorded: list[
     budget = make_budget(recipe.budget, recipe.counts, clock, rates)
     if isinstance(budget, TimeBudget):
         budget.evaluation_steps = recipe.evaluation.tokens / recipe.batch.tokens
-        budget.note_ending(save=_SAVED_BYTES_PER_PARAMETER * rates.parameters / _SAVED_BYTES_PER_SECOND)
+        budget.save_seconds = _SAVED_BYTES_PER_PARAMETER * rates.parameters / _SAVED_BYTES_PER_SECOND
         budget.recorded = {record["step"] - 1: (record["progress"], record["progress_share"]) for record in recorded}
     return budget
 

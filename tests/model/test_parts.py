@@ -39,7 +39,8 @@ every_combination = pytest.mark.parametrize(
     ("position", "residual", "norm", "mlp", "attention"),
     [
         pytest.param(
-            *parts, id="-".join(str(part.get("kind", part.get("norm", part)) if isinstance(part, dict) else part) for part in parts)
+            *parts,
+            id="-".join(str(part.get("kind", part) if isinstance(part, dict) else part) for part in parts),
         )
         for parts in itertools.product(positions, ["sequential", "parallel"], norms, mlps, attentions)
     ],

@@ -25,7 +25,7 @@ from daybreak.training import loop
 from daybreak.training.budget import Clock, Rates, Spent, StepBudget
 from daybreak.training.guard import Guard
 from daybreak.training.metrics import Metrics
-from daybreak.training.optimizer import clip_gradients
+from daybreak.training.optimizer import unscale_and_clip
 from daybreak.training.schedule import ConstantConfig
 from daybreak.training.signals import StopRequest
 
@@ -161,7 +161,7 @@ def accumulate(parts: list[Rows], divide: Callable[[Rows], float]) -> dict[str, 
     gpt = model()
     for rows in parts:
         (gpt(rows.inputs, rows.targets) / divide(rows)).backward()
-    clip_gradients(gpt, 0.0, divisor=1.0)
+    unscale_and_clip(gpt, 0.0, scale=1.0)
     return {name: p.grad for name, p in gpt.named_parameters() if p.grad is not None}
 
 

@@ -132,7 +132,6 @@ def simulate(
         moment = budget.moment(run.spent)
         took = step_seconds(time.now)
         time.now += took
-        budget.note_step(took)
         before, run.spent = run.spent, budget.after_step(run.spent, seconds=took, elapsed=budget.clock.elapsed())
         run.moments.append(moment)
         run.longest_step = max(run.longest_step, took)
@@ -206,9 +205,9 @@ def test_time_of_earlier_sittings_counts(fake: FakeTime) -> None:
     clock = Clock(started=45.0, before=30.0)
     assert clock.elapsed() == pytest.approx(35.0)
     budget = TimeBudget(36.0, "process", clock, RATES)
-    budget.note_step(0.5)
     assert budget.allows_another_step(Spent(steps=3, train_seconds=1.5))
-    fake.now += 0.6
+    budget.after_step(Spent(steps=2, train_seconds=1.0), seconds=0.5, elapsed=35.0)
+    fake.now += 0.6  # 0.4 s are left, and a step takes 0.5 s
     assert not budget.allows_another_step(Spent(steps=3, train_seconds=1.5))
 
 
@@ -222,7 +221,6 @@ def test_recorded_progress_is_followed_when_steps_are_done_again(fake: FakeTime)
     while budget.allows_another_step(spent):
         moment = budget.moment(spent)
         fake.now += 0.9
-        budget.note_step(0.9)
         spent = budget.after_step(spent, seconds=0.9, elapsed=budget.clock.elapsed())
         progress.append(moment.progress)
     assert progress[:60] == first.progress[:60]

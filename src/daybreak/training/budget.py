@@ -99,12 +99,12 @@ class Budget(ABC):
         """Where the next step stands."""
 
     @abstractmethod
-    def note_step(self, seconds: float) -> None:
-        """Hear how long a step took."""
+    def note_ending(self, *, evaluation: float = 0.0, sample: float = 0.0, save: float = 0.0) -> None:
+        """Hear how long an evaluation, a sample or a save took: the last of each must fit behind the last step."""
 
     @abstractmethod
-    def note_ending(self, *, evaluation: float = 0.0, save: float = 0.0) -> None:
-        """Hear how long an evaluation or a save took: the last of each must fit behind the last step."""
+    def _note_step(self, seconds: float) -> None:
+        """Hear how long a step took: the next must fit."""
 
     @abstractmethod
     def seconds_left(self, spent: Spent) -> float | None:
@@ -124,6 +124,7 @@ class Budget(ABC):
             train_seconds=spent.train_seconds + seconds,
             elapsed_seconds=elapsed,
         )
+        self._note_step(seconds)
         return replace(after, progress=self.progress(after))
 
 
@@ -144,10 +145,10 @@ class StepBudget(Budget):
     def moment(self, spent: Spent) -> Moment:
         return Moment(self.progress(spent), 1 / self.steps, self.steps, None, self.rates)
 
-    def note_step(self, seconds: float) -> None:
+    def note_ending(self, *, evaluation: float = 0.0, sample: float = 0.0, save: float = 0.0) -> None:
         """Steps are counted, not timed."""
 
-    def note_ending(self, *, evaluation: float = 0.0, save: float = 0.0) -> None:
+    def _note_step(self, seconds: float) -> None:
         """Steps are counted, not timed."""
 
     def seconds_left(self, spent: Spent) -> float | None:
@@ -185,6 +186,7 @@ class TimeBudget(Budget):
     Attributes:
         counts: `process` counts from process start; `train` counts steps alone.
         evaluation_steps: tokens of an evaluation, counted in steps; sizes the reserve until one was timed.
+        save_seconds: what a save may take; until one was timed.
         recorded: progress and share of steps that an earlier sitting did but did not save; followed
             when they are done again, so that they come out the same.
     """
@@ -194,9 +196,9 @@ class TimeBudget(Budget):
     clock: Clock
     rates: Rates
     evaluation_steps: float = 0.0
+    save_seconds: float = 0.0
     recorded: Mapping[int, tuple[float, float]] = field(default_factory=dict)
-    _evaluation_seconds: list[float] = field(default_factory=list)
-    _save_seconds: list[float] = field(default_factory=list)
+    _ending_seconds: dict[str, list[float]] = field(default_factory=dict)
     _step_seconds: list[float] = field(default_factory=list)
 
     def allows_another_step(self, spent: Spent) -> bool:
@@ -216,16 +218,15 @@ class TimeBudget(Budget):
     def seconds_left(self, spent: Spent) -> float | None:
         return max(self._left(spent), 0.0)
 
-    def note_step(self, seconds: float) -> None:
-        """Remember the latest five: the next must fit."""
-        self._step_seconds = [*self._step_seconds[-4:], seconds]
-
-    def note_ending(self, *, evaluation: float = 0.0, save: float = 0.0) -> None:
+    def note_ending(self, *, evaluation: float = 0.0, sample: float = 0.0, save: float = 0.0) -> None:
         """Remember the latest three of each."""
-        if evaluation:
-            self._evaluation_seconds = [*self._evaluation_seconds[-2:], evaluation]
-        if save:
-            self._save_seconds = [*self._save_seconds[-2:], save]
+        for what, seconds in (("evaluation", evaluation), ("sample", sample), ("save", save)):
+            if seconds:
+                self._ending_seconds[what] = [*self._ending_seconds.get(what, [])[-2:], seconds]
+
+    def _note_step(self, seconds: float) -> None:
+        """Remember the latest five."""
+        self._step_seconds = [*self._step_seconds[-4:], seconds]
 
     def _whole(self, spent: Spent) -> float:
         """Seconds of training that the budget will have held, as far as is known now."""
@@ -237,8 +238,9 @@ class TimeBudget(Budget):
         # A forward pass takes about a third of a step; half keeps the estimate on the safe side.
         guess = 0.5 * self.evaluation_steps * min(self._step_seconds, default=0.0)
         guess = min(guess, _LARGEST_GUESS * self.seconds)
-        reserve = max(self._evaluation_seconds, default=guess) + max(self._save_seconds, default=0.0)
-        return self.seconds - self.clock.elapsed() - reserve
+        reserve = {"evaluation": guess, "save": self.save_seconds}
+        reserve |= {what: max(seconds) for what, seconds in self._ending_seconds.items()}
+        return self.seconds - self.clock.elapsed() - sum(reserve.values())
 
     def _longest_step(self) -> float:
         return max(self._step_seconds, default=0.0)

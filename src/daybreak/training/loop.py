@@ -15,7 +15,7 @@ from daybreak.sample import Sampler
 from daybreak.training.budget import Budget, Clock, Moment, Spent, is_due
 from daybreak.training.guard import Guard
 from daybreak.training.metrics import Metrics
-from daybreak.training.optimizer import clip_gradients, set_learning_rate
+from daybreak.training.optimizer import set_learning_rate, unscale_and_clip
 from daybreak.training.schedule import Schedule, learning_rate_share
 from daybreak.training.signals import StopRequest
 
@@ -56,11 +56,11 @@ def train(parts: Parts, spent: Spent) -> tuple[Spent, Loss | None]:
     """Train from `spent` on until the budget is spent or a stop is requested; then save.
 
     Returns:
-        What the run has spent now, and its validation loss at the end; None if it was stopped before its end.
+        What the run has spent now, and its validation loss; None if it was stopped before its end.
     """
     model, optimizer, batches = parts.model, parts.optimizer, parts.batches
     budget, guard, stop = parts.budget, parts.guard, parts.stop
-    loss_at: dict[int, Loss] = {}
+    validation: Loss | None = None
 
     while budget.allows_another_step(spent) and not stop.requested:
         began = time.perf_counter()
@@ -68,38 +68,38 @@ def train(parts: Parts, spent: Spent) -> tuple[Spent, Loss | None]:
         lr = parts.peak_lr * learning_rate_share(parts.schedule, moment)
         set_learning_rate(optimizer, lr)
 
-        nominal, counted = batches.tokens_per_step, 0
+        nominal, targets = batches.tokens_per_step, 0
         total_nll = torch.zeros((), device=parts.device)
         for rows in batches.step(spent.windows):
             with autocast(parts.device, parts.precision):
                 nll = model(rows.inputs, rows.targets, rows.dropout_seeds)
+            # How many targets the step counts is known behind its last row: divide by the nominal number, mend below.
             (nll * (guard.scale / nominal)).backward()
             total_nll += nll.detach()
-            counted += rows.counted
+            targets += rows.counted
 
-        # Gradients still hold the loss scale, and were divided by the nominal count instead of the true one.
-        norm = clip_gradients(model, parts.clip, divisor=guard.scale * counted / nominal).item()
-        loss = total_nll.item() / counted
+        loss = total_nll.item() / targets
+        norm = unscale_and_clip(model, parts.clip, scale=guard.scale * targets / nominal).item()
         if guard.accepts(loss, norm):
             optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
         seconds = time.perf_counter() - began
-        budget.note_step(seconds)
         before, spent = spent, budget.after_step(spent, seconds=seconds, elapsed=parts.clock.elapsed())
         _log_step(parts, moment, spent, loss=loss, lr=lr, norm=norm, seconds=seconds)
 
-        if is_due(parts.validation.every, before, spent):
-            loss_at[spent.steps] = _evaluate(parts, spent)
+        validation = _evaluate(parts, spent) if is_due(parts.validation.every, before, spent) else None
         if is_due(parts.sampler.every, before, spent):
             _sample(parts, spent)
         if is_due(parts.checkpoints.every, before, spent):
             _save(parts, spent)
 
-    if not stop.requested and spent.steps not in loss_at:
-        loss_at[spent.steps] = _evaluate(parts, spent)
+    if budget.allows_another_step(spent):  # stopped before its end
+        validation = None
+    elif validation is None:
+        validation = _evaluate(parts, spent)
     _save(parts, spent)
-    return spent, None if stop.requested else loss_at[spent.steps]
+    return spent, validation
 
 
 def _log_step(
@@ -143,8 +143,11 @@ def _evaluate(parts: Parts, spent: Spent) -> Loss:
 
 
 def _sample(parts: Parts, spent: Spent) -> None:
-    with torch.compiler.set_stance("force_eager"):  # a compiled block would meet a new shape at every token
+    began = time.perf_counter()
+    # A compiled block would meet a new shape at every token.
+    with torch.compiler.set_stance("force_eager"), autocast(parts.device, parts.precision):
         text = parts.sampler.draw(parts.model)
+    parts.budget.note_ending(sample=time.perf_counter() - began)
     parts.metrics.event("sample", {"step": spent.steps, "text": text}, f"step {spent.steps:>6,}  sample: {text}")
 
 

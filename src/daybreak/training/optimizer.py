@@ -37,10 +37,11 @@ class AdamW8bitConfig(Configuration):
     clip: float = Field(default=1.0, ge=0)
 
 
-OptimizerConfig = Annotated[AdamWConfig | AdamW8bitConfig, Field(discriminator="kind"), default_kind("adamw")]
+Optimizer = AdamWConfig | AdamW8bitConfig
+OptimizerConfig = Annotated[Optimizer, Field(discriminator="kind"), default_kind("adamw")]
 
 
-def build_optimizer(config: AdamWConfig | AdamW8bitConfig, model: nn.Module) -> torch.optim.AdamW:
+def build_optimizer(config: Optimizer, model: nn.Module) -> torch.optim.AdamW:
     """The optimizer for a model's parameters.
 
     Raises:
@@ -58,24 +59,25 @@ def build_optimizer(config: AdamWConfig | AdamW8bitConfig, model: nn.Module) -> 
         lr=config.lr,
         betas=config.betas,
         eps=config.eps,
-        fused=parameters[0].device.type in ("cpu", "cuda"),
+        fused=parameters[0].device.type in ("cpu", "cuda", "mps"),
     )
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """The same for every group."""
     for group in optimizer.param_groups:
         group["lr"] = lr
 
 
-def clip_gradients(model: nn.Module, largest: float, divisor: float) -> Tensor:
-    """Divide all gradients by `divisor`, then scale them to a norm of at most `largest` (0: any).
+def unscale_and_clip(model: nn.Module, largest: float, *, scale: float) -> Tensor:
+    """Divide all gradients by `scale`, then shrink them to a norm of at most `largest` (0: any).
 
     Returns:
         The norm of the whole gradient behind the division and before clipping, a scalar.
     """
     grads = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    norm = torch.nn.utils.get_total_norm(grads) / divisor
-    factor = 1.0 / divisor
+    norm = torch.nn.utils.get_total_norm(grads) / scale
+    factor = 1.0 / scale
     if largest:
         torch._foreach_mul_(grads, torch.clamp(largest / (norm + 1e-6), max=1.0) * factor)
     elif factor != 1.0:
