@@ -243,7 +243,7 @@ def test_a_table_of_another_kind_replaces(tmp_path: Path) -> None:
     write(tmp_path / "base.toml", MINIMAL)
     child = write(tmp_path / "child.toml", 'extends = "base.toml"\n[schedule]\nkind = "linear"\n')
     schedule = Recipe.load(child).schedule
-    assert (schedule.kind, schedule.warmup) == ("linear", Duration(0, Unit.STEPS))
+    assert (schedule.kind, schedule.warmup) == ("linear", Duration(2, Unit.PERCENT))
     assert "model.mlp.hidden is missing" in refusal(tmp_path / "base.toml", "model.mlp.kind=glu")
 
 

@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from daybreak.configuration import Configuration
-from daybreak.duration import Duration, DurationField, Unit
+from daybreak.duration import Duration, IntervalField, Unit
 from daybreak.errors import UserError
 from daybreak.files import read_json, require_space, sha256_file, whole_folder, write_json
 from daybreak.progress import say
@@ -33,7 +33,7 @@ class CheckpointConfig(Configuration):
         keep: how many of the newest to keep.
     """
 
-    every: DurationField | None = Duration(10, Unit.PERCENT)
+    every: IntervalField = Duration(10, Unit.PERCENT)
     keep: int = Field(default=2, gt=0)
 
 
@@ -72,7 +72,7 @@ class Checkpoint:
             for key, tensor in self._tensors("optimizer.safetensors").items():
                 name, entry = key.rsplit("/", 1)
                 parameter = own[name]
-                # A step count is a scalar that torch keeps where the parameter is.
+                # Fused optimizers keep the step count, a scalar, where the parameter is.
                 optimizer.state[parameter][entry] = tensor.to(parameter.device)
 
     def _tensors(self, file: str) -> dict[str, Tensor]:
@@ -100,6 +100,7 @@ class Checkpoints:
         Raises:
             UserError: too little space; older checkpoints are untouched.
         """
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         path = self.folder / f"{_PREFIX}{step:08d}"
@@ -108,15 +109,18 @@ class Checkpoints:
                 return open_checkpoint(path).path  # the same step of the same run is the same checkpoint
             except UserError:
                 shutil.rmtree(path)
+        for leftover in self.folder.glob(f".{_PREFIX}*.partial"):
+            shutil.rmtree(leftover)
         weights, moments = _tensors_of(model, optimizer)
         size = sum(tensor.nbytes for tensors in (weights, moments) for tensor in tensors.values())
         require_space(self.folder, int(size * 1.02) + (1 << 20))
         self.folder.mkdir(parents=True, exist_ok=True)
-        for leftover in self.folder.glob(f".{_PREFIX}*.partial"):
-            shutil.rmtree(leftover)
         with whole_folder(path) as aside:
-            save_file(weights, aside / "model.safetensors")
-            save_file(moments, aside / "optimizer.safetensors")
+            try:
+                save_file(weights, aside / "model.safetensors")
+                save_file(moments, aside / "optimizer.safetensors")
+            except SafetensorError as error:  # how it reports a full disk
+                raise UserError(f"{path} could not be written: {error}; older checkpoints are as they were") from None
             write_json(aside / "state.json", dict(state))
             hashes = {name: sha256_file(aside / name) for name in _FILES}
             write_json(aside / "manifest.json", {"format": _FORMAT, "step": step, "sha256": hashes})

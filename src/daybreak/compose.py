@@ -107,13 +107,13 @@ def require_fitting_tokenizer(recipe: Recipe, tokenizer: Tokenizer) -> None:
     if tokenizer.vocab_size > vocab_size:
         raise UserError(
             f"the corpus's tokenizer {tokenizer.name} has {tokenizer.vocab_size:,} ids, but model.vocab_size = "
-            f"{vocab_size:,}; add model.vocab_size={-(-tokenizer.vocab_size // 64) * 64}, or use another corpus"
+            f"{vocab_size:,}; add model.vocab_size={tokenizer.padded_vocab_size}, or use another corpus"
         )
     if wanted is not None and wanted != tokenizer.name:
         raise UserError(
             f"recipe {recipe.name} is for tokenizer {wanted}, but the corpus was prepared with {tokenizer.name}; "
             f"prepare it with --tokenizer {wanted}, or add data.tokenizer={tokenizer.name} "
-            f"model.vocab_size={-(-tokenizer.vocab_size // 64) * 64}"
+            f"model.vocab_size={tokenizer.padded_vocab_size}"
         )
 
 

@@ -111,6 +111,28 @@ DurationField = Annotated[
 ]
 
 
+def parse_interval(value: object) -> Duration | None:
+    """How often something happens: a duration in steps, tokens, seconds or percent, or `never`.
+
+    Raises:
+        ValueError: nothing of the kind.
+    """
+    if value is None or value == "never":
+        return None
+    interval = Duration.parse(value)
+    if interval.unit not in (Unit.STEPS, Unit.TOKENS, Unit.SECONDS, Unit.PERCENT) or interval.amount <= 0:
+        raise ValueError(f"{value!r} is no interval; use steps, tokens, a time or a percentage above 0, or never")
+    return interval
+
+
+IntervalField = Annotated[
+    Duration | None,
+    PlainValidator(parse_interval),
+    PlainSerializer(lambda interval: "never" if interval is None else str(interval)),
+    WithJsonSchema({"type": ["string", "integer"], "examples": ["100 steps", "5%", "30m", "never"]}),
+]
+
+
 def human_seconds(seconds: float) -> str:
     """`75` becomes `1m 15s`; for messages and progress lines."""
     whole = round(seconds)

@@ -4,6 +4,7 @@ import os
 import time
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -126,7 +127,7 @@ def peak_flops(device: torch.device, precision: PrecisionName) -> float | None:
     if device.type == "cuda":
         return table_peak(device_name(device))
     if device.type == "cpu":
-        return _measured_matmul_flops(torch.bfloat16 if precision == "bf16" else torch.float32)
+        return _measured_matmul_flops(torch.bfloat16 if precision == "bf16" else torch.float32, torch.get_num_threads())
     return None
 
 
@@ -141,7 +142,7 @@ def table_peak(name: str) -> float | None:
 
 
 @cache
-def _measured_matmul_flops(dtype: torch.dtype) -> float:
+def _measured_matmul_flops(dtype: torch.dtype, threads: int) -> float:
     size = 1024
     left, right = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype)
     best, end = float("inf"), time.perf_counter() + _SECONDS_TO_MEASURE_A_PEAK
@@ -156,6 +157,12 @@ def free_memory(device: torch.device) -> int:
     """Bytes that can be allocated now."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    pages = "SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in os.sysconf_names else "SC_PHYS_PAGES"
-    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf(pages)
-    return free if pages == "SC_AVPHYS_PAGES" else free // 2
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):  # not Linux: half of what there is
+        available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    limit = Path("/sys/fs/cgroup/memory.max")
+    if limit.is_file() and limit.read_text().strip().isdecimal():
+        available = min(available, int(limit.read_text()))
+    return available

@@ -59,8 +59,6 @@ class Recipe(Configuration):
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
         window, context, tokens = self.data.window, self.model.context, self.batch.tokens
-        if window <= 0:
-            raise ValueError(f"data.window = {window} must be more than 0")
         if window > context and window % context:
             raise ValueError(f"data.window = {window} is not a multiple of model.context = {context}")
         if tokens % window:
@@ -101,14 +99,12 @@ class Recipe(Configuration):
 
     def to_toml(self) -> str:
         """The resolved recipe as TOML that `load` reads back to the same recipe."""
-        content = self.model_dump(mode="json", exclude_none=True)
-        plain = [f"{key} = {_toml(value)}" for key, value in content.items() if not isinstance(value, dict)]
-        tables = [
-            "\n".join([f"\n[{key}]", *(f"{name} = {_toml(item)}" for name, item in value.items())])
-            for key, value in content.items()
-            if isinstance(value, dict)
-        ]
-        return "\n".join([*plain, *tables]) + "\n"
+        content = self.model_dump(mode="json")
+        tables = {key: value for key, value in content.items() if isinstance(value, dict)}
+        lines = _toml_lines({key: value for key, value in content.items() if key not in tables})
+        for key, table in tables.items():
+            lines += ["", f"[{key}]", *_toml_lines(table)]
+        return "\n".join(lines) + "\n"
 
     def differences(self, other: "Recipe") -> list[str]:
         """One line for each setting that differs: `optimizer.lr: 0.001 here, 0.002 there`."""
@@ -146,10 +142,13 @@ def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
         path = key.strip().split(".")
         if not equals or not all(path):
             raise UserError(f"{override!r} is not an override; write key=value, as optimizer.lr=1e-3")
-        value: Any = _toml_value(text.strip())
-        for part in reversed(path):
-            value = {part: value}
-        layer = merge(layer, value)
+        table = layer
+        for part in path[:-1]:
+            inner = table.setdefault(part, {})
+            if not isinstance(inner, dict):
+                raise UserError(f"{override!r}: {part} was given a value before, so it has no {path[-1]}")
+            table = inner
+        table[path[-1]] = _toml_value(text.strip())
     return layer
 
 
@@ -261,6 +260,11 @@ def _flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in content.items():
         flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
     return flat
+
+
+def _toml_lines(table: Mapping[str, Any]) -> list[str]:
+    """`key = value` lines; TOML has no null, and what is None is the default."""
+    return [f"{key} = {_toml(value)}" for key, value in table.items() if value is not None]
 
 
 def _toml(value: Any) -> str:

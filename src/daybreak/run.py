@@ -10,6 +10,7 @@ RUN/
   finished.json     once the budget is spent: what the run came to
 """
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -45,7 +46,7 @@ from daybreak.training import loop
 from daybreak.training.budget import Clock, Spent
 from daybreak.training.execution import Execution, compile_blocks
 from daybreak.training.guard import Guard, make_guard
-from daybreak.training.metrics import Metrics, read_metrics
+from daybreak.training.metrics import Metrics, finite, read_metrics
 from daybreak.training.optimizer import build_optimizer
 from daybreak.training.schedule import check_schedule
 from daybreak.training.signals import stop_on_signals
@@ -89,7 +90,10 @@ class Run:
     @property
     def final_loss(self) -> float | None:
         """Validation loss at the end, on the part that is measured while training; None if it is not finished."""
-        return float(read_json(self.path / "finished.json")["validation"]["loss"]) if self.finished else None
+        if not self.finished:
+            return None
+        loss = read_json(self.path / "finished.json")["validation"]["loss"]
+        return math.nan if loss is None else float(loss)
 
     @cached_property
     def model(self) -> GPT:
@@ -224,7 +228,7 @@ def _train_until_stopped(
     recorded = read_metrics(metrics_file, "train") if goes_on else []
     # Work that was lost counts: it was paid for. Downtime does not.
     clock.before = max((float(record["elapsed_seconds"]) for record in recorded), default=0.0)
-    execution = _resumed_execution(path) if checkpoint is not None else None
+    execution = _resumed_execution(path) if goes_on and (path / "execution.json").exists() else None
     execution = execution or choose_execution(recipe)
     device = execution.apply()
     batches = build_batches(recipe, execution, corpus, device)
@@ -241,6 +245,10 @@ def _train_until_stopped(
     if execution.compile:
         rows = next(batches.step(spent.windows))
         execution = execution.model_copy(update={"compile": compile_blocks(model, rows, device, execution.precision)})
+    if not budget.allows_another_step(spent) and spent.steps == 0:
+        raise UserError(
+            f"budget = {recipe.budget} is spent before the first step: starting took {clock.elapsed():.1f} s"
+        )
     if not goes_on:
         _begin(path, recipe, corpus)
     write_json(path / "execution.json", execution.model_dump(mode="json"))
@@ -277,7 +285,7 @@ def _train_until_stopped(
                 f"with execution.micro_batch={max(1, execution.micro_batch // 2)}, which computes the same steps"
             ) from None
     if validation is not None:
-        result = {**asdict(validation), "bits_per_byte": validation.bits_per_byte}
+        result = finite({**asdict(validation), "bits_per_byte": validation.bits_per_byte})
         write_json(path / "finished.json", {"spent": asdict(spent), "validation": result})
 
 
@@ -338,6 +346,11 @@ def _read_recipe(path: Path) -> Recipe:
 def _resumed_execution(path: Path) -> Execution | None:
     """The choices a run was begun with; None, said aloud, if its device is not here."""
     execution = _read_execution(path)
+    if execution.torch_version != torch.__version__:
+        say(
+            f"warning: the run was begun with torch {execution.torch_version}, this is {torch.__version__}; "
+            "losses may differ in their last digits"
+        )
     if is_here(torch.device(execution.device)):
         return execution
     say(f"warning: the run used {execution.device}, which is not here; losses will differ in their last digits")

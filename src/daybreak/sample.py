@@ -12,7 +12,7 @@ from torch import Tensor
 from daybreak.configuration import Configuration
 from daybreak.data.hashing import splitmix64
 from daybreak.data.tokenizer import Tokenizer
-from daybreak.duration import Duration, DurationField
+from daybreak.duration import Duration, IntervalField
 from daybreak.model.cache import Cache
 from daybreak.model.gpt import GPT
 
@@ -44,7 +44,7 @@ class SamplingConfig(Configuration):
 class SamplesConfig(Configuration):
     """Samples while training: how often (never, unless said), of what, how long."""
 
-    every: DurationField | None = None
+    every: IntervalField = None
     prompt: str = ""
     tokens: int = Field(default=100, gt=0)
     sampling: SamplingConfig = SamplingConfig(temperature=0.8)

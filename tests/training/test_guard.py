@@ -146,5 +146,5 @@ def test_a_run_that_only_overflows_ends_with_a_message(
 ) -> None:
     poisoned(monkeypatch, set(range(1, 100)), math.nan)
     (tmp_path / "recipe.toml").write_text(RECIPE.replace("6 steps", "50 steps"))
-    with pytest.raises(UserError, match=r"Lower optimizer\.lr"):
+    with pytest.raises(UserError, match=r"lower optimizer\.lr"):
         train(Recipe.load(tmp_path / "recipe.toml"), data=corpus.path, out=tmp_path / "run")

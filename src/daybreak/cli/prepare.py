@@ -25,6 +25,6 @@ def prepare(
 
     corpus = preparation.prepare(source, out, tokenizer=tokenizer, validation=val)
     print(preparation.describe(corpus))
-    name, padded = corpus.tokenizer.name, -(-corpus.tokenizer.vocab_size // 64) * 64
+    name, padded = corpus.tokenizer.name, corpus.tokenizer.padded_vocab_size
     fitting = "" if name == "bpe:4096" else f" data.tokenizer={name} model.vocab_size={padded}"
     say(f"next: {command()} train gpt2-tiny --data {out}{fitting}")

@@ -7,11 +7,12 @@ Shape legend: R rows of a step, B rows of a micro-batch, T tokens of a row, W to
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import final
+from typing import Self, final
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from daybreak.configuration import Configuration
@@ -21,7 +22,7 @@ from daybreak.data.shards import TokenStream
 from daybreak.errors import UserError
 
 
-class Source(Configuration):
+class MixtureSource(Configuration):
     """One corpus of a mixture and how many epochs of it one pass takes."""
 
     corpus: str
@@ -39,9 +40,15 @@ class DataConfig(Configuration):
     """
 
     corpus: str | None = None
-    mixture: tuple[Source, ...] = ()
-    window: int
+    mixture: tuple[MixtureSource, ...] = ()
+    window: int = Field(gt=0)
     tokenizer: str | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if self.corpus is not None and self.mixture:
+            raise ValueError("data.corpus and data.mixture exclude each other; give one of them")
+        return self
 
 
 @final

@@ -6,6 +6,7 @@ is not white space, in front of one that is.
 """
 
 import bz2
+import codecs
 import glob
 import gzip
 import json
@@ -13,17 +14,21 @@ import lzma
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, final
 
 from daybreak.errors import UserError
+from daybreak.progress import say
 
 _PIECE = 1 << 20
 # U+001C to U+001F are blanks to Python and signs to the tokenizers' pattern.
 _CUT = re.compile(r"(?<=[^\s\x1c-\x1f])(?=[^\S\x1c-\x1f])")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _READ_ERRORS: tuple[type[Exception], ...] = (OSError, EOFError, lzma.LZMAError, zlib.error)
+_SNIFFED = 8192
+_JSONL_SUFFIXES = {".jsonl", ".ndjson"}
 _TEXT_SUFFIXES = {".txt", ".text", ".md", ".rst", ".py", ""}
 
 
@@ -48,7 +53,10 @@ def find_files(sources: Sequence[str]) -> list[Path]:
         if path.is_file():
             files = [path]
         elif path.is_dir():
-            files = sorted(file for file in path.rglob("*") if file.is_file() and _is_readable(file.relative_to(path)))
+            every = sorted(file for file in path.rglob("*") if file.is_file())
+            files = [file for file in every if _is_readable(file.relative_to(path))]
+            if len(files) < len(every):
+                say(f"{source}: {len(every) - len(files)} of {len(every)} files are not text by name, and passed over")
         else:
             files = sorted(Path(match) for match in glob.glob(source, recursive=True) if Path(match).is_file())
         if not files:
@@ -70,13 +78,10 @@ def read_documents(files: Iterable[Path]) -> Iterator[Document]:
         UserError: a file cannot be read, or a line is not JSON with a string under `text`.
     """
     for path in files:
-        try:
-            if _bare_suffix(path) in (".jsonl", ".ndjson"):
-                yield from _read_jsonl(path)
-            else:
-                yield from _read_text(path)
-        except _READ_ERRORS + _zstd_errors(path) as error:
-            raise UserError(f"{path} cannot be read: {error}") from error
+        if _bare_suffix(path) in _JSONL_SUFFIXES:
+            yield from _read_jsonl(path)
+        else:
+            yield from _read_text(path)
 
 
 def pieces_of(chunks: Iterable[str]) -> Iterator[str]:
@@ -95,7 +100,7 @@ def pieces_of(chunks: Iterable[str]) -> Iterator[str]:
 
 def _read_text(path: Path) -> Iterator[Document]:
     with _open_bytes(path) as file:
-        chunks = _decoded(file)
+        chunks = _decoded(_blocks(file, path))
         first = next(chunks, "")
         while first and first.isspace():
             following = next(chunks, "")
@@ -108,7 +113,7 @@ def _read_text(path: Path) -> Iterator[Document]:
 
 def _read_jsonl(path: Path) -> Iterator[Document]:
     with _open_bytes(path) as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(_lines(file, path), start=1):
             if not line.strip():
                 continue
             origin = f"{path}:{number}"
@@ -122,11 +127,33 @@ def _read_jsonl(path: Path) -> Iterator[Document]:
                 yield Document(origin, pieces_of([_SURROGATE.sub("\ufffd", text)]))
 
 
-def _decoded(file: IO[bytes]) -> Iterator[str]:
-    import codecs
+def _blocks(file: IO[bytes], path: Path) -> Iterator[bytes]:
+    """Raises UserError, naming the file, if it cannot be read to its end or is no text."""
+    first = True
+    with _naming(path):
+        while block := file.read(_PIECE):
+            if first and b"\0" in block[:_SNIFFED]:
+                raise UserError(f"{path} is not text: it holds NUL bytes; daybreak prepare reads text and JSONL")
+            first = False
+            yield block
 
+
+def _lines(file: IO[bytes], path: Path) -> Iterator[bytes]:
+    with _naming(path):
+        yield from file
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except _READ_ERRORS + _zstd_errors(path) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+
+
+def _decoded(blocks: Iterable[bytes]) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder("utf-8-sig")(errors="replace")
-    while block := file.read(_PIECE):
+    for block in blocks:
         if text := decoder.decode(block):
             yield text
     if text := decoder.decode(b"", final=True):
@@ -140,17 +167,19 @@ def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:
 
 def _bare_suffix(path: Path) -> str:
     """The suffix below a suffix of compression: `.jsonl` of `a.jsonl.xz`."""
-    return Path(path.stem).suffix if path.suffix in _OPENERS else path.suffix
+    suffix = Path(path.stem).suffix if path.suffix.lower() in _OPENERS else path.suffix
+    return suffix.lower()
 
 
 def _is_readable(path: Path) -> bool:
     hidden = any(part.startswith(".") for part in path.parts)
-    return not hidden and _bare_suffix(path) in _TEXT_SUFFIXES | {".jsonl", ".ndjson"}
+    return not hidden and _bare_suffix(path) in _TEXT_SUFFIXES | _JSONL_SUFFIXES
 
 
 def _open_bytes(path: Path) -> IO[bytes]:
-    opener = _OPENERS.get(path.suffix, _open_plain)
-    return opener(path)
+    opener = _OPENERS.get(path.suffix.lower(), _open_plain)
+    with _naming(path):
+        return opener(path)
 
 
 def _open_plain(path: Path) -> IO[bytes]:
@@ -174,7 +203,7 @@ def _open_zst(path: Path) -> IO[bytes]:
 
 
 def _zstd_errors(path: Path) -> tuple[type[Exception], ...]:
-    return (_zstd(path).ZstdError,) if path.suffix == ".zst" else ()
+    return (_zstd(path).ZstdError,) if path.suffix.lower() == ".zst" else ()
 
 
 def _zstd(path: Path) -> Any:

@@ -104,8 +104,9 @@ def _survey(sources: list[Source]) -> _Survey:
             for document in source.read():
                 for piece in document.pieces:
                     characters += len(piece)
-                    size += len(piece.encode())
-                    advance(len(piece))
+                    piece_bytes = len(piece.encode())
+                    size += piece_bytes
+                    advance(piece_bytes)
                 if splitmix64(documents) < splitmix64(lowest):
                     lowest = documents
                 if splitmix64(documents) > splitmix64(highest):

@@ -12,7 +12,7 @@ A document may run on from one shard into the next; the shards of a split are on
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Literal, final
 
 import numpy as np
 import numpy.typing as npt
@@ -100,27 +100,30 @@ class Corpus:
             if manifest["format"] != FORMAT:
                 raise UserError(f"{path}: corpus format {manifest['format']} is not known here")
             splits = {name: _split_from_json(manifest["splits"][name]) for name in SPLITS}
-            identity, dtype = manifest["tokenizer"], np.dtype(manifest["dtype"])
+            identity, dtype = manifest["tokenizer"], manifest["dtype"]
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path / 'manifest.json'} is damaged ({error!r}); prepare the corpus again") from None
         tokenizer = Tokenizer.load(path / "tokenizer.json")
         if tokenizer.identity != identity:
             raise UserError(f"{path}: tokenizer.json is not the tokenizer that its manifest names")
+        if dtype != token_dtype(tokenizer.vocab_size).str:
+            raise UserError(f"{path / 'manifest.json'} is damaged: {dtype} does not fit its tokenizer's ids")
+        itemsize = token_dtype(tokenizer.vocab_size).itemsize
         for split in splits.values():
             for shard in split.shards:
-                _verify(path / shard.file, shard.tokens * dtype.itemsize, shard.sha256)
+                _verify(path / shard.file, shard.tokens * itemsize, shard.sha256)
                 _verify(path / documents_file(shard.file), shard.documents * 8, shard.documents_sha256)
         return cls(path, tokenizer, splits["train"], splits["validation"])
 
-    def split(self, name: str) -> Split:
-        return self.train if name == "train" else self.validation
+    def split(self, name: Literal["train", "validation"]) -> Split:
+        """The totals and shards of a split."""
+        return {"train": self.train, "validation": self.validation}[name]
 
-    def stream(self, name: str) -> TokenStream:
+    def stream(self, name: Literal["train", "validation"]) -> TokenStream:
         """The tokens of the split `train` or `validation`."""
         dtype = token_dtype(self.tokenizer.vocab_size)
-        return TokenStream(
-            [np.memmap(self.path / shard.file, dtype=dtype, mode="r") for shard in self.split(name).shards]
-        )
+        shards = self.split(name).shards
+        return TokenStream([np.memmap(self.path / shard.file, dtype=dtype, mode="r") for shard in shards])
 
 
 @final

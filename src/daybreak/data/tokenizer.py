@@ -48,6 +48,11 @@ class Tokenizer:
         return 1 + max(max(self.ranks.values()), max(self.specials.values()))
 
     @property
+    def padded_vocab_size(self) -> int:
+        """The next multiple of 64, which matrix units like; what model.vocab_size should be."""
+        return -(-self.vocab_size // 64) * 64
+
+    @property
     def end_of_text(self) -> int:
         return self.specials[END_OF_TEXT]
 

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from daybreak.configuration import Configuration
 from daybreak.data.shards import TokenStream
-from daybreak.duration import Duration, DurationField, Unit
+from daybreak.duration import Duration, IntervalField, Unit
 from daybreak.hardware import PrecisionName, autocast
 from daybreak.model.gpt import GPT
 from daybreak.model.head import IGNORE
@@ -26,7 +26,7 @@ class EvaluationConfig(Configuration):
         tokens: about how many; rounded up to whole rows, spread evenly over the split.
     """
 
-    every: DurationField = Duration(5, Unit.PERCENT)
+    every: IntervalField = Duration(5, Unit.PERCENT)
     tokens: int = Field(default=100_000, gt=0)
 
 
@@ -73,14 +73,14 @@ class Validation:
     """A fixed set of rows of a stream, to be measured again and again.
 
     Attributes:
-        every: how often a training run measures it.
+        every: how often a training run measures it; None for the end alone.
         starts: where the rows begin.
         length: tokens in a row.
         batch: rows at once; all batches have one shape, so that a compiled model meets no new one.
         token_bytes: bytes of text that each id stands for, (vocab_size,).
     """
 
-    every: Duration
+    every: Duration | None
     stream: TokenStream
     starts: Sequence[int]
     length: int

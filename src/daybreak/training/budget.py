@@ -298,6 +298,6 @@ def is_due(every: Duration | None, before: Spent, after: Spent) -> bool:
         case Unit.PERCENT:
             amounts = 100 * before.progress, 100 * after.progress
         case _:
-            raise UserError(f"{every} is no interval; use steps, tokens, seconds or percent")
+            raise ValueError(f"{every} is no interval")
     before_count, after_count = (math.floor(amount / every.amount + 1e-9) for amount in amounts)
     return before_count < after_count

@@ -69,8 +69,6 @@ class Execution(Configuration):
         """
         device = choose_device(config.device)
         precision = choose_precision(config.precision, device, model.dim)
-        if config.threads:
-            torch.set_num_threads(config.threads)
         loss_rows = _LOSS_ROWS[device.type] if config.loss_rows == "auto" else config.loss_rows
         if config.micro_batch == "auto":
             micro_batch = fitting_micro_batch(
@@ -87,7 +85,7 @@ class Execution(Configuration):
             compile=worth_it if config.compile == "auto" else config.compile,
             micro_batch=micro_batch,
             loss_rows=loss_rows,
-            threads=torch.get_num_threads(),
+            threads=config.threads or torch.get_num_threads(),
             deterministic=config.deterministic,
             torch_version=torch.__version__,
             machine=platform.machine(),
@@ -116,7 +114,9 @@ def compile_blocks(model: GPT, rows: Rows, device: torch.device, precision: Prec
         loss.backward()
         with torch.no_grad(), autocast(device, precision):
             model(rows.inputs, rows.targets)
-    except Exception as error:
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # compilers fail in many ways; a fault of our own shows again in the eager run
         say(f"warning: compilation failed, going on without it: {type(error).__name__}: {str(error)[:300]}")
         for block in model.blocks:
             block._compiled_call_impl = None

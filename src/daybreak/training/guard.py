@@ -51,7 +51,7 @@ class Guard:
         if self.skipped_in_a_row >= _MOST_SKIPPED:
             raise UserError(
                 f"{_MOST_SKIPPED} steps in a row had a loss or gradient that is not finite; the last good checkpoint "
-                "is kept. Lower optimizer.lr, or use execution.precision=bf16 or fp32"
+                "is kept. Begin again in a new --out with a lower optimizer.lr, or with execution.precision=fp32"
             )
         return False
 

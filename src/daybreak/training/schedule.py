@@ -1,7 +1,7 @@
 """Progress -> share of the peak learning rate.
 
-Warm-up counts the step itself, (k + 1) / W, so no step runs at zero; decay counts the steps
-before it, (k - W) / (N - W), and reaches its end with the budget.
+A warm-up is a line that counts the step itself, (k + 1) / W, so no step runs at zero; decay counts the
+steps before it, (k - W) / (N - W), and reaches its end with the budget. One-cycle alone rises as half a cosine.
 """
 
 import math
@@ -14,14 +14,14 @@ from daybreak.duration import Duration, DurationField, Unit
 from daybreak.errors import UserError
 from daybreak.training.budget import Moment
 
-_NONE = Duration(0, Unit.STEPS)
+_WARMUP = Duration(2, Unit.PERCENT)
 
 
 class CosineConfig(Configuration):
     """Linear warm-up, then half a cosine down to `final` of the peak, then held for `hold` (Loshchilov and Hutter)."""
 
     kind: Literal["cosine"] = "cosine"
-    warmup: DurationField = _NONE
+    warmup: DurationField = _WARMUP
     final: float = Field(default=0.1, ge=0, le=1)
     hold: DurationField = Duration(0, Unit.PERCENT)
 
@@ -30,7 +30,7 @@ class WarmupStableDecayConfig(Configuration):
     """Linear warm-up, a plateau, then a line down to `final` over the last `decay` (Hu et al. 2024, MiniCPM)."""
 
     kind: Literal["wsd"]
-    warmup: DurationField = _NONE
+    warmup: DurationField = _WARMUP
     decay: DurationField = Duration(40, Unit.PERCENT)
     final: float = Field(default=0.0, ge=0, le=1)
 
@@ -39,7 +39,7 @@ class LinearConfig(Configuration):
     """Linear warm-up, then a line down to `final` of the peak."""
 
     kind: Literal["linear"]
-    warmup: DurationField = _NONE
+    warmup: DurationField = _WARMUP
     final: float = Field(default=0.0, ge=0, le=1)
 
 
@@ -56,7 +56,7 @@ class ConstantConfig(Configuration):
     """Linear warm-up, then the peak to the end."""
 
     kind: Literal["constant"]
-    warmup: DurationField = _NONE
+    warmup: DurationField = _WARMUP
 
 
 Schedule = CosineConfig | WarmupStableDecayConfig | LinearConfig | OneCycleConfig | ConstantConfig
@@ -106,12 +106,19 @@ def learning_rate_share(schedule: Schedule, moment: Moment) -> float:
 
 
 def check_schedule(schedule: Schedule, moment: Moment) -> None:
-    """Raises UserError for a warm-up that is as long as the run: the peak would never be reached."""
-    if moment.share_of(schedule.warmup) >= 1.0:
+    """See at a run's first moment that its peak will be reached and left.
+
+    Raises:
+        UserError: warm-up and what comes at the end leave no room for each other, or cannot be counted here.
+    """
+    ending = {"cosine": "hold", "wsd": "decay"}.get(schedule.kind)
+    last = moment.share_of(getattr(schedule, ending)) if ending else 0.0
+    if moment.share_of(schedule.warmup) >= 1.0 or moment.share_of(schedule.warmup) + last > 1.0 + 1e-9:
         whole = f"{moment.steps_total:,.0f} steps" if moment.seconds_total is None else f"{moment.seconds_total:g} s"
+        and_last = f" and schedule.{ending} = {getattr(schedule, ending)}" if ending and last else ""
         raise UserError(
-            f"schedule.warmup = {schedule.warmup} is as long as the whole run of {whole}; "
-            "use a share, as schedule.warmup=4%"
+            f"schedule.warmup = {schedule.warmup}{and_last} do not fit into the whole run of {whole}; "
+            "use shares, as schedule.warmup=4%"
         )
 
 
