@@ -118,10 +118,10 @@ def require_fitting_tokenizer(recipe: Recipe, tokenizer: Tokenizer) -> None:
 
 
 def summary(path: Path, recipe: Recipe, budget: Budget, execution: Execution, device: torch.device) -> str:
-    """What is about to be trained, on what, in one line."""
+    """What is about to be trained, and on what."""
     accumulation = recipe.batch.tokens // (recipe.row_length * execution.micro_batch)
     return (
-        f"{recipe.name} -> {path}: {budget.rates.parameters:,} parameters, budget {budget}, {device_name(device)}, "
-        f"{execution.precision}{', compiled' if execution.compile else ''}, "
+        f"{recipe.name} -> {path}: {budget.rates.parameters:,} parameters, budget {budget}\n"
+        f"{device_name(device)}, {execution.precision}{', compiled' if execution.compile else ''}, "
         f"micro-batch {execution.micro_batch} x {recipe.row_length} tokens, accumulated {accumulation}x"
     )

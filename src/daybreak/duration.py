@@ -42,7 +42,7 @@ _UNITS = {
     "%": Unit.PERCENT,
 }
 _FORM = re.compile(r"(?P<dollar>\$?)\s*(?P<number>[0-9][0-9_]*(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?)\s*(?P<rest>.*)")
-_EXAMPLES = "90s, 24h, 19073 steps, 10B tokens, 2 epochs, 4%"
+_EXAMPLES = "90s, 24h, 19073 steps, 10B tokens, 2 epochs, 20x params, 4%"
 
 
 @final

@@ -28,6 +28,24 @@ from daybreak.training.execution import ExecutionConfig
 from daybreak.training.optimizer import OptimizerConfig
 from daybreak.training.schedule import BatchConfig, CosineConfig, LengthCurriculumConfig, ScheduleConfig
 
+# What nanoGPT and others call it.
+_ELSEWHERE = {
+    "learning_rate": "optimizer.lr",
+    "batch_size": "batch.tokens, and execution.micro_batch",
+    "block_size": "model.context, and data.window",
+    "n_layer": "model.layers",
+    "n_head": "model.heads",
+    "n_embd": "model.dim",
+    "max_iters": "budget, as budget=5000steps",
+    "max_steps": "budget, as budget=5000steps",
+    "gradient_accumulation_steps": "batch.tokens, which is the whole batch",
+    "eval_interval": "evaluation.every",
+    "device": "execution.device",
+    "dtype": "execution.precision",
+    "grad_clip": "optimizer.clip",
+    "warmup_iters": "schedule.warmup",
+    "min_lr": "schedule.final, a share of optimizer.lr",
+}
 _FINGERPRINTED = ("model", "data", "optimizer", "schedule", "batch", "curriculum", "seed")
 
 
@@ -188,7 +206,9 @@ def _find(name: str, beside: Path) -> tuple[str, str]:
         return name, files("daybreak.recipes").joinpath(f"{name}.toml").read_text(encoding="utf-8")
     if name.endswith(".toml"):
         raise UserError(f"recipe file {name} does not exist")
-    raise UserError(f"unknown recipe {name!r}{_nearest(name, recipe_names())}; daybreak recipes lists them")
+    beside_it = f" (did you mean {name}.toml?)" if Path(f"{name}.toml").is_file() else ""
+    hint = beside_it or _nearest(name, recipe_names())
+    raise UserError(f"unknown recipe {name!r}{hint}; daybreak recipes lists them")
 
 
 def _validated(content: Mapping[str, Any], where: str) -> Recipe:
@@ -204,7 +224,9 @@ def _explain(error: Any, content: Mapping[str, Any]) -> str:
     key = _dotted(error["loc"], content)
     match error["type"]:
         case "extra_forbidden":
-            return f"unknown key {key}{_nearest(error['loc'][-1], _known_keys(error['loc'][:-1]))}"
+            name = str(error["loc"][-1])
+            hint = f" (it is {_ELSEWHERE[name]} here)" if name in _ELSEWHERE else ""
+            return f"unknown key {key}{hint or _nearest(name, _known_keys(error['loc'][:-1]))}"
         case "union_tag_invalid":
             kinds = [kind.strip(" '") for kind in error["ctx"]["expected_tags"].split(",")]
             found = error["ctx"]["tag"]

@@ -43,8 +43,8 @@ from daybreak.progress import progress, say
 from daybreak.recipe import Recipe
 from daybreak.sample import Continuation, Sampler, SamplingConfig, continue_text
 from daybreak.training import loop
-from daybreak.training.budget import Clock, Spent
-from daybreak.training.execution import Execution, compile_blocks
+from daybreak.training.budget import Clock, Spent, TimeBudget
+from daybreak.training.execution import Execution, compile_blocks, time_micro_batch
 from daybreak.training.guard import Guard, make_guard
 from daybreak.training.metrics import Metrics, finite, read_metrics
 from daybreak.training.optimizer import build_optimizer
@@ -52,6 +52,7 @@ from daybreak.training.schedule import check_schedule
 from daybreak.training.signals import stop_on_signals
 
 _FORMAT = 1
+_FEW_STEPS = 20
 
 
 @final
@@ -245,6 +246,10 @@ def _train_until_stopped(
     if execution.compile:
         rows = next(batches.step(spent.windows))
         execution = execution.model_copy(update={"compile": compile_blocks(model, rows, device, execution.precision)})
+    if isinstance(budget, TimeBudget):
+        rows = next(batches.step(spent.windows))
+        micro_batches = recipe.batch.tokens // rows.inputs.numel()
+        budget.step_seconds = micro_batches * time_micro_batch(model, rows, device, execution.precision)
     if not budget.allows_another_step(spent) and spent.steps == 0:
         raise UserError(
             f"budget = {recipe.budget} is spent before the first step: starting took {clock.elapsed():.1f} s"
@@ -284,9 +289,22 @@ def _train_until_stopped(
                 f"{device} ran out of memory with a micro-batch of {execution.micro_batch}; begin again in a new --out "
                 f"with execution.micro_batch={max(1, execution.micro_batch // 2)}, which computes the same steps"
             ) from None
+    if isinstance(budget, TimeBudget):
+        _warn_of_a_budget_too_small(budget, spent, clock)
     if validation is not None:
         result = finite({**asdict(validation), "bits_per_byte": validation.bits_per_byte})
         write_json(path / "finished.json", {"spent": asdict(spent), "validation": result})
+
+
+def _warn_of_a_budget_too_small(budget: TimeBudget, spent: Spent, clock: Clock) -> None:
+    """Say what a person should know of a run whose clock left it little time, or ran over."""
+    if spent.steps < _FEW_STEPS:
+        say(f"warning: only {spent.steps} steps fitted into {budget}; give it more, or a smaller batch.tokens")
+    over = clock.elapsed() - budget.seconds
+    if budget.counts == "process" and over > max(3.0, 0.01 * budget.seconds):
+        say(
+            f"warning: {over:.0f} s over {budget}: an evaluation took longer than any before; see evaluation.tokens"
+        )
 
 
 def _begin(path: Path, recipe: Recipe, corpus: Corpus) -> None:
@@ -312,9 +330,7 @@ def _is_same_run(path: Path, recipe: Recipe, corpus: Corpus, *, has_checkpoint: 
         differences = [f"data: another version of the corpus {corpus.path}"]
     if differences and has_checkpoint:
         shown = "\n  ".join(differences)
-        raise UserError(
-            f"{path} holds a run of another recipe; choose another --out, or give the same settings:\n  {shown}"
-        )
+        raise UserError(f"{path} holds a run with other settings; choose another --out, or give the same:\n  {shown}")
     return not differences
 
 

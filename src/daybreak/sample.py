@@ -21,7 +21,7 @@ class SamplingConfig(Configuration):
     """How the next token is chosen.
 
     Attributes:
-        temperature: logits are divided by it; below 1 is bolder.
+        temperature: logits are divided by it; below 1 keeps to likelier tokens.
         top_k: only the k likeliest tokens.
         top_p: only the fewest likeliest tokens whose probabilities sum to p (Holtzman et al. 2019).
         greedy: always the likeliest; excludes the settings above.

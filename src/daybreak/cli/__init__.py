@@ -6,9 +6,11 @@ message; 3 stopped by a signal, saved, and ready to go on.
 
 import os
 import sys
+from typing import Annotated
 
 import typer
 
+from daybreak import __version__
 from daybreak.cli import demo, evaluate, prepare, recipes, sample, train
 from daybreak.errors import UserError
 
@@ -28,6 +30,21 @@ app.command()(train.train)
 app.command()(evaluate.evaluate)
 app.command()(sample.sample)
 app.command()(recipes.recipes)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"daybreak {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Pretrain a GPT in the time you have, on the machine you have, and know what helped."""
 
 
 def main() -> None:

@@ -1,12 +1,15 @@
 """daybreak prepare."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from daybreak.cli.command import command
 from daybreak.progress import say
+
+if TYPE_CHECKING:
+    from daybreak.data.tokenizer import Tokenizer
 
 
 def prepare(
@@ -25,6 +28,13 @@ def prepare(
 
     corpus = preparation.prepare(source, out, tokenizer=tokenizer, validation=val)
     print(preparation.describe(corpus))
-    name, padded = corpus.tokenizer.name, corpus.tokenizer.padded_vocab_size
-    fitting = "" if name == "bpe:4096" else f" data.tokenizer={name} model.vocab_size={padded}"
-    say(f"next: {command()} train gpt2-tiny --data {out}{fitting}")
+    say(f"next: {command()} train {_fitting_recipe(corpus.tokenizer)} --data {out}")
+
+
+def _fitting_recipe(tokenizer: "Tokenizer") -> str:
+    """A small recipe for a tokenizer, with the settings that make it fit."""
+    known = {"bpe:4096": "gpt2-tiny", "bpe:259": "zero-one-tiny", "chars": "shakespeare-char-cpu"}
+    recipe, vocab_size = known.get(tokenizer.name), tokenizer.padded_vocab_size
+    if recipe is None:
+        return f"gpt2-tiny data.tokenizer={tokenizer.name} model.vocab_size={vocab_size}"
+    return f"{recipe} model.vocab_size={vocab_size}" if tokenizer.name == "chars" else recipe

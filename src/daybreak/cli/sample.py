@@ -13,7 +13,7 @@ def sample(
     run: Annotated[Path, typer.Argument(help="The run's folder.")],
     prompt: Annotated[str, typer.Argument(help="What to continue; a document's beginning unless given.")] = "",
     tokens: Annotated[int, typer.Option(min=1, help="How many to make.")] = 200,
-    temperature: Annotated[float, typer.Option(help="Below 1 is bolder.")] = 1.0,
+    temperature: Annotated[float, typer.Option(help="Below 1 keeps to likelier tokens, above 1 varies more.")] = 1.0,
     top_k: Annotated[int | None, typer.Option(help="Only the K likeliest tokens.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Only the likeliest tokens that sum to P.")] = None,
     greedy: Annotated[bool, typer.Option("--greedy", help="Always the likeliest token.")] = False,

@@ -15,7 +15,12 @@ EXIT_STOPPED = 3
 
 def train(
     recipe: Annotated[str, typer.Argument(help="A recipe's name, or the path of its TOML file.")],
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="As budget=90s.")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...", help="Any setting of the recipe, as budget=90s; daybreak recipes NAME lists them."
+        ),
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="The corpus; the recipe's own unless given.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder; runs/NAME unless given.")] = None,
 ) -> None:

@@ -13,7 +13,7 @@ from typing import final
 from daybreak.data.corpora import Source, open_sources
 from daybreak.data.hashing import splitmix64
 from daybreak.data.shards import Corpus, ShardWriter, token_dtype, write_manifest
-from daybreak.data.tokenizer import make_tokenizer
+from daybreak.data.tokenizer import is_learned, make_tokenizer
 from daybreak.errors import UserError
 from daybreak.files import require_space, whole_folder
 from daybreak.progress import progress, say
@@ -60,6 +60,8 @@ def prepare(names: Sequence[str], out: Path, *, tokenizer: str = "gpt2", validat
         raise UserError(f"--val {validation:g} is no share: it must lie between 0 and 1, as 0.1")
     if out.exists():
         raise UserError(f"{out} exists already; choose another --out, or delete it to prepare it again")
+    if not is_learned(tokenizer):
+        make_tokenizer(tokenizer, iter(()))  # a wrong name or missing ranks are said before much is read
     sources = open_sources(names)
     survey = _survey(sources)
     if survey.documents == 0:
@@ -67,6 +69,8 @@ def prepare(names: Sequence[str], out: Path, *, tokenizer: str = "gpt2", validat
 
     say(f"tokenizer {tokenizer}, {survey.documents:,} documents, {survey.bytes / 1e6:,.1f} MB of text")
     learned = make_tokenizer(tokenizer, _text_to_learn_from(sources, survey, validation, tokenizer))
+    if tokenizer == learned.name and tokenizer.startswith("bpe:") and learned.vocab_size < int(tokenizer[4:]):
+        say(f"the text gave {learned.vocab_size:,} ids: it has too few distinct pairs for more")
     dtype = token_dtype(learned.vocab_size)
     require_space(out, survey.bytes * dtype.itemsize // (1 if tokenizer in ("bytes", "chars") else 2))
 
@@ -92,13 +96,13 @@ def describe(corpus: Corpus) -> str:
         ratio = split.bytes / max(1, split.tokens - split.documents)
         lines.append(
             f"  {name:<10} {split.tokens:>14,} tokens {split.documents:>10,} documents "
-            f"{split.bytes / 1e6:>10,.1f} MB of text {ratio:>6.2f} bytes a token"
+            f"{split.bytes / 1e6:>11,.2f} MB of text {ratio:>6.2f} bytes a token"
         )
     return "\n".join(lines)
 
 
 def _survey(sources: list[Source]) -> _Survey:
-    documents = characters = size = lowest = highest = 0
+    documents = characters = size = lowest = highest = replaced = 0
     with progress("reading", None, "B") as advance:
         for source in sources:
             for document in source.read():
@@ -106,12 +110,15 @@ def _survey(sources: list[Source]) -> _Survey:
                     characters += len(piece)
                     piece_bytes = len(piece.encode())
                     size += piece_bytes
+                    replaced += piece.count("\ufffd")
                     advance(piece_bytes)
                 if splitmix64(documents) < splitmix64(lowest):
                     lowest = documents
                 if splitmix64(documents) > splitmix64(highest):
                     highest = documents
                 documents += 1
+    if replaced:
+        say(f"warning: {replaced:,} characters were not valid UTF-8 and became U+FFFD; iconv converts other encodings")
     return _Survey(documents, characters, size, lowest, highest)
 
 

@@ -211,8 +211,7 @@ def train_bpe(texts: Iterator[str], vocab_size: int) -> Tokenizer:
     from tokenizers import Tokenizer as Trained
     from tokenizers import decoders, models, pre_tokenizers, trainers
 
-    if vocab_size < 257:
-        raise UserError(f"bpe:{vocab_size} is too small: 256 bytes and end-of-text need at least bpe:257")
+    _require_room_for_bytes(vocab_size)
     trained = Trained(models.BPE())
     trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     trained.decoder = decoders.ByteLevel()
@@ -226,6 +225,23 @@ def train_bpe(texts: Iterator[str], vocab_size: int) -> Tokenizer:
     tokens = sorted(trained.get_vocab().items(), key=lambda item: item[1])
     ranks = {bytes(byte_of[character] for character in token): rank for token, rank in tokens}
     return Tokenizer(f"bpe:{vocab_size}", GPT2_PATTERN, ranks, {END_OF_TEXT: len(ranks)})
+
+
+def is_learned(name: str) -> bool:
+    """Whether the tokenizer of this name is made from text.
+
+    Raises:
+        UserError: `bpe:SIZE` of a size that cannot be.
+    """
+    if name.startswith("bpe:") and name[4:].isdecimal():
+        _require_room_for_bytes(int(name[4:]))
+        return True
+    return name == "chars"
+
+
+def _require_room_for_bytes(vocab_size: int) -> None:
+    if vocab_size < 257:
+        raise UserError(f"bpe:{vocab_size} is too small: 256 bytes and end-of-text need at least bpe:257")
 
 
 def make_tokenizer(name: str, texts: Iterator[str]) -> Tokenizer:

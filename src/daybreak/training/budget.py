@@ -15,7 +15,7 @@ from daybreak.duration import Duration, Unit, require_positive
 from daybreak.errors import UserError
 
 Counts = Literal["process", "train"]
-_LARGEST_GUESS = 0.2  # of a time budget, kept for an evaluation before one was timed: first steps are slow
+_LARGEST_GUESS = 0.4  # of a time budget, kept for an evaluation before one was timed
 _UNKNOWN_SHARE = 1e-9  # of a step before any was measured: warm-ups in percent begin near zero
 
 
@@ -186,7 +186,8 @@ class TimeBudget(Budget):
     Attributes:
         counts: `process` counts from process start; `train` counts steps alone.
         evaluation_steps: tokens of an evaluation, counted in steps; sizes the reserve until one was timed.
-        save_seconds: what a save may take; until one was timed.
+        step_seconds: what a step may take, until one was done.
+        save_seconds: what a save may take, until one was timed.
         recorded: progress and share of steps that an earlier sitting did but did not save; followed
             when they are done again, so that they come out the same.
     """
@@ -196,6 +197,7 @@ class TimeBudget(Budget):
     clock: Clock
     rates: Rates
     evaluation_steps: float = 0.0
+    step_seconds: float = 0.0
     save_seconds: float = 0.0
     recorded: Mapping[int, tuple[float, float]] = field(default_factory=dict)
     _ending_seconds: dict[str, list[float]] = field(default_factory=dict)
@@ -210,7 +212,8 @@ class TimeBudget(Budget):
 
     def moment(self, spent: Spent) -> Moment:
         whole = self._whole(spent)
-        share = spent.train_seconds / spent.steps / whole if spent.steps and whole else _UNKNOWN_SHARE
+        step_seconds = spent.train_seconds / spent.steps if spent.steps else self.step_seconds
+        share = min(1.0, step_seconds / whole) if step_seconds and whole else _UNKNOWN_SHARE
         progress, share = self.recorded.get(spent.steps, (self.progress(spent), share))
         steps_total = (spent.steps + 1) / (progress + share)
         return Moment(progress, share, steps_total, self.seconds, self.rates)
@@ -236,14 +239,14 @@ class TimeBudget(Budget):
         if self.counts == "train":
             return self.seconds - spent.train_seconds
         # A forward pass takes about a third of a step; half keeps the estimate on the safe side.
-        guess = 0.5 * self.evaluation_steps * min(self._step_seconds, default=0.0)
+        guess = 0.5 * self.evaluation_steps * min(self._step_seconds, default=self.step_seconds)
         guess = min(guess, _LARGEST_GUESS * self.seconds)
         reserve = {"evaluation": guess, "save": self.save_seconds}
         reserve |= {what: max(seconds) for what, seconds in self._ending_seconds.items()}
         return self.seconds - self.clock.elapsed() - sum(reserve.values())
 
     def _longest_step(self) -> float:
-        return max(self._step_seconds, default=0.0)
+        return max(self._step_seconds, default=self.step_seconds)
 
     def __str__(self) -> str:
         return f"{self.seconds:g} s of {'training' if self.counts == 'train' else 'wall-clock'}"
