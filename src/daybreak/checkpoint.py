@@ -163,6 +163,8 @@ def open_checkpoint(path: Path) -> Checkpoint:
     try:
         if manifest["format"] != _FORMAT:
             raise UserError(f"{path}: checkpoint format {manifest['format']} is not known here")
+        if manifest["step"] != _step_of(path):
+            raise UserError(f"{path} is the checkpoint of step {manifest['step']} under another name")
         hashes = {name: manifest["sha256"][name] for name in _FILES}
     except (KeyError, TypeError) as error:
         raise UserError(f"{path / 'manifest.json'} is damaged ({error!r})") from None

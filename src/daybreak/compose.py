@@ -11,7 +11,7 @@ from daybreak.data.tokenizer import Tokenizer
 from daybreak.duration import Unit
 from daybreak.errors import UserError
 from daybreak.evaluate.loss import Validation, row_starts
-from daybreak.hardware import device_name
+from daybreak.hardware import device_name, free_memory
 from daybreak.model.gpt import count_parameters
 from daybreak.recipe import Recipe
 from daybreak.training.budget import Budget, Clock, Rates, TimeBudget, make_budget
@@ -20,6 +20,8 @@ from daybreak.training.flops import flops_per_token
 
 _SAVED_BYTES_PER_SECOND = 200e6  # writing and hashing, until a save was timed
 _SAVED_BYTES_PER_PARAMETER = 12
+_TRAINED_BYTES_PER_PARAMETER = 16
+_READ_BYTES_PER_TOKEN = 16  # read ahead, and in use
 
 
 def choose_execution(recipe: Recipe) -> Execution:
@@ -83,6 +85,18 @@ def build_validation(
         device=device,
         precision=execution.precision,
     )
+
+
+def require_memory(recipe: Recipe, device: torch.device) -> None:
+    """Raises UserError for a model or a batch that cannot possibly fit."""
+    free = free_memory(device)
+    needed = {
+        "the model, its gradient and its optimizer": _TRAINED_BYTES_PER_PARAMETER * count_parameters(recipe.model),
+        f"a step of batch.tokens = {recipe.batch.tokens:,}": _READ_BYTES_PER_TOKEN * recipe.batch.tokens,
+    }
+    for what, size in needed.items():
+        if size > free:
+            raise UserError(f"{what} takes {size / 1e9:,.1f} GB; {device} has {free / 1e9:,.1f} GB free")
 
 
 def refuse_what_does_not_work_yet(recipe: Recipe) -> None:

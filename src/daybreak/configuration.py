@@ -1,9 +1,9 @@
 """What every configuration is: frozen, keyword-only, and strict about unknown keys."""
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from daybreak.errors import UserError
 
@@ -11,7 +11,12 @@ from daybreak.errors import UserError
 class Configuration(BaseModel):
     """Base of all configurations; a part's configuration stands in the part's own file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), validate_default=True, allow_inf_nan=False
+    )
+
+
+Size = Annotated[int, Field(gt=0, le=2**31 - 1)]
 
 
 def default_kind(kind: str) -> BeforeValidator:

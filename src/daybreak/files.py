@@ -30,14 +30,17 @@ def canonical_json(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
-def read_json(path: Path) -> Any:
-    """Raises UserError if the file is missing or is not JSON."""
+def read_json(path: Path) -> dict[str, Any]:
+    """Raises UserError if the file is missing or does not hold a JSON object."""
     try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
+        value = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path} does not exist") from None
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged: it is not valid JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path} is damaged: it does not hold a JSON object")
+    return value
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -46,7 +49,15 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file so that a crash leaves the old one or the new one, never a part."""
+    """Write a file so that a crash leaves the old one or the new one, never a part.
+
+    A link is followed; what is there but is no file, as a device or a pipe, is written into.
+    """
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        with _space_errors(path), path.open("wb") as special:
+            special.write(content)
+        return
     partial = path.with_name(f".{path.name}.partial")
     with _space_errors(path):
         with partial.open("wb") as file:

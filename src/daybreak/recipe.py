@@ -173,7 +173,7 @@ def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
 def _toml_value(text: str) -> Any:
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
     return value if isinstance(value, bool | int | float | str | list | dict) else text
 
@@ -186,7 +186,7 @@ def _read_layer(name: str, beside: Path, descendants: tuple[str, ...]) -> dict[s
         raise UserError(f"recipe {name} extends itself: {' -> '.join([*descendants, location])}")
     try:
         content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{location} is not valid TOML: {error}") from None
     parent = content.pop("extends", None)
     content.setdefault("name", Path(location).stem)
@@ -201,7 +201,7 @@ def _find(name: str, beside: Path) -> tuple[str, str]:
     """Where a recipe lies, and its text."""
     for path in (beside / name, Path(name)):
         if path.suffix == ".toml" and path.is_file():
-            return str(path), path.read_text(encoding="utf-8", errors="replace")
+            return str(path), path.read_text(encoding="utf-8-sig", errors="replace")
     if name in recipe_names():
         return name, files("daybreak.recipes").joinpath(f"{name}.toml").read_text(encoding="utf-8")
     if name.endswith(".toml"):
@@ -221,7 +221,7 @@ def _validated(content: Mapping[str, Any], where: str) -> Recipe:
 
 def _explain(error: Any, content: Mapping[str, Any]) -> str:
     """One validation error as a person would say it."""
-    key = _dotted(error["loc"], content)
+    key = _dotted(error["loc"], content, missing=error["type"] in ("missing", "extra_forbidden"))
     match error["type"]:
         case "extra_forbidden":
             name = str(error["loc"][-1])
@@ -241,14 +241,14 @@ def _explain(error: Any, content: Mapping[str, Any]) -> str:
     return f"{key}{shown}: {error['msg'][0].lower()}{error['msg'][1:]}"
 
 
-def _dotted(location: tuple[Any, ...], content: Any) -> str:
+def _dotted(location: tuple[Any, ...], content: Any, *, missing: bool) -> str:
     """The key a validation error is about, without the tags of unions that pydantic puts in."""
     parts: list[str] = []
     for index, part in enumerate(location):
         inside = isinstance(content, Mapping) and part in content
         if inside or (isinstance(content, list | tuple) and isinstance(part, int) and part < len(content)):
             content = content[part]
-        elif index < len(location) - 1:
+        elif not missing or index < len(location) - 1:
             continue
         parts.append(str(part))
     return ".".join(parts)

@@ -30,6 +30,7 @@ from daybreak.compose import (
     choose_execution,
     refuse_what_does_not_work_yet,
     require_fitting_tokenizer,
+    require_memory,
     summary,
 )
 from daybreak.data.shards import Corpus
@@ -46,7 +47,7 @@ from daybreak.training import loop
 from daybreak.training.budget import Clock, Spent, TimeBudget
 from daybreak.training.execution import Execution, compile_blocks, time_micro_batch
 from daybreak.training.guard import Guard, make_guard
-from daybreak.training.metrics import Metrics, finite, read_metrics
+from daybreak.training.metrics import Metrics, finite, read_journal, read_metrics
 from daybreak.training.optimizer import build_optimizer
 from daybreak.training.schedule import check_schedule
 from daybreak.training.signals import stop_on_signals
@@ -226,7 +227,7 @@ def _train_until_stopped(
     path: Path, recipe: Recipe, corpus: Corpus, checkpoint: Checkpoint | None, clock: Clock, *, goes_on: bool
 ) -> None:
     metrics_file = path / "metrics.jsonl"
-    recorded = read_metrics(metrics_file, "train") if goes_on else []
+    recorded = read_journal(metrics_file) if goes_on else []
     # Work that was lost counts: it was paid for. Downtime does not.
     clock.before = max((float(record["elapsed_seconds"]) for record in recorded), default=0.0)
     execution = _resumed_execution(path) if goes_on and (path / "execution.json").exists() else None
@@ -235,6 +236,7 @@ def _train_until_stopped(
     batches = build_batches(recipe, execution, corpus, device)
     budget = build_budget(recipe, batches, clock, recorded)
     check_schedule(recipe.schedule, budget.moment(Spent()))
+    require_memory(recipe, device)
     model = build(recipe.model, recipe.seed, device, execution.loss_rows)
     optimizer = build_optimizer(recipe.optimizer, model)
     guard, spent = make_guard(execution.precision), Spent()
@@ -254,8 +256,11 @@ def _train_until_stopped(
         raise UserError(
             f"budget = {recipe.budget} is spent before the first step: starting took {clock.elapsed():.1f} s"
         )
+    validation_part = build_validation(recipe, execution, corpus, device, sample=recipe.evaluation.tokens)
+    corpus.tokenizer.encode(recipe.samples.prompt)  # a character it lacks is said now, not at the first sample
     if not goes_on:
         _begin(path, recipe, corpus)
+    write_json(path / "tokenizer.json", corpus.tokenizer.to_json())
     write_json(path / "execution.json", execution.model_dump(mode="json"))
     say(summary(path, recipe, budget, execution, device))
 
@@ -271,7 +276,7 @@ def _train_until_stopped(
             peak_lr=recipe.optimizer.lr,
             clip=recipe.optimizer.clip,
             guard=guard,
-            validation=build_validation(recipe, execution, corpus, device, sample=recipe.evaluation.tokens),
+            validation=validation_part,
             sampler=Sampler(samples.every, corpus.tokenizer, samples.prompt, samples.tokens, samples.sampling),
             checkpoints=Checkpoints(path / "checkpoints", recipe.checkpoint.every, recipe.checkpoint.keep),
             metrics=metrics,
@@ -302,15 +307,12 @@ def _warn_of_a_budget_too_small(budget: TimeBudget, spent: Spent, clock: Clock) 
         say(f"warning: only {spent.steps} steps fitted into {budget}; give it more, or a smaller batch.tokens")
     over = clock.elapsed() - budget.seconds
     if budget.counts == "process" and over > max(3.0, 0.01 * budget.seconds):
-        say(
-            f"warning: {over:.0f} s over {budget}: an evaluation took longer than any before; see evaluation.tokens"
-        )
+        say(f"warning: {over:.0f} s over {budget}: an evaluation took longer than any before; see evaluation.tokens")
 
 
 def _begin(path: Path, recipe: Recipe, corpus: Corpus) -> None:
     """Write what identifies a new run. Nothing can be lost: the folder has no checkpoint."""
     (path / "metrics.jsonl").unlink(missing_ok=True)
-    write_json(path / "tokenizer.json", corpus.tokenizer.to_json())
     write_json(path / "identity.json", _identity(recipe, corpus))
     write_bytes(path / "recipe.toml", recipe.to_toml().encode())
 
@@ -338,7 +340,8 @@ def _is_finished(path: Path, checkpoint: Checkpoint) -> bool:
     """Whether the budget was spent, and the checkpoint is that of the last step."""
     if not (path / "finished.json").exists():
         return False
-    return bool(read_json(path / "finished.json")["spent"]["steps"] == checkpoint.state["spent"]["steps"])
+    spent = read_json(path / "finished.json").get("spent")
+    return isinstance(spent, dict) and spent.get("steps") == checkpoint.state["spent"]["steps"]
 
 
 def _identity(recipe: Recipe, corpus: Corpus) -> dict[str, Any]:
@@ -375,9 +378,11 @@ def _resumed_execution(path: Path) -> Execution | None:
 
 def _read_execution(path: Path) -> Execution:
     try:
-        return Execution.model_validate(read_json(path / "execution.json"))
-    except ValidationError:
+        execution = Execution.model_validate(read_json(path / "execution.json"))
+        torch.device(execution.device)
+    except (ValidationError, RuntimeError):
         raise UserError(f"{path / 'execution.json'} is damaged; restore it, or train anew in another --out") from None
+    return execution
 
 
 def _open_corpus(path: Path | str | None) -> Corpus:

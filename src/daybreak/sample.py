@@ -28,7 +28,7 @@ class SamplingConfig(Configuration):
         seed: the same seed gives the same text; continuation i is drawn from (seed, i).
     """
 
-    temperature: float = Field(default=1.0, gt=0)
+    temperature: float = Field(default=1.0, ge=1e-3)
     top_k: int | None = Field(default=None, gt=0)
     top_p: float | None = Field(default=None, gt=0, le=1)
     greedy: bool = False
@@ -100,6 +100,7 @@ def continue_text(
     Args:
         stream: given each new bit of the first continuation as it is made.
     """
+    prompt = prompt.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
     ids = [tokenizer.end_of_text, *tokenizer.encode(prompt).tolist()]
     decoders = [codecs.getincrementaldecoder("utf-8")(errors="replace") for _ in range(count)]
     texts, ended = [""] * count, [False] * count
@@ -185,7 +186,9 @@ def kept_probabilities(logits_BV: Tensor, sampling: SamplingConfig) -> Tensor:
     if sampling.top_p:
         ordered, index = probabilities_BV.sort(descending=True, stable=True)
         likelier_sum = ordered.cumsum(-1) - ordered
-        ordered = ordered.masked_fill(likelier_sum >= sampling.top_p, 0.0)
+        left_out = likelier_sum >= sampling.top_p
+        left_out[:, 0] = False  # the likeliest always stays
+        ordered = ordered.masked_fill(left_out, 0.0)
         probabilities_BV = torch.zeros_like(ordered).scatter(-1, index, ordered)
         probabilities_BV /= probabilities_BV.sum(-1, keepdim=True)
     return probabilities_BV

@@ -1,11 +1,12 @@
 """The command line: verbs, and nothing but verbs. Each parses, calls, prints.
 
 Exit codes: 0 done; 1 a check found something wrong; 2 a mistake that the person can mend, said in one
-message; 3 stopped by a signal, saved, and ready to go on.
+message; 3 stopped by a signal, saved, and ready to go on; 130 interrupted where there was nothing to save.
 """
 
 import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -49,14 +50,14 @@ def _options(
 
 def main() -> None:
     """Run the command line; a person's mistake becomes one message and exit code 2."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller, as with >&-
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
     try:
         app()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(EXIT_USER_ERROR) from None
-    except BrokenPipeError:  # the reader of a pipe left, as head does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(0) from None
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(EXIT_USER_ERROR) from None

@@ -17,6 +17,7 @@ def evaluate(
     Example: daybreak evaluate runs/gpt2-tiny --json
     """
     from daybreak.run import load
+    from daybreak.training.metrics import finite
 
     trained = load(run)
     result = trained.evaluate(data)
@@ -29,7 +30,13 @@ def evaluate(
     }
     if as_json:
         corpus = str(data) if data is not None else trained.recipe.data.corpus
-        print(json.dumps({"run": str(run), "corpus": corpus, "step": trained.spent.steps, **figures}, indent=2))
+        print(
+            json.dumps(
+                {"run": str(run), "corpus": corpus, "step": trained.spent.steps, **finite(figures)},
+                indent=2,
+                allow_nan=False,
+            )
+        )
         return
     print(f"loss           {result.loss:.4f} nats a token")
     print(f"perplexity     {result.perplexity:.3f}")

@@ -13,11 +13,11 @@ def sample(
     run: Annotated[Path, typer.Argument(help="The run's folder.")],
     prompt: Annotated[str, typer.Argument(help="What to continue; a document's beginning unless given.")] = "",
     tokens: Annotated[int, typer.Option(min=1, help="How many to make.")] = 200,
-    temperature: Annotated[float, typer.Option(help="Below 1 keeps to likelier tokens, above 1 varies more.")] = 1.0,
+    temperature: Annotated[float, typer.Option(help="Below 1 keeps to likelier tokens; for 0 use --greedy.")] = 1.0,
     top_k: Annotated[int | None, typer.Option(help="Only the K likeliest tokens.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Only the likeliest tokens that sum to P.")] = None,
     greedy: Annotated[bool, typer.Option("--greedy", help="Always the likeliest token.")] = False,
-    count: Annotated[int, typer.Option(min=1, help="How many continuations.")] = 1,
+    count: Annotated[int, typer.Option(min=1, max=1024, help="How many continuations.")] = 1,
     seed: Annotated[int, typer.Option(help="The same seed gives the same text.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Write to a file instead.")] = None,
 ) -> None:
@@ -34,6 +34,8 @@ def sample(
     sampling = from_person(SamplingConfig, settings)
     trained = load(run)
     if out is None and count == 1:
+        prompt = prompt.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+        trained.tokenizer.encode(prompt)  # a character it lacks is said before the prompt is shown
         print(prompt, end="", flush=True)
         trained.sample(prompt, tokens=tokens, sampling=sampling, stream=_write)
         print()

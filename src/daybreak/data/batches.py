@@ -12,10 +12,10 @@ from typing import Self, final
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import Field, model_validator
+from pydantic import model_validator
 from torch import Tensor
 
-from daybreak.configuration import Configuration
+from daybreak.configuration import Configuration, Size
 from daybreak.data.hashing import splitmix64
 from daybreak.data.order import Order
 from daybreak.data.shards import TokenStream
@@ -41,7 +41,7 @@ class DataConfig(Configuration):
 
     corpus: str | None = None
     mixture: tuple[MixtureSource, ...] = ()
-    window: int = Field(gt=0)
+    window: Size
     tokenizer: str | None = None
 
     @model_validator(mode="after")

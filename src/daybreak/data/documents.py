@@ -49,6 +49,8 @@ def find_files(sources: Sequence[str]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for source in sources:
+        if not source:
+            raise UserError("a source is empty; give a file, a folder, a glob or a named corpus")
         path = Path(source)
         if path.is_file():
             files = [path]

@@ -64,8 +64,8 @@ def prepare(names: Sequence[str], out: Path, *, tokenizer: str = "gpt2", validat
         make_tokenizer(tokenizer, iter(()))  # a wrong name or missing ranks are said before much is read
     sources = open_sources(names)
     survey = _survey(sources)
-    if survey.documents == 0:
-        raise UserError(f"the sources hold no text: {', '.join(names)}")
+    if survey.characters < 2:
+        raise UserError(f"the sources hold no text to train on and to validate on: {', '.join(names)}")
 
     say(f"tokenizer {tokenizer}, {survey.documents:,} documents, {survey.bytes / 1e6:,.1f} MB of text")
     learned = make_tokenizer(tokenizer, _text_to_learn_from(sources, survey, validation, tokenizer))
@@ -124,7 +124,8 @@ def _survey(sources: list[Source]) -> _Survey:
 
 def _split(sources: list[Source], survey: _Survey, validation: float) -> Iterator[_Piece]:
     if survey.documents == 1:
-        yield from _split_tail(sources, int(survey.characters * (1 - validation)))
+        boundary = int(survey.characters * (1 - validation))
+        yield from _split_tail(sources, min(max(1, boundary), survey.characters - 1))
         return
     threshold = validation * 2**64
     number = 0

@@ -113,6 +113,7 @@ class Corpus:
             for shard in split.shards:
                 _verify(path / shard.file, shard.tokens * itemsize, shard.sha256)
                 _verify(path / documents_file(shard.file), shard.documents * 8, shard.documents_sha256)
+                _require_known_ids(path / shard.file, tokenizer.vocab_size)
         return cls(path, tokenizer, splits["train"], splits["validation"])
 
     def split(self, name: Literal["train", "validation"]) -> Split:
@@ -228,6 +229,12 @@ def _split_from_json(value: dict[str, Any]) -> Split:
         if sum(getattr(shard, what) for shard in shards) != getattr(split, what):
             raise ValueError(f"the shards' {what} do not add up to the split's")
     return split
+
+
+def _require_known_ids(path: Path, vocab_size: int) -> None:
+    highest = int(np.memmap(path, dtype=token_dtype(vocab_size), mode="r").max())
+    if highest >= vocab_size:
+        raise UserError(f"{path} holds the id {highest:,}, but its tokenizer has only {vocab_size:,} ids")
 
 
 def _verify(path: Path, size: int, sha256: str) -> None:

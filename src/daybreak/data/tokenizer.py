@@ -23,6 +23,8 @@ END_OF_TEXT = "<|endoftext|>"
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
 _CHARACTER_PATTERN = r"(?s:.)"
 _LONG_BLANKS = re.compile(r"(\s{65536})")
+_LONG_RUN = re.compile(r"\S{1000}|(\s{1000})\s+")
+_LARGEST_BPE = 1_000_000
 _FORMAT = 1
 
 
@@ -205,13 +207,15 @@ def train_bpe(texts: Iterator[str], vocab_size: int) -> Tokenizer:
 
     Fewer come out where the text has too few distinct pairs to merge.
 
+    Runs of more than 1000 signs or blanks are cut for the learning, which takes quadratic time in their length.
+
     Raises:
-        UserError: `vocab_size` cannot hold the 256 bytes and end-of-text.
+        UserError: `vocab_size` cannot hold the 256 bytes and end-of-text, or is over a million.
     """
     from tokenizers import Tokenizer as Trained
     from tokenizers import decoders, models, pre_tokenizers, trainers
 
-    _require_room_for_bytes(vocab_size)
+    _bpe_size(f"bpe:{vocab_size}")
     trained = Trained(models.BPE())
     trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     trained.decoder = decoders.ByteLevel()
@@ -220,11 +224,15 @@ def train_bpe(texts: Iterator[str], vocab_size: int) -> Tokenizer:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    trained.train_from_iterator(texts, trainer)
+    trained.train_from_iterator((_LONG_RUN.sub(_cut_run, text) for text in texts), trainer)
     byte_of = _byte_of_printable()
     tokens = sorted(trained.get_vocab().items(), key=lambda item: item[1])
     ranks = {bytes(byte_of[character] for character in token): rank for token, rank in tokens}
     return Tokenizer(f"bpe:{vocab_size}", GPT2_PATTERN, ranks, {END_OF_TEXT: len(ranks)})
+
+
+def _cut_run(run: re.Match[str]) -> str:
+    return run[1] or f"{run[0]} "
 
 
 def is_learned(name: str) -> bool:
@@ -233,15 +241,20 @@ def is_learned(name: str) -> bool:
     Raises:
         UserError: `bpe:SIZE` of a size that cannot be.
     """
-    if name.startswith("bpe:") and name[4:].isdecimal():
-        _require_room_for_bytes(int(name[4:]))
-        return True
-    return name == "chars"
+    return name == "chars" or _bpe_size(name) is not None
 
 
-def _require_room_for_bytes(vocab_size: int) -> None:
-    if vocab_size < 257:
-        raise UserError(f"bpe:{vocab_size} is too small: 256 bytes and end-of-text need at least bpe:257")
+def _bpe_size(name: str) -> int | None:
+    """SIZE of `bpe:SIZE`; None for another name."""
+    match = re.fullmatch(r"bpe:([0-9]{1,9})", name, flags=re.ASCII)
+    if match is None:
+        return None
+    size = int(match[1])
+    if size < 257:
+        raise UserError(f"{name} is too small: 256 bytes and end-of-text need at least bpe:257")
+    if size > _LARGEST_BPE:
+        raise UserError(f"{name} is too large: the most is bpe:{_LARGEST_BPE}")
+    return size
 
 
 def make_tokenizer(name: str, texts: Iterator[str]) -> Tokenizer:
@@ -260,8 +273,9 @@ def make_tokenizer(name: str, texts: Iterator[str]) -> Tokenizer:
         return character_tokenizer(texts)
     if name == "gpt2":
         return gpt2_tokenizer()
-    if name.startswith("bpe:") and name[4:].isdecimal():
-        return train_bpe(texts, int(name[4:]))
+    size = _bpe_size(name)
+    if size is not None:
+        return train_bpe(texts, size)
     path = Path(name)
     if path.is_dir():
         path = path / "tokenizer.json"

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from daybreak.configuration import Configuration
+from daybreak.configuration import Configuration, Size
 from daybreak.model.attention import Attention, AttentionConfig
 from daybreak.model.block import ParallelBlock, SequentialBlock
 from daybreak.model.cache import Cache
@@ -39,11 +39,11 @@ class ModelConfig(Configuration):
         dropout: on embeddings, attention weights, and residual branches, while training.
     """
 
-    layers: int = Field(gt=0)
-    heads: int = Field(gt=0)
-    dim: int = Field(gt=0)
-    context: int = Field(gt=0)
-    vocab_size: int = Field(gt=0)
+    layers: int = Field(gt=0, le=10_000)
+    heads: Size
+    dim: Size
+    context: Size
+    vocab_size: Size
     bias: bool = True
     dropout: float = Field(default=0.0, ge=0, lt=1)
     residual: Literal["sequential", "parallel"] = "sequential"

@@ -7,6 +7,7 @@ import hashlib
 from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from daybreak.configuration import Configuration
@@ -21,7 +22,7 @@ class InitialisationConfig(Configuration):
             sqrt(2 · layers); `zero` makes every block begin as the identity.
     """
 
-    std: float = 0.02
+    std: float = Field(default=0.02, ge=0)
     output: Literal["scaled", "zero"] = "scaled"
 
     def output_std(self, layers: int) -> float:

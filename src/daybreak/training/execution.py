@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 import torch
 from pydantic import Field
 
-from daybreak.configuration import Configuration
+from daybreak.configuration import Configuration, Size
 from daybreak.data.batches import Rows
 from daybreak.duration import human_seconds
 from daybreak.hardware import PrecisionName, apply_precision, autocast, choose_device, choose_precision
@@ -22,6 +22,9 @@ from daybreak.training.microbatch import fitting_micro_batch, largest_divisor
 _SECONDS_WORTH_COMPILING = 600.0
 # On a CPU a chunk of logits stays in the cache (25 % faster at 4096 words); on a GPU chunks only save memory.
 _LOSS_ROWS = {"cpu": 512, "cuda": 8192, "mps": 2048}
+
+
+Threads = Annotated[int, Field(gt=0, le=1024)]
 
 
 class ExecutionConfig(Configuration):
@@ -37,9 +40,9 @@ class ExecutionConfig(Configuration):
     device: str = "auto"
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
     compile: bool | Literal["auto"] = "auto"
-    micro_batch: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
+    micro_batch: Size | Literal["auto"] = "auto"
     loss_rows: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
-    threads: int | None = Field(default=None, gt=0)
+    threads: Threads | None = None
     deterministic: bool = False
 
 
@@ -49,9 +52,9 @@ class Execution(Configuration):
     device: str
     precision: PrecisionName
     compile: bool
-    micro_batch: int
-    loss_rows: int
-    threads: int
+    micro_batch: Size
+    loss_rows: int = Field(ge=0)
+    threads: Threads
     deterministic: bool
     torch_version: str
     machine: str

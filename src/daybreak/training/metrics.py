@@ -70,10 +70,9 @@ def read_metrics(path: Path, kind: str) -> list[dict[str, Any]]:
         return []
     kept: list[dict[str, Any]] = []
     attempt = 0
-    for line in path.read_text().splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
+    for line in path.read_bytes().splitlines():
+        record = _record(line)
+        if record is None:
             continue
         if record["attempt"] > attempt and record["kind"] == "train":
             attempt = record["attempt"]
@@ -81,6 +80,25 @@ def read_metrics(path: Path, kind: str) -> list[dict[str, Any]]:
         kept.append(record)
     by_step = {record["step"]: record for record in kept if record["kind"] == kind}
     return [by_step[step] for step in sorted(by_step)]
+
+
+def read_journal(path: Path) -> list[dict[str, Any]]:
+    """The training records that tell at what progress and time each step was done."""
+    needed = ("elapsed_seconds", "progress", "progress_share")
+    return [
+        record for record in read_metrics(path, "train") if all(type(record.get(key)) in (int, float) for key in needed)
+    ]
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """A line as the record it holds; None if a crash or a fault left something else there."""
+    try:
+        record = json.loads(line.decode(errors="replace"))
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
+        return None
+    return record if all(type(record.get(key)) is int for key in ("step", "attempt")) else None
 
 
 def finite(record: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from daybreak.configuration import Configuration, default_kind
 from daybreak.errors import UserError
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
 
 class AdamWConfig(Configuration):
     """AdamW, in torch's fused form. Weight decay acts on tensors of two or more dimensions only.
@@ -20,7 +22,7 @@ class AdamWConfig(Configuration):
 
     kind: Literal["adamw"] = "adamw"
     lr: float = Field(gt=0)
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Beta, Beta] = (0.9, 0.95)
     eps: float = Field(default=1e-8, gt=0)
     weight_decay: float = Field(default=0.1, ge=0)
     clip: float = Field(default=1.0, ge=0)
@@ -31,7 +33,7 @@ class AdamW8bitConfig(Configuration):
 
     kind: Literal["adamw8bit"]
     lr: float = Field(gt=0)
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Beta, Beta] = (0.9, 0.95)
     eps: float = Field(default=1e-8, gt=0)
     weight_decay: float = Field(default=0.1, ge=0)
     clip: float = Field(default=1.0, ge=0)

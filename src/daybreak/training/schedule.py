@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from daybreak.configuration import Configuration, default_kind
+from daybreak.configuration import Configuration, Size, default_kind
 from daybreak.duration import Duration, DurationField, Unit
 from daybreak.errors import UserError
 from daybreak.training.budget import Moment
@@ -80,7 +80,7 @@ class BatchRampConfig(Configuration):
 class BatchConfig(Configuration):
     """Tokens a step, on all ranks together; and how it grows, if it does."""
 
-    tokens: int = Field(gt=0)
+    tokens: Size
     ramp: BatchRampConfig | None = None
 
 
