@@ -25,6 +25,7 @@ _PREFIX = "step-"
 _FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
 
 
+@final
 class CheckpointConfig(Configuration):
     """When to save. The end of a run is always saved.
 

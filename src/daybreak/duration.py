@@ -15,6 +15,7 @@ from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
 from daybreak.errors import UserError
 
 
+@final
 class Unit(StrEnum):
     STEPS = "steps"
     TOKENS = "tokens"

@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, final
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -49,6 +49,7 @@ _ELSEWHERE = {
 _FINGERPRINTED = ("model", "data", "optimizer", "schedule", "batch", "curriculum", "seed")
 
 
+@final
 class Recipe(Configuration):
     """What to train, on what, with what, for how long.
 

@@ -17,6 +17,7 @@ from daybreak.model.cache import Cache
 from daybreak.model.gpt import GPT
 
 
+@final
 class SamplingConfig(Configuration):
     """How the next token is chosen.
 
@@ -41,6 +42,7 @@ class SamplingConfig(Configuration):
         return self
 
 
+@final
 class SamplesConfig(Configuration):
     """Samples while training: how often (never, unless said), of what, how long."""
 

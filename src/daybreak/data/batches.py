@@ -22,6 +22,7 @@ from daybreak.data.shards import TokenStream
 from daybreak.errors import UserError
 
 
+@final
 class MixtureSource(Configuration):
     """One corpus of a mixture and how many epochs of it one pass takes."""
 
@@ -29,6 +30,7 @@ class MixtureSource(Configuration):
     epochs: float = 1.0
 
 
+@final
 class DataConfig(Configuration):
     """What a run reads.
 

@@ -18,6 +18,7 @@ from daybreak.model.gpt import GPT
 from daybreak.model.head import IGNORE
 
 
+@final
 class EvaluationConfig(Configuration):
     """Validation while training, always on the same part of the split.
 

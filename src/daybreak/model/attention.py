@@ -4,7 +4,7 @@ Shape legend: B batch, T queries, S keys, D dim, H heads, G key/value heads, K h
 """
 
 from functools import cache, lru_cache
-from typing import Any
+from typing import Any, final
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,7 @@ from daybreak.model.position import (
 )
 
 
+@final
 class AttentionConfig(Configuration):
     """What attention sees, and how.
 
@@ -40,6 +41,7 @@ class AttentionConfig(Configuration):
     windows: tuple[int, ...] = (0,)
 
 
+@final
 class Attention(nn.Module):
     """Multi-head causal self-attention: (B, T, D) to (B, T, D).
 

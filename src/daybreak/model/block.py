@@ -3,6 +3,8 @@
 `seeds_B` turns dropout on; `cache` holds the keys and values in front of x_BTD.
 """
 
+from typing import final
+
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +14,7 @@ from daybreak.model.mlp import MLP
 from daybreak.model.norm import Norm
 
 
+@final
 class SequentialBlock(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)) (GPT-2): (B, T, D) to (B, T, D)."""
 
@@ -34,6 +37,7 @@ class SequentialBlock(nn.Module):
         return x_BTD
 
 
+@final
 class ParallelBlock(nn.Module):
     """x + mlp(norm(x)) + attention(norm(x)), with one norm (Wang and Komatsuzaki 2021, GPT-J)."""
 

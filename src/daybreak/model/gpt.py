@@ -4,7 +4,7 @@ Shape legend: B batch, T time, D dim, V vocabulary.
 """
 
 from collections.abc import Iterator
-from typing import Literal, Self
+from typing import Literal, Self, final
 
 import torch
 from pydantic import Field, model_validator
@@ -29,6 +29,7 @@ from daybreak.model.position import (
 )
 
 
+@final
 class ModelConfig(Configuration):
     """The sizes of a GPT and its parts.
 
@@ -77,6 +78,7 @@ class ModelConfig(Configuration):
         return self
 
 
+@final
 class GPT(nn.Module):
     """A decoder-only transformer. Make one with `build`: the constructor leaves its parameters unset.
 

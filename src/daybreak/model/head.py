@@ -3,7 +3,7 @@
 Shape legend: N rows (batch x time), D dim, V vocabulary.
 """
 
-from typing import Any
+from typing import Any, final
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from daybreak.model.norm import Norm
 IGNORE = -1
 
 
+@final
 class HeadConfig(Configuration):
     """How features become logits.
 
@@ -29,6 +30,7 @@ class HeadConfig(Configuration):
     soft_cap: float | None = Field(default=None, gt=0)
 
 
+@final
 class Head(nn.Module):
     """Logits over the vocabulary, and their cross-entropy. A tied weight is passed in, not held.
 
@@ -78,6 +80,7 @@ def cross_entropy_sum(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     return F.cross_entropy(logits_NV, targets_N, ignore_index=IGNORE, reduction="sum")
 
 
+@final
 class _ChunkedLoss(torch.autograd.Function):
     """The loss by chunks of rows; gradients are computed with each chunk, in the forward pass.
 

@@ -4,7 +4,7 @@ So that adding a part leaves every other initial value as it was, which paired c
 """
 
 import hashlib
-from typing import Literal
+from typing import Literal, final
 
 import torch
 from pydantic import Field
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from daybreak.configuration import Configuration
 
 
+@final
 class InitialisationConfig(Configuration):
     """How weights begin (GPT-2, section 2.3, for `scaled`).
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Literal, final
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,7 @@ from daybreak.model.initialise import linear_
 Activation = Literal["gelu", "gelu_tanh", "silu", "relu", "relu2"]
 
 
+@final
 class PlainMLPConfig(Configuration):
     """`down(activation(up(x)))`; `hidden` is 4 · dim unless stated."""
 
@@ -24,6 +25,7 @@ class PlainMLPConfig(Configuration):
     hidden: int | None = Field(default=None, gt=0)
 
 
+@final
 class GatedMLPConfig(Configuration):
     """`down(activation(gate(x)) · value(x))`; `hidden` is the width of gate and of value."""
 
@@ -49,6 +51,7 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+@final
 class MLP(nn.Module):
     """(B, T, D) to (B, T, D), each position by itself."""
 

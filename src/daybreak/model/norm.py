@@ -1,6 +1,6 @@
 """Normalisation: LayerNorm (Ba et al. 2016) and RMSNorm (Zhang and Sennrich 2019)."""
 
-from typing import Literal
+from typing import Literal, final
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from daybreak.configuration import Configuration
 
 
+@final
 class NormConfig(Configuration):
     """Which norm the model uses everywhere.
 
@@ -22,6 +23,7 @@ class NormConfig(Configuration):
     eps: float = Field(default=1e-5, gt=0)
 
 
+@final
 class ExtraNormsConfig(Configuration):
     """Where a norm stands besides in front of every residual branch and at the end.
 
@@ -36,6 +38,7 @@ class ExtraNormsConfig(Configuration):
     over_logits: bool = False
 
 
+@final
 class Norm(nn.Module):
     """Normalise the last dimension: (..., D) to (..., D), in fp32."""
 

@@ -5,7 +5,7 @@ scores with distance: both act inside attention.
 """
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Literal, final
 
 import torch
 from pydantic import Field
@@ -15,12 +15,14 @@ from daybreak.configuration import Configuration, default_kind
 from daybreak.model.initialise import normal_
 
 
+@final
 class LearnedPositionConfig(Configuration):
     """A trained vector for each position (GPT-2)."""
 
     kind: Literal["learned"] = "learned"
 
 
+@final
 class SinusoidalPositionConfig(Configuration):
     """A fixed table of sines and cosines (Vaswani et al. 2017, section 3.5), times one learned scale if asked."""
 
@@ -28,6 +30,7 @@ class SinusoidalPositionConfig(Configuration):
     learned_scale: bool = False
 
 
+@final
 class RotaryPositionConfig(Configuration):
     """Rotary embedding (Su et al. 2021, "RoFormer"), in the two-halves layout."""
 
@@ -35,12 +38,14 @@ class RotaryPositionConfig(Configuration):
     base: float = 10_000.0
 
 
+@final
 class AlibiPositionConfig(Configuration):
     """Attention with linear biases (Press et al. 2021)."""
 
     kind: Literal["alibi"]
 
 
+@final
 class NoPositionConfig(Configuration):
     """Nothing but the causal mask."""
 
@@ -57,6 +62,7 @@ PositionConfig = Annotated[
 ]
 
 
+@final
 class LearnedPosition(nn.Module):
     """Adds rows start … start + T - 1 of a trained table: (B, T, D) to (B, T, D)."""
 
@@ -76,6 +82,7 @@ class LearnedPosition(nn.Module):
         return x_BTD + self.weight[start:end]
 
 
+@final
 class SinusoidalPosition(nn.Module):
     """Adds sines and cosines, at any position: (B, T, D) to (B, T, D)."""
 

@@ -6,7 +6,7 @@ machine give the same bits. None of them changes what a step computes.
 
 import platform
 import time
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, final
 
 import torch
 from pydantic import Field
@@ -27,6 +27,7 @@ _LOSS_ROWS = {"cpu": 512, "cuda": 8192, "mps": 2048}
 Threads = Annotated[int, Field(gt=0, le=1024)]
 
 
+@final
 class ExecutionConfig(Configuration):
     """What a recipe may say about execution; `auto` leaves it to the machine.
 
@@ -46,6 +47,7 @@ class ExecutionConfig(Configuration):
     deterministic: bool = False
 
 
+@final
 class Execution(Configuration):
     """The choices as made; kept in `execution.json`."""
 

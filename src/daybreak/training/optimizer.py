@@ -1,6 +1,6 @@
 """Optimizers: parameter groups and AdamW (Loshchilov and Hutter 2017)."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, final
 
 import torch
 from pydantic import Field
@@ -12,6 +12,7 @@ from daybreak.errors import UserError
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
+@final
 class AdamWConfig(Configuration):
     """AdamW, in torch's fused form. Weight decay acts on tensors of two or more dimensions only.
 
@@ -28,6 +29,7 @@ class AdamWConfig(Configuration):
     clip: float = Field(default=1.0, ge=0)
 
 
+@final
 class AdamW8bitConfig(Configuration):
     """AdamW whose moments are kept in eight bits (Dettmers et al. 2021)."""
 

@@ -5,7 +5,7 @@ steps before it, (k - W) / (N - W), and reaches its end with the budget. One-cyc
 """
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Literal, final
 
 from pydantic import Field
 
@@ -17,6 +17,7 @@ from daybreak.training.budget import Moment
 _WARMUP = Duration(2, Unit.PERCENT)
 
 
+@final
 class CosineConfig(Configuration):
     """Linear warm-up, then half a cosine down to `final` of the peak, then held for `hold` (Loshchilov and Hutter)."""
 
@@ -26,6 +27,7 @@ class CosineConfig(Configuration):
     hold: DurationField = Duration(0, Unit.PERCENT)
 
 
+@final
 class WarmupStableDecayConfig(Configuration):
     """Linear warm-up, a plateau, then a line down to `final` over the last `decay` (Hu et al. 2024, MiniCPM)."""
 
@@ -35,6 +37,7 @@ class WarmupStableDecayConfig(Configuration):
     final: float = Field(default=0.0, ge=0, le=1)
 
 
+@final
 class LinearConfig(Configuration):
     """Linear warm-up, then a line down to `final` of the peak."""
 
@@ -43,6 +46,7 @@ class LinearConfig(Configuration):
     final: float = Field(default=0.0, ge=0, le=1)
 
 
+@final
 class OneCycleConfig(Configuration):
     """Half a cosine up from `initial`, half a cosine down to `final` (Smith and Topin 2017)."""
 
@@ -52,6 +56,7 @@ class OneCycleConfig(Configuration):
     final: float = Field(default=4e-6, ge=0, le=1)
 
 
+@final
 class ConstantConfig(Configuration):
     """Linear warm-up, then the peak to the end."""
 
@@ -63,6 +68,7 @@ Schedule = CosineConfig | WarmupStableDecayConfig | LinearConfig | OneCycleConfi
 ScheduleConfig = Annotated[Schedule, Field(discriminator="kind"), default_kind("cosine")]
 
 
+@final
 class LengthCurriculumConfig(Configuration):
     """Row lengths that grow in stages of equal duration; the last stays (Li et al. 2021, arXiv 2108.06084)."""
 
@@ -70,6 +76,7 @@ class LengthCurriculumConfig(Configuration):
     stage: DurationField
 
 
+@final
 class BatchRampConfig(Configuration):
     """Tokens a step that grow linearly from `start` to the full batch (Brown et al. 2020, appendix B)."""
 
@@ -77,6 +84,7 @@ class BatchRampConfig(Configuration):
     over: DurationField
 
 
+@final
 class BatchConfig(Configuration):
     """Tokens a step, on all ranks together; and how it grows, if it does."""
 
