@@ -294,9 +294,9 @@ def _train_until_stopped(
                 f"{device} ran out of memory with a micro-batch of {execution.micro_batch}; begin again in a new --out "
                 f"with execution.micro_batch={max(1, execution.micro_batch // 2)}, which computes the same steps"
             ) from None
-    if isinstance(budget, TimeBudget):
-        _warn_of_a_budget_too_small(budget, spent, clock)
-    if validation is not None:
+    if validation is not None:  # not stopped before its end
+        if isinstance(budget, TimeBudget):
+            _warn_of_a_budget_too_small(budget, spent, clock)
         result = finite({**asdict(validation), "bits_per_byte": validation.bits_per_byte})
         write_json(path / "finished.json", {"spent": asdict(spent), "validation": result})
 
