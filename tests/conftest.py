@@ -1,7 +1,6 @@
 """Fixtures that all tests share."""
 
 import os
-import random
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ from hypothesis import settings
 
 from daybreak.data.prepare import prepare
 from daybreak.data.shards import Corpus
+from made_text import write_documents
 
 settings.register_profile("daybreak", deadline=None, derandomize=True)
 settings.load_profile("daybreak")
@@ -23,19 +23,6 @@ def test_data() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("DAYBREAK_TEST_DATA names no folder with real data")
     return Path(folder)
-
-
-def write_documents(folder: Path, *, documents: int = 40, words: int = 120, seed: int = 0) -> Path:
-    """A JSONL file of made-up text with some structure to learn."""
-    generator = random.Random(seed)
-    vocabulary = ["day", "break", "light", "window", "token", "order", "the", "a", "of", "and", "is", "not"]
-    lines = []
-    for _ in range(documents):
-        text = " ".join(generator.choice(vocabulary) for _ in range(words))
-        lines.append('{"text": "' + text + '."}')
-    path = folder / "documents.jsonl"
-    path.write_text("\n".join(lines) + "\n")
-    return path
 
 
 @pytest.fixture(scope="session")

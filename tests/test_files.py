@@ -18,14 +18,17 @@ from hypothesis import strategies as st
 from daybreak.errors import UserError
 from daybreak.files import (
     canonical_json,
+    file_problem,
     locked,
     read_json,
+    read_sealed,
     require_space,
     sha256_bytes,
     sha256_file,
     whole_folder,
     write_bytes,
     write_json,
+    write_sealed,
 )
 
 
@@ -109,6 +112,88 @@ def test_missing_and_damaged_json_are_named(tmp_path: Path) -> None:
         (tmp_path / "a.json").write_bytes(content)
         with pytest.raises(UserError, match=r"a\.json is damaged"):
             read_json(tmp_path / "a.json")
+
+
+SEALED = {"b": [1, 2.5, None], "a": "é", "nested": {"z": True, "a": {}}}
+
+
+def test_what_is_sealed_is_read_back_without_its_seal(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_sealed(path, SEALED)
+    assert read_sealed(path) == SEALED
+    assert list(read_sealed(path)) == list(SEALED)
+    written = json.loads(path.read_text())
+    assert written.pop("seal") == hashlib.sha256(canonical_json(SEALED)).hexdigest()
+    assert written == SEALED
+    assert path.read_text().count("\n") > 3  # for people
+
+
+@pytest.mark.parametrize("bit", range(8))
+def test_no_flipped_bit_of_what_is_sealed_goes_unseen(tmp_path: Path, bit: int) -> None:
+    path = tmp_path / "a.json"
+    write_sealed(path, SEALED)
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :])
+        with pytest.raises(UserError, match=r"a\.json is damaged"):
+            read_sealed(path)
+
+
+def test_no_byte_less_and_none_more_goes_unseen(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_sealed(path, SEALED)
+    whole = path.read_bytes()
+    others = [whole[:place] + whole[place + 1 :] for place in range(len(whole))]
+    others += [whole[:place] for place in range(len(whole))]
+    others += [whole[:place] + b" " + whole[place:] for place in range(len(whole) + 1)]
+    for content in others:
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"a\.json is damaged"):
+            read_sealed(path)
+
+
+def test_a_value_changed_by_hand_is_refused_until_it_is_sealed_again(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_sealed(path, SEALED)
+    edited = json.loads(path.read_text()) | {"a": "e"}
+    write_json(path, edited)
+    with pytest.raises(UserError, match="does not fit its seal"):
+        read_sealed(path)
+    del edited["seal"]
+    write_json(path, edited)
+    with pytest.raises(UserError, match="does not fit its seal"):
+        read_sealed(path)
+    write_sealed(path, edited)
+    assert read_sealed(path) == SEALED | {"a": "e"}
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"null", b'{"a": NaN, "seal": "0"}', b'{"seal": NaN}'])
+def test_what_was_never_sealed_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.json"):
+        read_sealed(tmp_path / "a.json")
+    with pytest.raises(UserError, match=r"b\.json does not exist"):
+        read_sealed(tmp_path / "b.json")
+
+
+def test_a_number_that_json_does_not_have_is_not_sealed(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_sealed(path, SEALED)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="JSON"):
+        write_sealed(path, {"loss": float("nan")})
+    assert path.read_bytes() == before
+
+
+def test_what_is_wrong_with_a_file_is_said(tmp_path: Path) -> None:
+    path, content = tmp_path / "a", b"content"
+    assert file_problem(path, sha256_bytes(content)) == f"{path} is missing"
+    path.write_bytes(content)
+    assert file_problem(path, sha256_bytes(content)) is None
+    assert file_problem(path, sha256_bytes(content), 7) is None
+    assert "7 bytes instead of 8" in str(file_problem(path, sha256_bytes(content), 8))
+    assert "SHA-256" in str(file_problem(path, sha256_bytes(b"Content"), 7))
+    assert file_problem(tmp_path, sha256_bytes(content)) == f"{tmp_path} is missing"
 
 
 def test_hashes_are_sha256(tmp_path: Path) -> None:

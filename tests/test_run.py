@@ -15,10 +15,12 @@ import torch
 from safetensors.torch import load_file
 
 from daybreak import load, train
+from daybreak.checkpoint import list_checkpoints, open_checkpoint
 from daybreak.data.prepare import prepare
 from daybreak.data.shards import Corpus
-from daybreak.errors import UserError
+from daybreak.errors import Stopped, UserError
 from daybreak.evaluate.loss import row_starts
+from daybreak.model.gpt import GPT
 from daybreak.recipe import Recipe
 from daybreak.run import Run
 from daybreak.training.metrics import Metrics
@@ -72,25 +74,59 @@ def undisturbed(recipe_file: Path, corpus: Corpus, tmp_path_factory: pytest.Temp
     return train(Recipe.load(recipe_file), data=corpus.path, out=tmp_path_factory.mktemp("undisturbed") / "run")
 
 
-@contextmanager
-def stopping_after(*steps: int) -> Iterator[None]:
-    """As if Ctrl-C was pressed during the step that follows each of `steps`."""
-    stop = StopRequest()
+class Stopping:
+    """Stands for whoever presses Ctrl-C: hands out a request of its own to every sitting."""
+
+    stop: StopRequest
 
     @contextmanager
-    def request() -> Iterator[StopRequest]:
-        stop.requested = False
-        yield stop
+    def request(self, after: float | None = None) -> Iterator[StopRequest]:
+        assert after is None
+        self.stop = StopRequest()
+        yield self.stop
 
-    record_step = Metrics.step
+    def now(self) -> None:
+        self.stop.request("Ctrl-C")
 
-    def record_and_stop(self: Metrics, record: dict[str, Any], *, seconds_left: float | None) -> None:
-        record_step(self, record, seconds_left=seconds_left)
-        stop.requested = record["step"] in steps
 
+@contextmanager
+def stopping() -> Iterator[tuple[Stopping, pytest.MonkeyPatch]]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("daybreak.run.stop_on_signals", request)
+        person = Stopping()
+        patch.setattr("daybreak.run.stop_on_signals", person.request)
+        yield person, patch
+
+
+@contextmanager
+def stopping_after(*steps: int) -> Iterator[None]:
+    """As if Ctrl-C was pressed as soon as each of `steps` was done."""
+    record_step = Metrics.step
+    with stopping() as (person, patch):
+
+        def record_and_stop(self: Metrics, record: dict[str, Any], *, seconds_left: float | None) -> None:
+            record_step(self, record, seconds_left=seconds_left)
+            if record["step"] in steps:
+                person.now()
+
         patch.setattr(Metrics, "step", record_and_stop)
+        yield
+
+
+@contextmanager
+def stopping_in_pass(number: int, *, training: bool) -> Iterator[None]:
+    """As if Ctrl-C was pressed during this forward pass of the sitting, of training or of evaluation."""
+    passed, forward = 0, GPT.forward
+    with stopping() as (person, patch):
+
+        def count(self: GPT, *args: Any) -> torch.Tensor:
+            nonlocal passed
+            passed += torch.is_grad_enabled() == training
+            if passed == number:
+                passed += 1
+                person.now()
+            return forward(self, *args)
+
+        patch.setattr(GPT, "forward", count)
         yield
 
 
@@ -178,6 +214,107 @@ def test_a_run_stopped_at_any_step_goes_on_bit_for_bit(
     assert_same(resumed, undisturbed)
 
 
+@pytest.mark.parametrize(("step", "part"), [(1, 2), (1, 4), (2, 1), (11, 2), (11, 3), (20, 1), (20, 4)])
+def test_a_run_stopped_inside_a_step_begins_it_anew_bit_for_bit(
+    tmp_path: Path, recipe_file: Path, corpus: Corpus, undisturbed: Run, step: int, part: int
+) -> None:
+    """Four micro-batches a step; what is stopped in the last of them is as good as done."""
+    recipe = Recipe.load(recipe_file)
+    with stopping_in_pass(4 * (step - 1) + part, training=True):
+        stopped = train(recipe, data=corpus.path, out=tmp_path / "run")
+    assert not stopped.finished
+    assert stopped.spent.steps == len(stopped.metrics()) == (step if part == 4 else step - 1)
+    resumed = train(recipe, data=corpus.path, out=tmp_path / "run")
+    assert resumed.finished
+    assert_same(resumed, undisturbed)
+
+
+@pytest.mark.parametrize("number", [1, 2, 7, 8, 9, 15, 16])
+def test_a_run_stopped_inside_an_evaluation_makes_up_for_it(
+    tmp_path: Path, recipe_file: Path, corpus: Corpus, undisturbed: Run, number: int
+) -> None:
+    """Eight batches an evaluation, at steps 10 and 20; what is stopped in the last of them is as good as done."""
+    recipe = Recipe.load(recipe_file)
+    with stopping_in_pass(number, training=False):
+        stopped = train(recipe, data=corpus.path, out=tmp_path / "run")
+    assert stopped.spent.steps == (10 if number <= 8 else 20)
+    assert [record["step"] for record in stopped.metrics("validation")] == [10, 20][: number // 8]
+    assert stopped.finished == (number == 16)
+    resumed = train(recipe, data=corpus.path, out=tmp_path / "run")
+    assert resumed.finished
+    assert_same(resumed, undisturbed)
+    assert resumed.final_loss == undisturbed.final_loss
+
+
+def test_an_evaluation_stopped_twice_is_still_made_up_for(
+    tmp_path: Path, recipe_file: Path, corpus: Corpus, undisturbed: Run
+) -> None:
+    recipe = Recipe.load(recipe_file)
+    for _ in range(2):
+        with stopping_in_pass(3, training=False):
+            stopped = train(recipe, data=corpus.path, out=tmp_path / "run")
+        assert stopped.spent.steps == 10
+        assert stopped.metrics("validation") == []
+    assert_same(train(recipe, data=corpus.path, out=tmp_path / "run"), undisturbed)
+
+
+def test_a_run_stopped_before_its_first_step_goes_on_from_there(
+    tmp_path: Path, recipe_file: Path, corpus: Corpus, undisturbed: Run
+) -> None:
+    recipe = Recipe.load(recipe_file)
+    with stopping_in_pass(1, training=True):
+        stopped = train(recipe, data=corpus.path, out=tmp_path / "run")
+    assert stopped.spent.steps == 0
+    assert stopped.metrics() == []
+    assert_same(train(recipe, data=corpus.path, out=tmp_path / "run"), undisturbed)
+
+
+def test_a_stop_before_anything_was_done_leaves_nothing(tmp_path: Path, recipe_file: Path, corpus: Corpus) -> None:
+    with stopping() as (person, patch):
+        opened = Corpus.open
+
+        def open_and_stop(path: Path) -> Corpus:
+            person.now()
+            return opened(path)
+
+        patch.setattr(Corpus, "open", open_and_stop)
+        with pytest.raises(Stopped):
+            train(Recipe.load(recipe_file), data=corpus.path, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_stops_after_the_time_it_is_given_and_goes_on(
+    tmp_path: Path, recipe_file: Path, corpus: Corpus, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = Recipe.load(recipe_file, "budget=100000 steps")
+    began = time.monotonic()
+    stopped = train(recipe, data=corpus.path, out=tmp_path / "run", stop_after="2s")
+    took = time.monotonic() - began
+    assert not stopped.finished
+    assert stopped.spent.steps > 0
+    assert 2.0 <= took < 5.0
+    assert "the time is over" in capsys.readouterr().err
+    again = train(recipe, data=corpus.path, out=tmp_path / "run", stop_after="2s", started=time.monotonic() - 1)
+    assert again.spent.steps > stopped.spent.steps
+    # A second of the sitting was over before it began.
+    assert again.spent.elapsed_seconds - stopped.spent.elapsed_seconds < 2.8
+
+
+def test_a_stop_after_the_end_stops_nothing(
+    tmp_path: Path, recipe_file: Path, corpus: Corpus, undisturbed: Run
+) -> None:
+    assert_same(train(Recipe.load(recipe_file), data=corpus.path, out=tmp_path / "run", stop_after="1h"), undisturbed)
+
+
+@pytest.mark.parametrize("stop_after", ["10 steps", "10%", "soon", "0s", "-3s"])
+def test_a_stop_after_what_is_no_time_is_refused(
+    tmp_path: Path, recipe_file: Path, corpus: Corpus, stop_after: str
+) -> None:
+    with pytest.raises(UserError, match="stop_after"):
+        train(Recipe.load(recipe_file), data=corpus.path, out=tmp_path / "run", stop_after=stop_after)
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_undisturbed_run_learns_with_dropout_and_accumulation(undisturbed: Run) -> None:
     assert undisturbed.recipe.model.dropout > 0
     assert undisturbed.execution.micro_batch * undisturbed.recipe.row_length < undisturbed.recipe.batch.tokens
@@ -237,11 +374,46 @@ def test_micro_batches_of_one_and_of_eight_see_the_same_windows(
     assert losses[1][0] == pytest.approx(losses[8][0], abs=2e-6)
 
 
-@pytest.mark.parametrize("override", ["optimizer.lr=2e-2", "seed=6", "budget=21 steps", "model.dropout=0.1"])
+FIXED = ["model.dropout=0.1", "model.layers=2", "data.window=32", "data.tokenizer=bytes", "optimizer.kind=muon"]
+COURSE = [
+    "optimizer.lr=2e-2",
+    "optimizer.clip=0.5",
+    "schedule.warmup=4 steps",
+    "schedule.kind=wsd",
+    "seed=6",
+    "budget=21 steps",
+    "counts=train",
+    "batch.tokens=256",
+    "guard.spike=5",
+]
+FREE = [
+    "evaluation.every=30%",
+    "evaluation.tokens=128",
+    "checkpoint.every=3 steps",
+    "checkpoint.keep_best=true",
+    "samples={ every = '5 steps', prompt = 'the day', tokens = 4 }",
+    "execution.micro_batch=8",
+    "parallel.timeout=30s",
+    "name=other",
+    "description=another",
+]
+
+
+@pytest.fixture(scope="module")
+def half_done(recipe_file: Path, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of which 10 steps and their evaluation are done."""
+    path = tmp_path_factory.mktemp("half") / "run"
+    with stopping_in_pass(8, training=False):
+        assert not train(Recipe.load(recipe_file), data=corpus.path, out=path).finished
+    return path
+
+
+@pytest.mark.parametrize("override", [*FIXED, *COURSE])
+@pytest.mark.parametrize("state", ["finished", "half done"])
 def test_another_recipe_in_a_runs_folder_is_refused_and_changes_nothing(
-    tmp_path: Path, recipe_file: Path, corpus: Corpus, undisturbed: Run, override: str
+    tmp_path: Path, recipe_file: Path, corpus: Corpus, undisturbed: Run, half_done: Path, state: str, override: str
 ) -> None:
-    shutil.copytree(undisturbed.path, tmp_path / "run")
+    shutil.copytree(undisturbed.path if state == "finished" else half_done, tmp_path / "run")
     before = hashes(tmp_path / "run")
     with pytest.raises(UserError) as caught:
         train(Recipe.load(recipe_file, override), data=corpus.path, out=tmp_path / "run")
@@ -249,12 +421,179 @@ def test_another_recipe_in_a_runs_folder_is_refused_and_changes_nothing(
     assert hashes(tmp_path / "run") == before
 
 
-def test_another_corpus_for_a_run_is_refused(tmp_path: Path, recipe_file: Path, undisturbed: Run) -> None:
-    shutil.copytree(undisturbed.path, tmp_path / "run")
-    (tmp_path / "text.txt").write_text("another text altogether. " * 500)
-    other = prepare([str(tmp_path / "text.txt")], tmp_path / "corpus", tokenizer="bytes")
-    with pytest.raises(UserError, match="corpus"):
-        train(Recipe.load(recipe_file), data=other.path, out=tmp_path / "run")
+@pytest.mark.parametrize("override", FIXED)
+def test_what_tensors_are_made_for_cannot_change_though_changes_are_accepted(
+    tmp_path: Path, recipe_file: Path, corpus: Corpus, half_done: Path, override: str
+) -> None:
+    shutil.copytree(half_done, tmp_path / "run")
+    before = hashes(tmp_path / "run")
+    with pytest.raises(UserError, match="cannot change") as caught:
+        train(Recipe.load(recipe_file, override), data=corpus.path, out=tmp_path / "run", accept_changes=True)
+    assert override.split("=")[0] in str(caught.value)
+    assert hashes(tmp_path / "run") == before
+
+
+@pytest.mark.parametrize("override", COURSE)
+def test_a_run_goes_on_with_other_settings_where_they_are_accepted(
+    tmp_path: Path,
+    recipe_file: Path,
+    corpus: Corpus,
+    half_done: Path,
+    override: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(half_done, tmp_path / "run")
+    before, recipe, setting = course(load(half_done)), Recipe.load(recipe_file, override), override.split("=")[0]
+    assert len(before) == 10
+    run = train(recipe, data=corpus.path, out=tmp_path / "run", accept_changes=True)
+    said = capsys.readouterr().err
+    assert "goes on with other settings:\n" in said
+    assert f"\n  {setting}: " in said
+    assert "going on from step 10" in said
+    assert run.finished
+    assert course(run)[:10] == before
+    (event,) = run.metrics("changes")
+    assert event["step"] == 10
+    assert any(line.startswith(f"{setting}: ") for line in event["settings"])
+    assert run.recipe.differences(recipe.with_data(corpus.path.resolve())) == []
+    # It is the run's own setting from now on, and the one before is another.
+    assert train(recipe, data=corpus.path, out=tmp_path / "run").finished
+    with pytest.raises(UserError, match=setting):
+        train(Recipe.load(recipe_file), data=corpus.path, out=tmp_path / "run")
+
+
+def test_a_crash_while_changes_are_written_leaves_the_settings_before_or_the_new_ones(
+    tmp_path: Path, recipe_file: Path, corpus: Corpus, half_done: Path, undisturbed: Run
+) -> None:
+    shutil.copytree(half_done, tmp_path / "run")
+    recipe = Recipe.load(recipe_file, "optimizer.lr=2e-2")
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("daybreak.identity.write_bytes", die)  # the recipe, behind the identity
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, data=corpus.path, out=tmp_path / "run", accept_changes=True)
+    shutil.copytree(tmp_path / "run", tmp_path / "again")
+    assert load(tmp_path / "run").recipe.optimizer.lr == 1e-2
+    assert_same(train(Recipe.load(recipe_file), data=corpus.path, out=tmp_path / "run"), undisturbed)
+    run = train(recipe, data=corpus.path, out=tmp_path / "again", accept_changes=True)
+    assert run.finished
+    assert run.recipe.optimizer.lr == 2e-2
+
+
+@pytest.mark.parametrize("tokens", [16, 48, 112])
+def test_a_batch_that_the_micro_batch_does_not_divide_may_be_accepted(
+    tmp_path: Path, recipe_file: Path, corpus: Corpus, half_done: Path, tokens: int
+) -> None:
+    shutil.copytree(half_done, tmp_path / "run")
+    recipe = Recipe.load(recipe_file, f"batch.tokens={tokens}", "execution.micro_batch=2")
+    run = train(recipe, data=corpus.path, out=tmp_path / "run", accept_changes=True)
+    assert run.finished
+    assert run.spent.tokens == 10 * 128 + 10 * tokens
+
+
+@pytest.mark.parametrize("override", FREE)
+def test_settings_that_change_no_step_may_change_without_asking_and_that_is_said(
+    tmp_path: Path,
+    recipe_file: Path,
+    corpus: Corpus,
+    half_done: Path,
+    undisturbed: Run,
+    override: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(half_done, tmp_path / "run")
+    run = train(Recipe.load(recipe_file, override), data=corpus.path, out=tmp_path / "run")
+    setting = override.split("=")[0]
+    assert f"goes on with other settings:\n  {setting}" in capsys.readouterr().err
+    assert run.finished
+    assert run.metrics("changes")[0]["settings"][0].startswith(setting)
+    assert load(tmp_path / "run").recipe.differences(undisturbed.recipe) != []
+    if setting == "execution.micro_batch":  # the same steps but for the last bits
+        assert run.execution.micro_batch == 8
+        losses = ([record["loss"] for record in each.metrics()] for each in (run, undisturbed))
+        assert next(losses) == pytest.approx(next(losses), abs=2e-4)
+    else:
+        assert_same_tensors(run, undisturbed)
+        assert course(run) == course(undisturbed)
+
+
+def test_evaluation_that_was_changed_is_done_as_it_is_now(
+    tmp_path: Path, recipe_file: Path, corpus: Corpus, half_done: Path, undisturbed: Run
+) -> None:
+    shutil.copytree(half_done, tmp_path / "run")
+    run = train(Recipe.load(recipe_file, "evaluation.every=3 steps"), data=corpus.path, out=tmp_path / "run")
+    assert [record["step"] for record in run.metrics("validation")] == [10, 12, 15, 18, 20]
+    assert run.metrics("validation")[0] == load(half_done).metrics("validation")[0]
+    assert_same_tensors(run, undisturbed)
+
+
+def test_the_learning_rate_that_was_accepted_is_the_one_from_there_on(
+    tmp_path: Path, recipe_file: Path, corpus: Corpus, half_done: Path, undisturbed: Run
+) -> None:
+    shutil.copytree(half_done, tmp_path / "run")
+    recipe = Recipe.load(recipe_file, "optimizer.lr=2e-2")
+    run = train(recipe, data=corpus.path, out=tmp_path / "run", accept_changes=True)
+    ratios = [ours["lr"] / theirs["lr"] for ours, theirs in zip(run.metrics(), undisturbed.metrics(), strict=True)]
+    assert ratios == pytest.approx([1.0] * 10 + [2.0] * 10)
+
+
+def test_a_run_without_a_checkpoint_is_begun_anew_with_other_settings(
+    tmp_path: Path, recipe_file: Path, corpus: Corpus, half_done: Path
+) -> None:
+    shutil.copytree(half_done, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    run = train(Recipe.load(recipe_file, "model.layers=2"), data=corpus.path, out=tmp_path / "run")
+    assert run.finished
+    assert {record["attempt"] for record in run.metrics()} == {1}
+    assert run.recipe.model.layers == 2
+
+
+def other_corpus(folder: Path, tokenizer: str) -> Corpus:
+    (folder / "text.txt").write_text("another text altogether. " * 500)
+    return prepare([str(folder / "text.txt")], folder / "corpus", tokenizer=tokenizer)
+
+
+def test_another_corpus_for_a_run_is_refused(
+    tmp_path: Path, recipe_file: Path, half_done: Path, undisturbed: Run
+) -> None:
+    other = other_corpus(tmp_path, "bytes")
+    for path in (undisturbed.path, half_done):
+        shutil.copytree(path, tmp_path / "run", dirs_exist_ok=True)
+        before = hashes(tmp_path / "run")
+        with pytest.raises(UserError, match="another version of the corpus"):
+            train(Recipe.load(recipe_file), data=other.path, out=tmp_path / "run")
+        assert hashes(tmp_path / "run") == before
+
+
+def test_another_corpus_of_the_same_tokenizer_may_be_accepted(
+    tmp_path: Path, recipe_file: Path, half_done: Path
+) -> None:
+    shutil.copytree(half_done, tmp_path / "run")
+    other = other_corpus(tmp_path, "bytes")
+    run = train(Recipe.load(recipe_file), data=other.path, out=tmp_path / "run", accept_changes=True)
+    assert run.finished
+    assert "corpus" in run.metrics("changes")[0]["settings"][0]
+    assert run.evaluate().tokens == len(other.stream("validation")) - 1
+
+
+def test_a_corpus_of_another_tokenizer_cannot_be_accepted(tmp_path: Path, recipe_file: Path, half_done: Path) -> None:
+    shutil.copytree(half_done, tmp_path / "run")
+    other = other_corpus(tmp_path, "chars")
+    before = hashes(tmp_path / "run")
+    with pytest.raises(UserError, match="tokenizer"):
+        train(Recipe.load(recipe_file), data=other.path, out=tmp_path / "run", accept_changes=True)
+    assert hashes(tmp_path / "run") == before
+
+
+def test_a_corpus_that_was_moved_is_the_same(
+    tmp_path: Path, recipe_file: Path, corpus: Corpus, half_done: Path, undisturbed: Run
+) -> None:
+    shutil.copytree(half_done, tmp_path / "run")
+    shutil.copytree(corpus.path, tmp_path / "moved")
+    assert_same(train(Recipe.load(recipe_file), data=tmp_path / "moved", out=tmp_path / "run"), undisturbed)
 
 
 def test_a_finished_run_is_not_trained_again(
@@ -279,9 +618,72 @@ def test_a_damaged_newest_checkpoint_is_passed_over_and_the_end_is_the_same(
     run = train(recipe, data=corpus.path, out=tmp_path / "run")
     errors = capsys.readouterr().err
     assert str(damaged) in errors
-    assert "going on from" in errors
-    assert "step-00000010" in errors
+    assert f"going on from step 10 of {tmp_path / 'run'}" in errors
     assert_same(run, undisturbed)
+
+
+def kept_steps(run: Run) -> list[int]:
+    return [open_checkpoint(path).step for path in list_checkpoints(run.path / "checkpoints")]
+
+
+def test_written_in_the_background_checkpoints_are_the_same(
+    tmp_path: Path, recipe_file: Path, corpus: Corpus, undisturbed: Run
+) -> None:
+    recipe = Recipe.load(recipe_file, "checkpoint={ every = '3 steps', keep = 100, background = true }")
+    with stopping_after(13):
+        train(recipe, data=corpus.path, out=tmp_path / "run")
+    run = train(recipe, data=corpus.path, out=tmp_path / "run")
+    assert kept_steps(run) == [3, 6, 9, 12, 13, 15, 18, 20]
+    assert_same(run, undisturbed)
+
+
+def test_every_so_often_a_checkpoint_is_kept_for_good(
+    tmp_path: Path, recipe_file: Path, corpus: Corpus, undisturbed: Run
+) -> None:
+    recipe = Recipe.load(recipe_file, "checkpoint={ every = '2 steps', keep = 1, keep_every = '25%' }")
+    with crashing_at(13):
+        train(recipe, data=corpus.path, out=tmp_path / "run")
+    run = train(recipe, data=corpus.path, out=tmp_path / "run")
+    assert kept_steps(run) == [5, 10, 15, 20]
+    assert_same(run, undisturbed)
+
+
+def test_the_checkpoint_of_the_lowest_validation_loss_is_kept(
+    tmp_path: Path, recipe_file: Path, corpus: Corpus
+) -> None:
+    recipe = Recipe.load(
+        recipe_file,
+        "budget=40 steps",
+        "optimizer.lr=1.0",  # so that the loss goes up again
+        "schedule={ kind = 'constant', warmup = '36 steps' }",
+        "evaluation.every=4 steps",
+        "checkpoint={ every = '40 steps', keep = 1, keep_best = true }",
+    )
+    run = train(recipe, data=corpus.path, out=tmp_path / "run")
+    best = min(run.metrics("validation"), key=lambda record: record["loss"])
+    assert 4 < best["step"] < 40
+    assert kept_steps(run) == [best["step"], 40]
+    kept = open_checkpoint(run.path / "checkpoints" / f"step-{best['step']:08d}")
+    assert kept.validation_loss == best["loss"]
+
+
+@pytest.mark.parametrize(
+    "overrides", [("evaluation.every=7 steps", "checkpoint.every=5 steps"), ("checkpoint.every=3 steps",)]
+)
+@pytest.mark.parametrize("stopped", [False, True], ids=["undisturbed", "stopped in the last evaluation"])
+def test_the_last_checkpoint_knows_its_validation_loss(
+    tmp_path: Path, recipe_file: Path, corpus: Corpus, overrides: tuple[str, ...], stopped: bool
+) -> None:
+    """Though it was due, and written, before the end was evaluated."""
+    recipe = Recipe.load(recipe_file, *overrides, "checkpoint.keep_best=true", "checkpoint.keep=1")
+    if stopped:
+        evaluations = 3 if len(overrides) == 2 else 2
+        with stopping_in_pass(8 * evaluations - 1, training=False):
+            assert not train(recipe, data=corpus.path, out=tmp_path / "run").finished
+    run = train(recipe, data=corpus.path, out=tmp_path / "run")
+    assert run.checkpoint.step == STEPS
+    assert run.checkpoint.validation_loss == run.final_loss
+    assert kept_steps(run) == [STEPS]  # the loss falls to the end
 
 
 def test_a_finished_run_whose_last_checkpoint_is_damaged_is_finished_again(

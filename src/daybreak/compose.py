@@ -1,5 +1,6 @@
 """From a recipe to the parts of a run: the checks and the sizes that bind them together."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +9,18 @@ import torch
 from daybreak.data.batches import Batches
 from daybreak.data.shards import Corpus
 from daybreak.data.tokenizer import Tokenizer
-from daybreak.duration import Unit
+from daybreak.distributed import Ranks
+from daybreak.duration import Unit, require_positive
 from daybreak.errors import UserError
 from daybreak.evaluate.loss import Validation, row_starts
-from daybreak.hardware import device_name, free_memory
+from daybreak.hardware import device_name, free_memory, is_here
 from daybreak.model.gpt import count_parameters
+from daybreak.progress import say
 from daybreak.recipe import Recipe
-from daybreak.training.budget import Budget, Clock, Rates, TimeBudget, make_budget
-from daybreak.training.execution import Execution
+from daybreak.training.budget import Budget, Clock, Rates, TimeBudget, make_step_budget
+from daybreak.training.execution import Execution, ExecutionConfig
 from daybreak.training.flops import flops_per_token
+from daybreak.training.microbatch import largest_divisor
 
 _SAVED_BYTES_PER_SECOND = 200e6  # writing and hashing, until a save was timed
 _SAVED_BYTES_PER_PARAMETER = 12
@@ -24,18 +28,62 @@ _TRAINED_BYTES_PER_PARAMETER = 16
 _READ_BYTES_PER_TOKEN = 16  # read ahead, and in use
 
 
-def choose_execution(recipe: Recipe) -> Execution:
+def choose_execution(recipe: Recipe, ranks: int) -> Execution:
     """Fill in what the recipe leaves to the machine."""
     return Execution.choose(
         recipe.execution,
         recipe.model,
-        rows=recipe.batch.tokens // recipe.row_length,
+        rows=_rows_per_rank(recipe, ranks),
         length=recipe.row_length,
         seconds=recipe.budget.amount if recipe.budget.unit is Unit.SECONDS else None,
+        ranks=ranks,
     )
 
 
-def build_batches(recipe: Recipe, execution: Execution, corpus: Corpus, device: torch.device) -> Batches:
+def execution_again(
+    recorded: Execution, micro_batch: int | None, before: ExecutionConfig, recipe: Recipe, ranks: int
+) -> Execution:
+    """The choices a run was begun with, but for what the recipe says otherwise now; differences are said aloud.
+
+    Args:
+        micro_batch: as last used, where a checkpoint tells.
+        before: what the run's recipe said about execution.
+    """
+    if recorded.torch_version != torch.__version__:
+        say(
+            f"warning: the run was begun with torch {recorded.torch_version}, this is {torch.__version__}; "
+            "losses may differ in their last digits"
+        )
+    chosen = choose_execution(recipe, ranks)
+    if not is_here(torch.device(recorded.device)):
+        say(f"warning: the run used {recorded.device}, which is not here; losses will differ in their last digits")
+        return chosen
+    changed = {
+        name: getattr(chosen, name)
+        for name in ExecutionConfig.model_fields
+        if getattr(before, name) != getattr(recipe.execution, name)
+    }
+    if ranks != recorded.ranks:
+        say(f"warning: the run used {recorded.ranks} ranks, now {ranks}; losses will differ in their last digits")
+    again = recorded.model_copy(update={"micro_batch": micro_batch or recorded.micro_batch, "ranks": ranks, **changed})
+    # Of other rows a rank, the micro-batch of before may be no divisor.
+    fitting = largest_divisor(_rows_per_rank(recipe, ranks), again.micro_batch)
+    return again.model_copy(update={"micro_batch": fitting})
+
+
+def _rows_per_rank(recipe: Recipe, ranks: int) -> int:
+    rows = recipe.batch.tokens // recipe.row_length
+    if rows % ranks:
+        length = ranks * recipe.data.window
+        nearest = max(1, round(recipe.batch.tokens / length)) * length
+        raise UserError(
+            f"batch.tokens = {recipe.batch.tokens} is {rows} rows of {recipe.row_length} tokens, which do not divide "
+            f"among {ranks} ranks; the nearest that does is batch.tokens={nearest}"
+        )
+    return rows // ranks
+
+
+def build_batches(recipe: Recipe, execution: Execution, corpus: Corpus, device: torch.device, ranks: Ranks) -> Batches:
     return Batches(
         corpus.stream("train"),
         window=recipe.data.window,
@@ -44,14 +92,23 @@ def build_batches(recipe: Recipe, execution: Execution, corpus: Corpus, device: 
         micro_batch=execution.micro_batch,
         seed=recipe.seed,
         device=device,
+        rank=ranks.rank,
+        ranks=ranks.count,
     )
 
 
-def build_budget(recipe: Recipe, batches: Batches, clock: Clock, recorded: list[dict[str, Any]]) -> Budget:
+def build_budget(
+    recipe: Recipe,
+    batches: Batches,
+    clock: Clock,
+    recorded: Sequence[Mapping[str, Any]] = (),
+    step_seconds: float = 0.0,
+) -> Budget:
     """The run's budget.
 
     Args:
         recorded: training records of earlier sittings; a step done again follows the progress it had.
+        step_seconds: what a step may take, until one was done.
     """
     rates = Rates(
         tokens_per_step=batches.tokens_per_step,
@@ -60,12 +117,18 @@ def build_budget(recipe: Recipe, batches: Batches, clock: Clock, recorded: list[
         flops_per_token=flops_per_token(recipe.model, recipe.row_length),
         parameters=count_parameters(recipe.model),
     )
-    budget = make_budget(recipe.budget, recipe.counts, clock, rates)
-    if isinstance(budget, TimeBudget):
-        budget.evaluation_steps = recipe.evaluation.tokens / recipe.batch.tokens
-        budget.save_seconds = _SAVED_BYTES_PER_PARAMETER * rates.parameters / _SAVED_BYTES_PER_SECOND
-        budget.recorded = {record["step"] - 1: (record["progress"], record["progress_share"]) for record in recorded}
-    return budget
+    if recipe.budget.unit is not Unit.SECONDS:
+        return make_step_budget(recipe.budget, rates)
+    return TimeBudget(
+        require_positive(recipe.budget, "budget").amount,
+        recipe.counts,
+        clock,
+        rates,
+        evaluation_steps=recipe.evaluation.tokens / recipe.batch.tokens,
+        step_seconds=step_seconds,
+        save_seconds=_SAVED_BYTES_PER_PARAMETER * rates.parameters / _SAVED_BYTES_PER_SECOND,
+        recorded={record["step"] - 1: (record["progress"], record["progress_share"]) for record in recorded},
+    )
 
 
 def build_validation(
@@ -87,11 +150,14 @@ def build_validation(
     )
 
 
-def require_memory(recipe: Recipe, device: torch.device) -> None:
+def require_memory(recipe: Recipe, device: torch.device, ranks: Ranks) -> None:
     """Raises UserError for a model or a batch that cannot possibly fit."""
     free = free_memory(device)
+    share = _TRAINED_BYTES_PER_PARAMETER * count_parameters(recipe.model)
+    if recipe.parallel.kind == "fsdp":
+        share //= ranks.local_count if recipe.parallel.replicate else ranks.count
     needed = {
-        "the model, its gradient and its optimizer": _TRAINED_BYTES_PER_PARAMETER * count_parameters(recipe.model),
+        "the model, its gradient and its optimizer": share,
         f"a step of batch.tokens = {recipe.batch.tokens:,}": _READ_BYTES_PER_TOKEN * recipe.batch.tokens,
     }
     for what, size in needed.items():
@@ -131,11 +197,14 @@ def require_fitting_tokenizer(recipe: Recipe, tokenizer: Tokenizer) -> None:
         )
 
 
-def summary(path: Path, recipe: Recipe, budget: Budget, execution: Execution, device: torch.device) -> str:
+def summary(
+    path: Path, recipe: Recipe, budget: Budget, execution: Execution, device: torch.device, ranks: Ranks
+) -> str:
     """What is about to be trained, and on what."""
-    accumulation = recipe.batch.tokens // (recipe.row_length * execution.micro_batch)
+    accumulation = _rows_per_rank(recipe, ranks.count) // execution.micro_batch
+    together = f"{ranks.count} ranks ({recipe.parallel.kind}), each " if ranks.count > 1 else ""
     return (
         f"{recipe.name} -> {path}: {budget.rates.parameters:,} parameters, budget {budget}\n"
-        f"{device_name(device)}, {execution.precision}{', compiled' if execution.compile else ''}, "
+        f"{together}{device_name(device)}, {execution.precision}{', compiled' if execution.compile else ''}, "
         f"micro-batch {execution.micro_batch} x {recipe.row_length} tokens, accumulated {accumulation}x"
     )

@@ -1,8 +1,22 @@
-"""The one error that is shown to a person as a message, without a traceback."""
+"""The errors that are shown to a person as a message, without a traceback."""
 
 from typing import final
 
 
 @final
 class UserError(Exception):
-    """Something the person can mend: says what is wrong, where, and what to do. Exit code 2."""
+    """Something the person can mend: says what is wrong, where, and what to do."""
+
+    exit_code = 2
+
+
+@final
+class LostRankError(Exception):
+    """Another rank of the run died or hangs: says which, and what it was doing."""
+
+    exit_code = 4
+
+
+@final
+class Stopped(KeyboardInterrupt):
+    """Somebody asked the program to stop where there is nothing to be saved. Exit code 130."""

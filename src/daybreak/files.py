@@ -25,6 +25,17 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def file_problem(path: Path, sha256: str, size: int | None = None) -> str | None:
+    """What is wrong with a file that should have this hash, and this many bytes where known; None if nothing is."""
+    if not path.is_file():
+        return f"{path} is missing"
+    if size is not None and path.stat().st_size != size:
+        return f"{path} is damaged: {path.stat().st_size:,} bytes instead of {size:,}"
+    if sha256_file(path) != sha256:
+        return f"{path} is damaged: its SHA-256 is not the manifest's"
+    return None
+
+
 def canonical_json(value: Any) -> bytes:
     """One byte string for one value: sorted keys, no spaces, ASCII."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
@@ -46,6 +57,33 @@ def read_json(path: Path) -> dict[str, Any]:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON, indented for people, atomically."""
     write_bytes(path, json.dumps(value, indent=2, allow_nan=False).encode() + b"\n")
+
+
+def write_sealed(path: Path, value: dict[str, Any]) -> None:
+    """Write a JSON object with a seal, the SHA-256 of its content, by which `read_sealed` trusts it."""
+    write_bytes(path, _sealed(value))
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """Read back what `write_sealed` wrote, without its seal.
+
+    Raises:
+        UserError: the file is missing, or a single byte of it is not as it was written.
+    """
+    value = read_json(path)
+    value.pop("seal", None)
+    try:
+        expected = _sealed(value)
+    except ValueError:  # NaN or infinity, which can be read but are never written
+        expected = b""
+    if path.read_bytes() != expected:
+        raise UserError(f"{path} is damaged: its content does not fit its seal")
+    return value
+
+
+def _sealed(value: dict[str, Any]) -> bytes:
+    seal = sha256_bytes(canonical_json(value))
+    return json.dumps({**value, "seal": seal}, indent=2, allow_nan=False).encode() + b"\n"
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -166,3 +166,8 @@ def free_memory(device: torch.device) -> int:
     if limit.is_file() and limit.read_text().strip().isdecimal():
         available = min(available, int(limit.read_text()))
     return available
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory was short, of the device or of the machine."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

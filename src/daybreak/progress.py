@@ -1,5 +1,6 @@
 """Progress of long work on standard error: a live bar on a terminal, plain lines in a pipe."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -10,9 +11,15 @@ from daybreak.duration import human_seconds
 _SECONDS_BETWEEN_LINES = 5.0
 
 
+def speaks() -> bool:
+    """Whether this process talks to the person: of the ranks that a launcher started, the first."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def say(message: str) -> None:
     """One line for the person, on standard error."""
-    print(message, file=sys.stderr, flush=True)
+    if speaks():
+        print(message, file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -22,7 +29,7 @@ def progress(what: str, total: int | None, unit: str) -> Iterator[Callable[[int]
     Yields:
         A function that advances it by an amount of `unit`.
     """
-    if sys.stderr.isatty():
+    if speaks() and sys.stderr.isatty():
         with _bar(what, total, unit) as advance:
             yield advance
     else:

@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError, model_validator
 from daybreak.checkpoint import CheckpointConfig
 from daybreak.configuration import Configuration, fill_kinds
 from daybreak.data.batches import DataConfig
+from daybreak.distributed import ParallelConfig
 from daybreak.duration import DurationField
 from daybreak.errors import UserError
 from daybreak.evaluate.loss import EvaluationConfig
@@ -25,6 +26,7 @@ from daybreak.model.gpt import ModelConfig
 from daybreak.sample import SamplesConfig
 from daybreak.training.budget import Counts
 from daybreak.training.execution import ExecutionConfig
+from daybreak.training.guard import GuardConfig
 from daybreak.training.optimizer import OptimizerConfig
 from daybreak.training.schedule import BatchConfig, CosineConfig, LengthCurriculumConfig, ScheduleConfig
 
@@ -46,7 +48,7 @@ _ELSEWHERE = {
     "warmup_iters": "schedule.warmup",
     "min_lr": "schedule.final, a share of optimizer.lr",
 }
-_FINGERPRINTED = ("model", "data", "optimizer", "schedule", "batch", "curriculum", "seed")
+_FINGERPRINTED = ("model", "data", "optimizer", "schedule", "batch", "curriculum", "guard", "seed")
 
 
 @final
@@ -73,7 +75,9 @@ class Recipe(Configuration):
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     samples: SamplesConfig = SamplesConfig()
+    guard: GuardConfig = GuardConfig()
     execution: ExecutionConfig = ExecutionConfig()
+    parallel: ParallelConfig = ParallelConfig()
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
@@ -84,6 +88,11 @@ class Recipe(Configuration):
             nearest = max(1, round(tokens / window)) * window
             raise ValueError(
                 f"batch.tokens = {tokens} is not a multiple of data.window = {window}; the nearest is {nearest}"
+            )
+        if self.parallel.kind == "fsdp" and self.optimizer.kind == "adamw8bit":
+            raise ValueError(
+                "optimizer.kind = adamw8bit does not work with parallel.kind = fsdp: torchao's 8-bit moments cannot be "
+                "saved when they are sharded; use parallel.kind=ddp or optimizer.kind=adamw"
             )
         return self
 

@@ -12,48 +12,34 @@ RUN/
 
 import math
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
 import torch
-from pydantic import ValidationError
 
-from daybreak.checkpoint import Checkpoint, Checkpoints, open_latest
-from daybreak.compose import (
-    build_batches,
-    build_budget,
-    build_validation,
-    choose_execution,
-    refuse_what_does_not_work_yet,
-    require_fitting_tokenizer,
-    require_memory,
-    summary,
-)
+from daybreak.checkpoint import Checkpoint, open_latest, restore
+from daybreak.compose import build_validation, refuse_what_does_not_work_yet, require_fitting_tokenizer
 from daybreak.data.shards import Corpus
 from daybreak.data.tokenizer import Tokenizer
+from daybreak.distributed import Ranks, joined
+from daybreak.duration import Duration, Unit, require_positive
 from daybreak.errors import UserError
 from daybreak.evaluate.loss import Loss
-from daybreak.files import locked, read_json, sha256_bytes, sha256_file, write_bytes, write_json
-from daybreak.hardware import PrecisionName, autocast, is_here, peak_flops
+from daybreak.files import read_sealed
+from daybreak.hardware import PrecisionName, autocast, is_here
+from daybreak.identity import read_execution, read_recipe, read_result
 from daybreak.model.gpt import GPT, build
-from daybreak.progress import progress, say
+from daybreak.progress import progress
 from daybreak.recipe import Recipe
-from daybreak.sample import Continuation, Sampler, SamplingConfig, continue_text
-from daybreak.training import loop
-from daybreak.training.budget import Clock, Spent, TimeBudget
-from daybreak.training.execution import Execution, compile_blocks, time_micro_batch
-from daybreak.training.guard import Guard, make_guard
-from daybreak.training.metrics import Metrics, finite, read_journal, read_metrics
-from daybreak.training.optimizer import build_optimizer
-from daybreak.training.schedule import check_schedule
+from daybreak.sample import Continuation, SamplingConfig, continue_text
+from daybreak.sitting import Sitting, sit
+from daybreak.training.budget import Clock, Spent
+from daybreak.training.execution import Execution
+from daybreak.training.metrics import read_metrics
 from daybreak.training.signals import stop_on_signals
-
-_FORMAT = 1
-_FEW_STEPS = 20
 
 
 @final
@@ -67,6 +53,7 @@ class Run:
         tokenizer: the corpus's.
         execution: how it was executed.
         checkpoint: its newest valid checkpoint.
+        result: what it came to, once its budget was spent.
     """
 
     path: Path
@@ -74,6 +61,7 @@ class Run:
     tokenizer: Tokenizer
     execution: Execution
     checkpoint: Checkpoint
+    result: Mapping[str, Any] | None
 
     def __repr__(self) -> str:
         state = "finished" if self.finished else "unfinished"
@@ -87,21 +75,21 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether it reached the end of its budget, and the checkpoint is that of its end."""
-        return _is_finished(self.path, self.checkpoint)
+        return self.result is not None
 
     @property
     def final_loss(self) -> float | None:
         """Validation loss at the end, on the part that is measured while training; None if it is not finished."""
-        if not self.finished:
+        if not self.result:
             return None
-        loss = read_json(self.path / "finished.json")["validation"]["loss"]
+        loss = self.result["validation"]["loss"]
         return math.nan if loss is None else float(loss)
 
     @cached_property
     def model(self) -> GPT:
         """The model with the weights of the newest checkpoint, on the run's device if it is here."""
         model = build(self.recipe.model, self.recipe.seed, self._device, self.execution.loss_rows)
-        self.checkpoint.restore(model)
+        restore(self.checkpoint, model)
         return model
 
     def metrics(self, kind: str = "train") -> list[dict[str, Any]]:
@@ -126,7 +114,9 @@ class Run:
         execution = self.execution.model_copy(update={"precision": self._precision})
         validation = build_validation(self.recipe, execution, corpus, self._device, sample=None)
         with progress("evaluating", corpus.validation.tokens, "tok") as advance:
-            return validation.measure(self.model, advance)
+            loss = validation.measure(self.model, advance)
+        assert loss is not None  # nothing interrupts it
+        return loss
 
     def sample(
         self,
@@ -176,9 +166,10 @@ def load(path: Path | str) -> Run:
     checkpoint = open_latest(path / "checkpoints")
     if checkpoint is None:
         raise UserError(f"{path} has no checkpoint yet; let it train until its first one")
-    recipe = _read_recipe(path)
-    execution = _read_execution(path)
-    return Run(path, recipe, Tokenizer.load(path / "tokenizer.json"), execution, checkpoint)
+    tokenizer = Tokenizer.load(path / "tokenizer.json")
+    if tokenizer.identity != read_sealed(path / "identity.json").get("tokenizer"):
+        raise UserError(f"{path / 'tokenizer.json'} is not the tokenizer that the run was trained with")
+    return Run(path, read_recipe(path), tokenizer, read_execution(path), checkpoint, read_result(path, checkpoint))
 
 
 def train(
@@ -187,205 +178,78 @@ def train(
     data: Path | str | None = None,
     out: Path | str | None = None,
     started: float | None = None,
+    stop_after: str | None = None,
+    accept_changes: bool = False,
 ) -> Run:
-    """Train a recipe, or go on with the run that lies in `out`.
+    """Train a recipe, or go on with the run that lies in `out`; under torchrun, on all its ranks together.
 
     Args:
         recipe: a Recipe, or a name or path that `Recipe.load` takes.
         data: the corpus; the recipe's own unless given.
         out: the run's folder; `runs/NAME` unless given.
         started: reading of the monotonic clock from which a time budget counts; now unless given.
+        stop_after: a time, as `230m`: save and stop then, to go on in another sitting.
+        accept_changes: go on with a recipe whose optimizer, schedule, batch, budget or data differ from the run's.
 
     Returns:
-        The run, finished or stopped by a signal.
+        The run, finished or stopped. On ranks but the first its tensors and metrics are not at hand.
 
     Raises:
         UserError: anything the person can mend; nothing is lost or half-written.
+        LostRankError: another rank died or hangs.
     """
     clock = Clock(time.monotonic() if started is None else started)
-    if not isinstance(recipe, Recipe):
-        recipe = Recipe.load(recipe)
+    asked = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
     if data is not None:
-        recipe = recipe.with_data(data)
-    refuse_what_does_not_work_yet(recipe)
-    corpus = _open_corpus(recipe.data.corpus)
-    recipe = recipe.with_data(corpus.path.resolve())
-    require_fitting_tokenizer(recipe, corpus.tokenizer)
-    path = Path(out) if out is not None else Path("runs") / (recipe.name or "run")
+        asked = asked.with_data(data)
+    refuse_what_does_not_work_yet(asked)
+    path = Path(out) if out is not None else Path("runs") / (asked.name or "run")
 
-    with locked(path):
-        checkpoint = open_latest(path / "checkpoints")
-        goes_on = _is_same_run(path, recipe, corpus, has_checkpoint=checkpoint is not None)
-        if checkpoint is not None and _is_finished(path, checkpoint):
-            say(f"{path} is finished; choose another --out to train again")
-        else:
-            _train_until_stopped(path, recipe, corpus, checkpoint, clock, goes_on=goes_on)
-    return load(path)
-
-
-def _train_until_stopped(
-    path: Path, recipe: Recipe, corpus: Corpus, checkpoint: Checkpoint | None, clock: Clock, *, goes_on: bool
-) -> None:
-    metrics_file = path / "metrics.jsonl"
-    recorded = read_journal(metrics_file) if goes_on else []
-    # Work that was lost counts: it was paid for. Downtime does not.
-    clock.before = max((float(record["elapsed_seconds"]) for record in recorded), default=0.0)
-    execution = _resumed_execution(path) if goes_on and (path / "execution.json").exists() else None
-    execution = execution or choose_execution(recipe)
-    device = execution.apply()
-    batches = build_batches(recipe, execution, corpus, device)
-    budget = build_budget(recipe, batches, clock, recorded)
-    check_schedule(recipe.schedule, budget.moment(Spent()))
-    require_memory(recipe, device)
-    model = build(recipe.model, recipe.seed, device, execution.loss_rows)
-    optimizer = build_optimizer(recipe.optimizer, model)
-    guard, spent = make_guard(execution.precision), Spent()
-    if checkpoint is not None:
-        checkpoint.restore(model, optimizer)
-        guard, spent = Guard(**checkpoint.state["guard"]), Spent(**checkpoint.state["spent"])
-        clock.before = max(clock.before, spent.elapsed_seconds)
-        say(f"going on from {checkpoint.path}, step {spent.steps:,}")
-    if execution.compile:
-        rows = next(batches.step(spent.windows))
-        execution = execution.model_copy(update={"compile": compile_blocks(model, rows, device, execution.precision)})
-    if isinstance(budget, TimeBudget):
-        rows = next(batches.step(spent.windows))
-        micro_batches = recipe.batch.tokens // rows.inputs.numel()
-        budget.step_seconds = micro_batches * time_micro_batch(model, rows, device, execution.precision)
-    if not budget.allows_another_step(spent) and spent.steps == 0:
-        raise UserError(
-            f"budget = {recipe.budget} is spent before the first step: starting took {clock.elapsed():.1f} s"
-        )
-    validation_part = build_validation(recipe, execution, corpus, device, sample=recipe.evaluation.tokens)
-    corpus.tokenizer.encode(recipe.samples.prompt)  # a character it lacks is said now, not at the first sample
-    if not goes_on:
-        _begin(path, recipe, corpus)
-    write_json(path / "tokenizer.json", corpus.tokenizer.to_json())
-    write_json(path / "execution.json", execution.model_dump(mode="json"))
-    say(summary(path, recipe, budget, execution, device))
-
-    attempt = 1 + max((record["attempt"] for record in recorded), default=0)
-    samples = recipe.samples
-    with stop_on_signals() as stop, Metrics(metrics_file, attempt) as metrics, closing(batches):
-        parts = loop.Parts(
-            model=model,
-            optimizer=optimizer,
-            batches=batches,
-            budget=budget,
-            schedule=recipe.schedule,
-            peak_lr=recipe.optimizer.lr,
-            clip=recipe.optimizer.clip,
-            guard=guard,
-            validation=validation_part,
-            sampler=Sampler(samples.every, corpus.tokenizer, samples.prompt, samples.tokens, samples.sampling),
-            checkpoints=Checkpoints(path / "checkpoints", recipe.checkpoint.every, recipe.checkpoint.keep),
-            metrics=metrics,
-            stop=stop,
-            clock=clock,
-            device=device,
-            precision=execution.precision,
-            flops_per_token=budget.rates.flops_per_token,
-            peak_flops=peak_flops(device, execution.precision),
-        )
-        try:
-            spent, validation = loop.train(parts, spent)
-        except torch.OutOfMemoryError:
-            raise UserError(
-                f"{device} ran out of memory with a micro-batch of {execution.micro_batch}; begin again in a new --out "
-                f"with execution.micro_batch={max(1, execution.micro_batch // 2)}, which computes the same steps"
-            ) from None
-    if validation is not None:  # not stopped before its end
-        if isinstance(budget, TimeBudget):
-            _warn_of_a_budget_too_small(budget, spent, clock)
-        result = finite({**asdict(validation), "bits_per_byte": validation.bits_per_byte})
-        write_json(path / "finished.json", {"spent": asdict(spent), "validation": result})
+    with stop_on_signals(_seconds(stop_after, clock)) as stop, joined(asked.parallel) as ranks:
+        with stop.at_once():
+            recipe = Recipe.model_validate(ranks.share(lambda: asked.model_dump(mode="json")))
+            corpus = _open_corpus_together(recipe, ranks)
+        recipe = recipe.with_data(corpus.path.resolve())
+        require_fitting_tokenizer(recipe, corpus.tokenizer)
+        outcome = sit(Sitting(path, recipe, corpus, clock, stop, ranks, accept_changes))
+    if ranks.first:
+        return load(path)
+    checkpoint = Checkpoint(path / "checkpoints", {"spent": asdict(outcome.spent)})
+    return Run(path, recipe, corpus.tokenizer, outcome.execution, checkpoint, {} if outcome.finished else None)
 
 
-def _warn_of_a_budget_too_small(budget: TimeBudget, spent: Spent, clock: Clock) -> None:
-    """Say what a person should know of a run whose clock left it little time, or ran over."""
-    if spent.steps < _FEW_STEPS:
-        say(f"warning: only {spent.steps} steps fitted into {budget}; give it more, or a smaller batch.tokens")
-    over = clock.elapsed() - budget.seconds
-    if budget.counts == "process" and over > max(3.0, 0.01 * budget.seconds):
-        say(f"warning: {over:.0f} s over {budget}: an evaluation took longer than any before; see evaluation.tokens")
-
-
-def _begin(path: Path, recipe: Recipe, corpus: Corpus) -> None:
-    """Write what identifies a new run. Nothing can be lost: the folder has no checkpoint."""
-    (path / "metrics.jsonl").unlink(missing_ok=True)
-    write_json(path / "identity.json", _identity(recipe, corpus))
-    write_bytes(path / "recipe.toml", recipe.to_toml().encode())
-
-
-def _is_same_run(path: Path, recipe: Recipe, corpus: Corpus, *, has_checkpoint: bool) -> bool:
-    """Whether the folder holds this very run, to be gone on with; False if it holds nothing that could be lost.
-
-    Raises:
-        UserError: there are checkpoints of another run, or files that go with them are missing or changed.
-    """
-    if not has_checkpoint and not (path / "recipe.toml").exists():
-        return False
-    before = _read_recipe(path)
-    # Where the corpus lies may change; what is in it is held by its hashes.
-    differences = recipe.differences(before.with_data(recipe.data.corpus or ""))
-    if not differences and read_json(path / "identity.json") != _identity(before, corpus):
-        differences = [f"data: another version of the corpus {corpus.path}"]
-    if differences and has_checkpoint:
-        shown = "\n  ".join(differences)
-        raise UserError(f"{path} holds a run with other settings; choose another --out, or give the same:\n  {shown}")
-    return not differences
-
-
-def _is_finished(path: Path, checkpoint: Checkpoint) -> bool:
-    """Whether the budget was spent, and the checkpoint is that of the last step."""
-    if not (path / "finished.json").exists():
-        return False
-    spent = read_json(path / "finished.json").get("spent")
-    return isinstance(spent, dict) and spent.get("steps") == checkpoint.state["spent"]["steps"]
-
-
-def _identity(recipe: Recipe, corpus: Corpus) -> dict[str, Any]:
-    return {
-        "format": _FORMAT,
-        "fingerprint": recipe.fingerprint,
-        "recipe_sha256": sha256_bytes(recipe.to_toml().encode()),
-        "corpus": sha256_file(corpus.path / "manifest.json"),
-        "tokenizer": corpus.tokenizer.identity,
-    }
-
-
-def _read_recipe(path: Path) -> Recipe:
-    """Raises UserError if the recipe of a run was changed since it began."""
-    recipe = Recipe.load(path / "recipe.toml")
-    if read_json(path / "identity.json").get("recipe_sha256") != sha256_file(path / "recipe.toml"):
-        raise UserError(f"{path / 'recipe.toml'} was changed after the run began; restore it, or train anew")
-    return recipe
-
-
-def _resumed_execution(path: Path) -> Execution | None:
-    """The choices a run was begun with; None, said aloud, if its device is not here."""
-    execution = _read_execution(path)
-    if execution.torch_version != torch.__version__:
-        say(
-            f"warning: the run was begun with torch {execution.torch_version}, this is {torch.__version__}; "
-            "losses may differ in their last digits"
-        )
-    if is_here(torch.device(execution.device)):
-        return execution
-    say(f"warning: the run used {execution.device}, which is not here; losses will differ in their last digits")
-    return None
-
-
-def _read_execution(path: Path) -> Execution:
+def _seconds(stop_after: str | None, clock: Clock) -> float | None:
+    """Until a sitting is to stop, from now."""
+    if stop_after is None:
+        return None
     try:
-        execution = Execution.model_validate(read_json(path / "execution.json"))
-        torch.device(execution.device)
-    except (ValidationError, RuntimeError):
-        raise UserError(f"{path / 'execution.json'} is damaged; restore it, or train anew in another --out") from None
-    return execution
+        duration = Duration.parse(stop_after)
+    except ValueError as error:
+        raise UserError(f"stop_after: {error}") from None
+    if duration.unit is not Unit.SECONDS:
+        raise UserError(f"stop_after = {duration} is no time; write 3h or 170m")
+    return max(0.0, require_positive(duration, "stop_after").amount - clock.elapsed())
 
 
 def _open_corpus(path: Path | str | None) -> Corpus:
-    if path is None:
+    return Corpus.open(_require_path(path))
+
+
+def _open_corpus_together(recipe: Recipe, ranks: Ranks) -> Corpus:
+    """The recipe's corpus, read and verified by one rank of each node.
+
+    Raises:
+        UserError: it is missing, damaged, or not the same on every rank.
+    """
+    path = _require_path(recipe.data.corpus)
+    corpus = Corpus.open(path) if ranks.local_rank == 0 else Corpus.open_unverified(path)
+    ranks.wait()
+    if ranks.share(lambda: corpus.identity) != corpus.identity:
+        raise UserError(f"{path} is not the corpus that the first rank has under this name")
+    return corpus
+
+
+def _require_path(corpus: Path | str | None) -> Path:
+    if corpus is None:
         raise UserError("no corpus: give --data CORPUS; daybreak prepare makes one")
-    return Corpus.open(Path(path))
+    return Path(corpus)

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from daybreak import cli, load
 from daybreak.data.shards import Corpus
 
-VERBS = ["demo", "prepare", "train", "evaluate", "sample", "recipes"]
+VERBS = ["demo", "prepare", "train", "evaluate", "sample", "recipes", "doctor", "verify"]
 RECIPE = """
 budget = "6 steps"
 
@@ -355,6 +355,28 @@ def test_a_run_of_another_recipe_is_refused_and_kept(
     refused = daybreak("train", recipe, "--data", corpus.path, "--out", run_folder, "optimizer.lr=2e-2")
     assert_refused(refused, "optimizer.lr", "0.02", "0.01")
     assert snapshot(run_folder) == before
+
+
+def test_a_run_goes_on_with_another_recipe_where_changes_are_accepted(
+    tmp_path: Path, recipe: Path, corpus: Corpus, daybreak: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("train", recipe, "--data", corpus.path, "--out", tmp_path / "run", "budget=100000 steps", "--stop-after")
+    monkeypatch.setattr("daybreak.IMPORTED_AT", time.monotonic())
+    stopped = daybreak(*words, "3s")
+    assert stopped.code == 3
+    assert stopped.out == ""
+    assert "go on with: " in stopped.err
+    assert "--stop-after 3s" in stopped.err
+    steps = load(tmp_path / "run").spent.steps
+    assert steps > 0
+    assert_refused(daybreak(*words, "1h", "optimizer.lr=2e-2"), "optimizer.lr", "--accept-changes")
+    monkeypatch.setattr("daybreak.IMPORTED_AT", time.monotonic())
+    assert daybreak(*words, "3s", "optimizer.lr=2e-2", "--accept-changes").code == 3
+    run = load(tmp_path / "run")
+    assert run.spent.steps > steps
+    assert run.recipe.optimizer.lr == 2e-2
+    assert_refused(daybreak(*words, "1h", "model.layers=2", "--accept-changes"), "model.layers", "cannot change")
+    assert_refused(daybreak(*words, "10 steps"), "stop_after", "10 steps")
 
 
 def test_a_corpus_of_another_tokenizer_is_not_evaluated(tmp_path: Path, run_folder: Path, daybreak: Command) -> None:

@@ -14,6 +14,7 @@ from daybreak.checkpoint import list_checkpoints
 from daybreak.cli import main
 from daybreak.data.shards import Corpus
 from daybreak.errors import UserError
+from daybreak.files import read_sealed, sha256_bytes, write_sealed
 
 TINY = (
     "data.tokenizer=bytes",
@@ -123,8 +124,9 @@ def test_a_sample_is_written_into_a_pipe_that_stays_one(
     assert stat.S_ISFIFO(pipe.stat().st_mode)
 
 
-def test_a_run_that_diverged_ends_and_says_its_loss_is_no_number(corpus: Corpus, tmp_path: Path) -> None:
-    recipe = Recipe.load("gpt2-tiny", *TINY, "optimizer.lr=1e30", "schedule.warmup=1steps")
+@pytest.mark.parametrize("setting", ["checkpoint.keep_best=false", "checkpoint.keep_best=true"])
+def test_a_run_that_diverged_ends_and_says_its_loss_is_no_number(setting: str, corpus: Corpus, tmp_path: Path) -> None:
+    recipe = Recipe.load("gpt2-tiny", *TINY, "optimizer.lr=1e30", "schedule.warmup=1steps", setting)
     run = train(recipe, data=corpus.path, out=tmp_path / "run")
     assert run.finished
     assert run.final_loss is not None
@@ -152,15 +154,18 @@ def test_a_file_of_another_shape_in_a_run_is_named(name: str, content: str, corp
     (path / name).write_text(content)
     with pytest.raises(UserError):
         load(path)
+    write_sealed(path / name, {})
+    with pytest.raises(UserError):
+        load(path)
 
 
 @pytest.mark.parametrize("edit", [{"micro_batch": 0}, {"threads": 0}, {"device": "junk"}, {"loss_rows": -1}])
 def test_an_execution_that_cannot_be_is_named(edit: dict[str, object], corpus: Corpus, tmp_path: Path) -> None:
     path = train(Recipe.load("gpt2-tiny", *TINY), data=corpus.path, out=tmp_path / "run").path
-    written = json.loads((path / "execution.json").read_text())
-    (path / "execution.json").write_text(json.dumps(written | edit))
-    with pytest.raises(UserError, match=r"execution\.json"):
+    write_sealed(path / "execution.json", read_sealed(path / "execution.json") | edit)
+    with pytest.raises(UserError, match=r"execution\.json") as caught:
         load(path)
+    assert "seal" not in str(caught.value)
 
 
 def test_a_checkpoint_under_another_name_or_a_file_in_its_place_is_passed_over(corpus: Corpus, tmp_path: Path) -> None:
@@ -177,17 +182,15 @@ def test_a_prompt_that_is_no_text_is_sampled_from(finished: Path) -> None:
 
 
 def test_an_id_beyond_the_tokenizer_is_found(corpus: Corpus, tmp_path: Path) -> None:
-    import hashlib
     import shutil
 
     copy = tmp_path / "corpus"
     shutil.copytree(corpus.path, copy)
     shard = copy / "train-00000.bin"
-    content = bytearray(shard.read_bytes())
-    content[0:2] = b"\xff\xff"
+    content = b"\xff\xff" + shard.read_bytes()[2:]
     shard.write_bytes(content)
-    manifest = json.loads((copy / "manifest.json").read_text())
-    manifest["splits"]["train"]["shards"][0]["sha256"] = hashlib.sha256(content).hexdigest()
-    (copy / "manifest.json").write_text(json.dumps(manifest))
+    manifest = read_sealed(copy / "manifest.json")
+    manifest["splits"]["train"]["shards"][0]["sha256"] = sha256_bytes(content)
+    write_sealed(copy / "manifest.json", manifest)
     with pytest.raises(UserError, match="65,535"):
         Corpus.open(copy)

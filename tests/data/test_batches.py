@@ -128,6 +128,27 @@ def test_a_jump_to_another_place_gives_that_place() -> None:
             assert same(step(jumping, place), expected[place])
 
 
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_only_the_last_micro_batch_of_a_rank_is_marked_as_the_last(ranks: int) -> None:
+    for rank in range(ranks):
+        with opened(windows_per_step=12, micro_batch=2, rank=rank, ranks=ranks) as batches:
+            assert batches.micro_batches == 6 // ranks
+            for place in (0, 12):
+                marks = [rows.last for rows in batches.step(place)]
+                assert marks == [False] * (6 // ranks - 1) + [True]
+
+
+def test_a_smaller_micro_batch_from_some_step_on_changes_no_step() -> None:
+    with opened(windows_per_step=12, micro_batch=12) as plain:
+        expected = [step(plain, place) for place in (0, 12, 24)]
+    with opened(windows_per_step=12, micro_batch=12) as batches:
+        for micro_batch, place, whole in zip((12, 4, 1), (0, 12, 24), expected, strict=True):
+            batches.micro_batch = micro_batch
+            assert batches.micro_batches == 12 // micro_batch
+            assert [len(rows.inputs) for rows in batches.step(place)] == [micro_batch] * (12 // micro_batch)
+            assert same(step(batches, place), whole)
+
+
 def test_a_place_between_steps_goes_on_where_it_is() -> None:
     with opened() as batches:
         by_four = torch.cat([step(batches, place)[0] for place in (0, 4, 8)])

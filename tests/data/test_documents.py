@@ -149,6 +149,16 @@ def test_a_file_that_two_sources_name_is_read_once(tmp_path: Path) -> None:
     assert found == [tmp_path / "b.txt", tmp_path / "a.txt"]
 
 
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "a.tgz", "a.zip", "A.ZIP"])
+def test_an_archive_is_refused_unread(name: str, tmp_path: Path) -> None:
+    """It may hold ../x, links and bombs; a folder of it is text by name or passed over."""
+    (tmp_path / name).write_bytes(b"../escape")
+    with pytest.raises(UserError, match="is an archive"):
+        find_files([str(tmp_path / name)])
+    with pytest.raises(UserError, match="is an archive"):
+        find_files([str(tmp_path / "*")])
+
+
 @pytest.mark.parametrize("source", ["gone.txt", "gone/*.txt", "empty"])
 def test_a_source_that_matches_nothing_is_named_beside_the_named_corpora(source: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()

@@ -14,6 +14,7 @@ import pytest
 from daybreak.data.shards import Corpus, ShardWriter, TokenStream, documents_file, token_dtype, write_manifest
 from daybreak.data.tokenizer import byte_tokenizer, character_tokenizer
 from daybreak.errors import UserError
+from daybreak.files import read_sealed, write_sealed
 
 END = 256
 SHARD_TOKENS = 50
@@ -171,6 +172,30 @@ def test_a_missing_file_is_named(name: str, folder: Path) -> None:
         Corpus.open(folder)
 
 
+def test_all_that_is_wrong_is_told_where_it_is_asked_for_and_only_there(folder: Path) -> None:
+    assert list(Corpus.open(folder).problems()) == []
+    wrong = ["train-00001.bin", "train-00002.documents.bin", "validation-00000.bin"]
+    _flip(folder / wrong[0], 10)
+    (folder / wrong[1]).unlink()
+    (folder / wrong[2]).write_bytes((folder / wrong[2]).read_bytes()[:-1])
+    problems = list(Corpus.open_unverified(folder).problems())
+    assert len(problems) == 3
+    assert all(str(folder / name) in problem for name, problem in zip(wrong, problems, strict=True))
+    with pytest.raises(UserError, match=wrong[0]):
+        Corpus.open(folder)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "manifest.json"])
+def test_a_corpus_that_is_not_verified_still_needs_its_manifest_and_tokenizer(name: str, folder: Path) -> None:
+    truth = (folder / name).read_bytes()
+    (folder / name).write_bytes(truth[:-4])
+    with pytest.raises(UserError, match=name):
+        Corpus.open_unverified(folder)
+    (folder / name).unlink()
+    with pytest.raises(UserError, match=name):
+        Corpus.open_unverified(folder)
+
+
 def test_swapped_shards_are_named(folder: Path) -> None:
     first, second = folder / "train-00000.bin", folder / "train-00001.bin"
     kept = first.read_bytes()
@@ -256,11 +281,23 @@ def _splits_as_list(manifest: Any) -> None:
 )
 def test_a_manifest_that_is_wrong_is_refused(damage: Callable[[Any], None], folder: Path) -> None:
     path = folder / "manifest.json"
-    manifest = json.loads(path.read_text())
+    manifest = read_sealed(path)
     damage(manifest)
-    path.write_text(json.dumps(manifest))
-    with pytest.raises(UserError, match=str(folder)):
+    write_sealed(path, manifest)
+    with pytest.raises(UserError, match=str(folder)) as caught:
         Corpus.open(folder)
+    assert "seal" not in str(caught.value)
+
+
+def test_no_flipped_bit_of_a_manifest_goes_unseen(folder: Path) -> None:
+    path = folder / "manifest.json"
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 7):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place // 7 % 8]) + whole[place + 1 :])
+        with pytest.raises(UserError, match=r"manifest\.json"):
+            Corpus.open(folder)
+    path.write_bytes(whole)
+    Corpus.open(folder)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe"])
@@ -275,11 +312,12 @@ def test_a_shard_outside_the_corpus_is_refused(name: str, folder: Path) -> None:
     shutil.copy(folder / "train-00000.bin", folder.parent / "x")
     shutil.copy(folder / "train-00000.documents.bin", folder.parent / "x.documents.bin")
     path = folder / "manifest.json"
-    manifest = json.loads(path.read_text())
+    manifest = read_sealed(path)
     manifest["splits"]["train"]["shards"][0]["file"] = name
-    path.write_text(json.dumps(manifest))
-    with pytest.raises(UserError, match=str(folder)):
+    write_sealed(path, manifest)
+    with pytest.raises(UserError, match=r"leads out of the corpus|\.\. is missing") as caught:
         Corpus.open(folder)
+    assert str(folder) in str(caught.value)
 
 
 def test_a_folder_that_is_no_corpus_says_how_to_make_one(tmp_path: Path) -> None:

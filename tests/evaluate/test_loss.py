@@ -185,6 +185,53 @@ def test_the_whole_split_of_a_corpus_has_the_bytes_of_its_manifest(corpus: Corpu
     assert (measured.tokens, measured.bytes) == (len(stream) - 1, corpus.validation.bytes)
 
 
+@pytest.mark.parametrize("stop_before", [0, 1, 5, 7])
+def test_a_measurement_that_is_interrupted_measures_nothing(stop_before: int) -> None:
+    """Eight rows, one a batch: asked before each."""
+    validation, asked, counted = make_validation(make_stream(random_tokens(60)), byte_tokenizer(), batch=1), 0, []
+
+    def interrupted() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > stop_before
+
+    assert validation.measure(make_model(257), counted.append, interrupted=interrupted) is None
+    assert asked == stop_before + 1
+    assert len(counted) == stop_before
+    assert validation.measure(make_model(257), interrupted=lambda: False) == validation.measure(make_model(257))
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 8])
+def test_without_memory_a_batch_is_halved_until_it_fits(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device that holds no more than `rows` rows at once."""
+    validation, model = make_validation(make_stream(random_tokens(60)), byte_tokenizer(), batch=8), make_model(257)
+    expected, forward, seen = validation.measure(model), GPT.forward, []
+
+    def allocate(self: GPT, tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        seen.append(len(tokens))
+        if len(tokens) > rows:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, tokens, targets)
+
+    monkeypatch.setattr(GPT, "forward", allocate)
+    measured = validation.measure(model)
+    assert measured is not None
+    assert expected is not None
+    assert measured.loss == pytest.approx(expected.loss, rel=1e-6)
+    assert (measured.tokens, measured.bytes) == (expected.tokens, expected.bytes)
+    assert sum(count for count in seen if count <= rows) == 8
+
+
+def test_without_memory_for_one_row_a_measurement_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def allocate(self: GPT, tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    validation, model = make_validation(make_stream(random_tokens(60)), byte_tokenizer()), make_model(257)
+    monkeypatch.setattr(GPT, "forward", allocate)
+    with pytest.raises(torch.OutOfMemoryError):
+        validation.measure(model)
+
+
 def test_a_model_that_knows_nothing_loses_the_logarithm_of_its_vocabulary() -> None:
     model = make_model(257)
     with torch.no_grad():

@@ -1,6 +1,7 @@
 """Gradients accumulated over micro-batches are those of the full batch, and the logged loss is the true mean."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,19 +12,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from daybreak.checkpoint import Checkpoints, open_checkpoint
+from daybreak.checkpoint import CheckpointConfig, Checkpoints, list_checkpoints, open_checkpoint, restore
 from daybreak.data.batches import Batches, Rows
 from daybreak.data.order import Order
 from daybreak.data.shards import Corpus
+from daybreak.distributed import ALONE
+from daybreak.errors import UserError
 from daybreak.evaluate.loss import Validation, row_starts
 from daybreak.model.gpt import GPT, ModelConfig, build
 from daybreak.model.head import IGNORE
 from daybreak.recipe import Recipe
-from daybreak.run import train
+from daybreak.run import Run, train
 from daybreak.sample import Sampler, SamplingConfig
 from daybreak.training import loop
 from daybreak.training.budget import Clock, Rates, Spent, StepBudget
-from daybreak.training.guard import Guard
+from daybreak.training.guard import Guard, GuardConfig
 from daybreak.training.metrics import Metrics
 from daybreak.training.optimizer import unscale_and_clip
 from daybreak.training.schedule import ConstantConfig
@@ -68,6 +71,10 @@ class MaskedBatches:
     def tokens_per_step(self) -> int:
         return self.real.tokens_per_step
 
+    @property
+    def micro_batch(self) -> int:
+        return self.real.micro_batch
+
     def step(self, place: int) -> Iterator[Rows]:
         first = 0
         for rows in self.real.step(place):
@@ -96,15 +103,19 @@ class RecordingSGD(torch.optim.SGD):
 def one_step(folder: Path, corpus: Corpus, source: Any, guard: Guard) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """One step of the real training loop: the gradients the optimizer saw, and the record in the metrics."""
     gpt = model()
-    optimizer = RecordingSGD(gpt.parameters(), lr=0.1)
+    optimizer = RecordingSGD([{"params": list(gpt.parameters()), "peak_lr": 0.1}], lr=0.1)
     optimizer.names = {parameter: name for name, parameter in gpt.named_parameters()}
     clock = Clock(0.0)
     every = Recipe.load("demo").evaluation.every
     stream = corpus.stream("validation")
-    with Metrics(folder / "metrics.jsonl", 1) as metrics:
+    with (
+        Metrics(folder / "metrics.jsonl", 1) as metrics,
+        Checkpoints(folder / "checkpoints", CheckpointConfig(every=None, keep=1)) as checkpoints,
+    ):
         parts = loop.Parts(
             model=gpt,
-            optimizer=optimizer,
+            forward=gpt,
+            optimizers=(optimizer,),
             batches=source,
             budget=StepBudget(1, Rates(WINDOW * ROWS, ROWS, 1000, 1.0, 1)),
             schedule=ConstantConfig(kind="constant"),
@@ -122,8 +133,9 @@ def one_step(folder: Path, corpus: Corpus, source: Any, guard: Guard) -> tuple[d
                 precision="fp32",
             ),
             sampler=Sampler(None, corpus.tokenizer, "", 1, SamplingConfig()),
-            checkpoints=Checkpoints(folder / "checkpoints", None, 1),
+            checkpoints=checkpoints,
             metrics=metrics,
+            ranks=ALONE,
             stop=StopRequest(),
             clock=clock,
             device=CPU,
@@ -146,7 +158,7 @@ def test_the_loop_gives_the_optimizer_the_true_means_gradients(
     loss, expected = mean_gradients(ignoring(whole, 0) if masked else whole)
     real = batches(corpus, micro_batch)
     source = MaskedBatches(real) if masked else real
-    seen, record = one_step(tmp_path, corpus, source, Guard(scaling=False, scale=scale))
+    seen, record = one_step(tmp_path, corpus, source, Guard(GuardConfig(), scaling=False, scale=scale))
     real.close()
     assert seen.keys() == expected.keys()
     for name, gradient in expected.items():
@@ -190,28 +202,33 @@ def test_a_mean_of_means_is_wrong_where_micro_batches_count_unequally_many(corpu
     assert worst_gap(accumulate(parts, lambda rows: rows.counted * len(parts)), expected) > 0.05
 
 
+RECIPE = f"""
+budget = "5 steps"
+seed = 11
+data = {{ window = {WINDOW} }}
+batch = {{ tokens = {WINDOW * ROWS} }}
+model = {{ layers = 1, heads = 2, dim = 16, context = {WINDOW}, vocab_size = 257 }}
+optimizer = {{ lr = 1e-2 }}
+checkpoint = {{ every = "1 steps", keep = 100 }}
+evaluation = {{ tokens = 64 }}
+execution = {{ micro_batch = 2, threads = 1 }}
+"""
+
+
+def trained(folder: Path, corpus: Corpus, name: str, *overrides: str) -> Run:
+    (folder / "recipe.toml").write_text(RECIPE)
+    return train(Recipe.load(folder / "recipe.toml", *overrides), data=corpus.path, out=folder / name)
+
+
 def test_the_loss_of_every_step_is_the_mean_over_all_its_tokens(tmp_path: Path, corpus: Corpus) -> None:
-    (tmp_path / "recipe.toml").write_text(
-        f"""
-        budget = "5 steps"
-        seed = 11
-        data = {{ window = {WINDOW} }}
-        batch = {{ tokens = {WINDOW * ROWS} }}
-        model = {{ layers = 1, heads = 2, dim = 16, context = {WINDOW}, vocab_size = 257 }}
-        optimizer = {{ lr = 1e-2 }}
-        checkpoint = {{ every = "1 steps", keep = 100 }}
-        evaluation = {{ tokens = 64 }}
-        execution = {{ micro_batch = 2, threads = 1 }}
-        """
-    )
-    run = train(Recipe.load(tmp_path / "recipe.toml"), data=corpus.path, out=tmp_path / "run")
+    run = trained(tmp_path, corpus, "run")
     stream = corpus.stream("train")
     order = Order((len(stream) - 1) // WINDOW, 11)
     gpt = build(run.recipe.model, 11, CPU)
     logged, recomputed = [record["loss"] for record in run.metrics()], []
     for step in range(5):
         if step:
-            open_checkpoint(tmp_path / "run" / "checkpoints" / f"step-{step:08d}").restore(gpt)
+            restore(open_checkpoint(tmp_path / "run" / "checkpoints" / f"step-{step:08d}"), gpt)
         losses: list[float] = []
         for window in order.windows_at(step * ROWS, ROWS):
             start = int(window) * WINDOW
@@ -222,3 +239,100 @@ def test_the_loss_of_every_step_is_the_mean_over_all_its_tokens(tmp_path: Path, 
         assert len(losses) == WINDOW * ROWS
         recomputed.append(sum(losses) / len(losses))
     assert logged == pytest.approx(recomputed, rel=1e-5)
+
+
+def short_of_memory(patch: pytest.MonkeyPatch, error: Exception, *, rows: int, calls: int) -> None:
+    """A device without memory for a training pass of `rows` rows or more, from the call of this number on."""
+    passed, forward = 0, GPT.forward
+
+    def allocate(self: GPT, tokens: Tensor, targets: Tensor, noise: Tensor | None = None) -> Tensor:
+        nonlocal passed
+        if torch.is_grad_enabled():
+            passed += 1
+            if passed >= calls and len(tokens) >= rows:
+                raise error
+        return forward(self, tokens, targets, noise)
+
+    patch.setattr(GPT, "forward", allocate)
+
+
+SHORT = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:113] . DefaultCPUAllocator: can't allocate memory: you tried"),
+    MemoryError(),
+]
+
+
+@pytest.mark.parametrize("error", SHORT, ids=lambda error: type(error).__name__)
+def test_without_memory_the_micro_batch_is_halved_and_the_step_is_the_same(
+    tmp_path: Path,
+    corpus: Corpus,
+    error: Exception,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plain = trained(tmp_path, corpus, "plain", "execution.micro_batch=4")
+    # Each step has two passes: it is the second one of step 3, behind a backward pass, that does not fit any more.
+    with monkeypatch.context() as patch:
+        short_of_memory(patch, error, rows=2, calls=6)
+        short = trained(tmp_path, corpus, "short", "execution.micro_batch=4")
+    assert short.finished
+    events = [(event["step"], event["micro_batch"]) for event in short.metrics("micro_batch")]
+    assert events[-1] == (2, 1)
+    assert "ran out of memory in step 3; on with 2 rows at once" in capsys.readouterr().err
+    for ours, theirs in zip(short.metrics(), plain.metrics(), strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
+        assert ours["gradient_norm"] == pytest.approx(theirs["gradient_norm"], rel=1e-4)
+        assert ours["tokens"] == theirs["tokens"]
+    folder = tmp_path / "short" / "checkpoints"
+    in_steps = [open_checkpoint(folder / f"step-{step:08d}").state["micro_batch"] for step in (1, 2, 3, 4, 5)]
+    assert in_steps == [4, 4, 1, 1, 1]
+
+
+def test_a_micro_batch_that_was_halved_stays_so_in_the_next_sitting(
+    tmp_path: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        short_of_memory(patch, SHORT[0], rows=4, calls=1)
+        trained(tmp_path, corpus, "run", "execution.micro_batch=8")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000005")
+    seen: list[int] = []
+    forward = GPT.forward
+
+    def watch(self: GPT, tokens: Tensor, targets: Tensor, noise: Tensor | None = None) -> Tensor:
+        seen.extend([len(tokens)] if torch.is_grad_enabled() else [])
+        return forward(self, tokens, targets, noise)
+
+    monkeypatch.setattr(GPT, "forward", watch)
+    assert trained(tmp_path, corpus, "run", "execution.micro_batch=8").finished
+    assert seen == [2, 2, 2, 2]
+
+
+def test_without_memory_before_the_first_step_the_micro_batch_is_halved_too(
+    tmp_path: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A budget of seconds times a micro-batch first."""
+    short_of_memory(monkeypatch, SHORT[0], rows=2, calls=1)
+    run = trained(tmp_path, corpus, "run", "budget=2s", "execution.micro_batch=4", "checkpoint.every=50%")
+    assert run.finished
+    assert run.spent.steps > 1
+
+
+def test_without_memory_for_one_row_there_is_one_message_and_the_last_checkpoint(
+    tmp_path: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short_of_memory(monkeypatch, SHORT[0], rows=1, calls=9)
+    with pytest.raises(UserError, match=r"ran out of memory with a micro-batch of 1; use a smaller model"):
+        trained(tmp_path, corpus, "run")
+    assert [path.name for path in list_checkpoints(tmp_path / "run" / "checkpoints")] == [
+        "step-00000001",
+        "step-00000002",
+    ]
+
+
+def test_another_error_of_a_step_is_not_taken_for_a_lack_of_memory(
+    tmp_path: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short_of_memory(monkeypatch, RuntimeError("CUDA error: an illegal memory access was encountered"), rows=1, calls=9)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        trained(tmp_path, corpus, "run")

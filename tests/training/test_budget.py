@@ -20,7 +20,7 @@ from daybreak.training.budget import (
     StepBudget,
     TimeBudget,
     is_due,
-    make_budget,
+    make_step_budget,
 )
 
 RATES = Rates(
@@ -33,9 +33,7 @@ RATES = Rates(
 
 
 def steps(amount: str) -> int:
-    budget = make_budget(Duration.parse(amount), "process", Clock(0.0), RATES)
-    assert isinstance(budget, StepBudget)
-    return budget.steps
+    return make_step_budget(Duration.parse(amount), RATES).steps
 
 
 @pytest.mark.parametrize(

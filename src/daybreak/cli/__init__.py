@@ -1,10 +1,12 @@
 """The command line: verbs, and nothing but verbs. Each parses, calls, prints.
 
 Exit codes: 0 done; 1 a check found something wrong; 2 a mistake that the person can mend, said in one
-message; 3 stopped by a signal, saved, and ready to go on; 130 interrupted where there was nothing to save.
+message; 3 stopped as asked, saved, and ready to go on; 4 another rank was lost; 130 stopped where there was nothing to
+save.
 """
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -12,10 +14,8 @@ from typing import Annotated
 import typer
 
 from daybreak import __version__
-from daybreak.cli import demo, evaluate, prepare, recipes, sample, train
-from daybreak.errors import UserError
-
-EXIT_USER_ERROR = 2
+from daybreak.cli import demo, doctor, evaluate, prepare, recipes, sample, train, verify
+from daybreak.errors import LostRankError, Stopped, UserError
 
 app = typer.Typer(
     name="daybreak",
@@ -31,6 +31,8 @@ app.command()(train.train)
 app.command()(evaluate.evaluate)
 app.command()(sample.sample)
 app.command()(recipes.recipes)
+app.command()(doctor.doctor)
+app.command()(verify.verify)
 
 
 def _print_version(asked: bool) -> None:
@@ -48,16 +50,29 @@ def _options(
     """Pretrain a GPT in the time you have, on the machine you have, and know what helped."""
 
 
+def _stop(*_: object) -> None:
+    """Termination, where nobody else waits for it, cleans up as Ctrl-C does."""
+    raise Stopped
+
+
 def main() -> None:
     """Run the command line; a person's mistake becomes one message and exit code 2."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the caller, as with >&-
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
+    signal.signal(signal.SIGTERM, _stop)
     try:
         app()
-    except UserError as error:
+    except (UserError, LostRankError) as error:
         print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(EXIT_USER_ERROR) from None
+        raise SystemExit(error.exit_code) from None
+    except (MemoryError, RuntimeError) as error:
+        from daybreak.hardware import is_out_of_memory
+
+        if not is_out_of_memory(error):
+            raise
+        print(f"error: out of memory: {error}; use a smaller model or batch", file=sys.stderr)
+        raise SystemExit(UserError.exit_code) from None
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(EXIT_USER_ERROR) from None
+        raise SystemExit(UserError.exit_code) from None

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from daybreak.cli.command import command
-from daybreak.progress import say
+from daybreak.progress import say, speaks
 
 EXIT_STOPPED = 3
 
@@ -23,10 +23,17 @@ def train(
     ] = None,
     data: Annotated[Path | None, typer.Option(help="The corpus; the recipe's own unless given.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder; runs/NAME unless given.")] = None,
+    stop_after: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Save and stop then, as 230m; the same command goes on.")
+    ] = None,
+    accept_changes: Annotated[
+        bool, typer.Option("--accept-changes", help="Go on though the recipe differs from the run's; not its model.")
+    ] = False,
 ) -> None:
     """Train a recipe within its budget. The same --out again goes on where the run stopped.
 
-    Ctrl-C finishes the step, saves, and exits with code 3.
+    Ctrl-C, SIGTERM and --stop-after save, and exit with code 3. With several GPUs or machines, start it with
+    torchrun --nproc-per-node N -m daybreak train …
 
     Example: daybreak train gpt2-tiny --data data/stdlib budget=5m optimizer.lr=1e-3
     """
@@ -34,10 +41,15 @@ def train(
     from daybreak.recipe import Recipe
     from daybreak.run import train as train_run
 
-    run = train_run(Recipe.load(recipe, *(overrides or [])), data=data, out=out, started=IMPORTED_AT)
+    asked = Recipe.load(recipe, *(overrides or []))
+    run = train_run(
+        asked, data=data, out=out, started=IMPORTED_AT, stop_after=stop_after, accept_changes=accept_changes
+    )
     if not run.finished:
         say(f"stopped and saved at step {run.spent.steps:,}; go on with: {command()} {shlex.join(sys.argv[1:])}")
         raise typer.Exit(EXIT_STOPPED)
+    if not speaks():
+        return
     loss = run.final_loss
     print(f"{run.path}: {run.spent.steps:,} steps, {run.spent.tokens:,} tokens, validation loss {loss:.4f}")
     say(f"next: {command()} evaluate {run.path}; {command()} sample {run.path}")

@@ -63,12 +63,14 @@ class Rows:
         targets: their successors, (B, T).
         dropout_seeds: one integer below 2^31 a row, (B,), which seeds dropout.
         counted: how many of the targets the loss counts.
+        last: nothing of the step follows on this rank.
     """
 
     inputs: Tensor
     targets: Tensor
     dropout_seeds: Tensor
     counted: int
+    last: bool
 
 
 @final
@@ -80,7 +82,7 @@ class Batches:
         window: tokens in a window, W.
         length: tokens in a row, T; a window is cut into rows that stay in its step.
         windows_per_step: windows that make a step.
-        micro_batch: rows in a micro-batch, B; divides the rows of a rank.
+        micro_batch: rows in a micro-batch, B; divides the rows of a rank. Smaller ones make the same steps.
         seed: chooses the order, and dropout.
         device: where tensors go.
         rank, ranks: which contiguous share of each step's rows to yield.
@@ -115,13 +117,19 @@ class Batches:
             )
         self.windows_per_step = windows_per_step
         self.tokens_per_step = windows_per_step * window
+        self.micro_batch = micro_batch
         self._stream, self._window, self._length = stream, window, length
-        self._micro_batch, self._device, self._seed = micro_batch, device, seed
-        share = rows // ranks
-        self._mine = slice(rank * share, (rank + 1) * share)
+        self._device, self._seed = device, seed
+        self.rows_per_rank = rows // ranks
+        self._mine = slice(rank * self.rows_per_rank, (rank + 1) * self.rows_per_rank)
         self._order = Order(self.windows, seed)
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="daybreak-batches")
         self._ahead: tuple[int, Future[npt.NDArray[np.int64]]] | None = None
+
+    @property
+    def micro_batches(self) -> int:
+        """In a step, on one rank."""
+        return self.rows_per_rank // self.micro_batch
 
     def step(self, place: int) -> Iterator[Rows]:
         """The micro-batches of the step that begins at `place` windows."""
@@ -131,13 +139,14 @@ class Batches:
         targets_RT = windows[:, 1:].reshape(-1, self._length)[self._mine]
         rows = np.arange(place * pieces, (place + self.windows_per_step) * pieces, dtype=np.uint64)[self._mine]
         seeds_R = (splitmix64(rows ^ np.uint64(splitmix64(self._seed))) >> np.uint64(33)).astype(np.int64)
-        for start in range(0, len(inputs_RT), self._micro_batch):
-            part = slice(start, start + self._micro_batch)
+        for start in range(0, len(inputs_RT), self.micro_batch):
+            part = slice(start, start + self.micro_batch)
             yield Rows(
                 inputs=self._tensor(inputs_RT[part]),
                 targets=self._tensor(targets_RT[part]),
                 dropout_seeds=self._tensor(seeds_R[part]),
                 counted=targets_RT[part].size,
+                last=part.stop == len(inputs_RT),
             )
 
     def close(self) -> None:

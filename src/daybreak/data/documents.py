@@ -29,6 +29,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _READ_ERRORS: tuple[type[Exception], ...] = (OSError, EOFError, lzma.LZMAError, zlib.error)
 _SNIFFED = 8192
 _JSONL_SUFFIXES = {".jsonl", ".ndjson"}
+_ARCHIVE_SUFFIXES = {".tar", ".tgz", ".tbz2", ".txz", ".zip", ".7z", ".rar"}
 _TEXT_SUFFIXES = {".txt", ".text", ".md", ".rst", ".py", ""}
 
 
@@ -45,7 +46,7 @@ def find_files(sources: Sequence[str]) -> list[Path]:
     """Expand files, folders and globs into files, sorted within each source, none twice.
 
     Raises:
-        UserError: a source matches nothing.
+        UserError: a source matches nothing, or is an archive.
     """
     found: dict[Path, None] = {}
     for source in sources:
@@ -66,6 +67,9 @@ def find_files(sources: Sequence[str]) -> list[Path]:
                 f"source {source!r} is no named corpus and matches no file of text or JSONL; "
                 "named corpora: stdlib, zero-one, shakespeare"
             )
+        for file in files:
+            if _bare_suffix(file) in _ARCHIVE_SUFFIXES:
+                raise UserError(f"{file} is an archive, which is not read; unpack it, and give the folder")
         found.update(dict.fromkeys(files))
     return list(found)
 

@@ -10,7 +10,10 @@
 A document may run on from one shard into the next; the shards of a split are one stream.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, final
 
@@ -19,11 +22,13 @@ import numpy.typing as npt
 
 from daybreak.data.tokenizer import Tokenizer
 from daybreak.errors import UserError
-from daybreak.files import read_json, sha256_file, write_json
+from daybreak.files import file_problem, read_sealed, sha256_file, write_json, write_sealed
+from daybreak.progress import progress
 
 FORMAT = 1
 SPLITS = ("train", "validation")
 _SHARD_TOKENS = 100_000_000
+_WORTH_SHOWING = 2_000_000_000  # bytes, which take some seconds to hash
 
 
 @final
@@ -95,26 +100,72 @@ class Corpus:
         """
         if not (path / "manifest.json").is_file():
             raise UserError(f"{path} is not a corpus: it has no manifest.json; make one with daybreak prepare")
-        manifest = read_json(path / "manifest.json")
+        corpus = cls.open_unverified(path)
+        size = sum(size for _, size, _ in corpus.files())
+        shown = progress("verifying the corpus", size, "B") if size > _WORTH_SHOWING else nullcontext(lambda _: None)
+        with shown as advance:
+            for problem in corpus.problems(advance):
+                raise UserError(f"{problem}; prepare the corpus again")
+        return corpus
+
+    @classmethod
+    def open_unverified(cls, path: Path) -> "Corpus":
+        """Open a corpus without reading its shards, where `problems` is asked, here or by another process.
+
+        Raises:
+            UserError: the manifest or the tokenizer is missing, damaged or of an unknown format.
+        """
+        if not (path / "manifest.json").is_file():
+            raise UserError(f"{path} is not a corpus: it has no manifest.json; make one with daybreak prepare")
+        manifest = read_sealed(path / "manifest.json")
         try:
             if manifest["format"] != FORMAT:
                 raise UserError(f"{path}: corpus format {manifest['format']} is not known here")
             splits = {name: _split_from_json(manifest["splits"][name]) for name in SPLITS}
-            identity, dtype = manifest["tokenizer"], manifest["dtype"]
+            identity, sha256, dtype = manifest["tokenizer"], manifest["tokenizer_sha256"], manifest["dtype"]
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path / 'manifest.json'} is damaged ({error!r}); prepare the corpus again") from None
         tokenizer = Tokenizer.load(path / "tokenizer.json")
-        if tokenizer.identity != identity:
-            raise UserError(f"{path}: tokenizer.json is not the tokenizer that its manifest names")
+        if tokenizer.identity != identity or sha256_file(path / "tokenizer.json") != sha256:
+            raise UserError(f"{path / 'tokenizer.json'} is damaged: it is not the one that the manifest names")
         if dtype != token_dtype(tokenizer.vocab_size).str:
             raise UserError(f"{path / 'manifest.json'} is damaged: {dtype} does not fit its tokenizer's ids")
-        itemsize = token_dtype(tokenizer.vocab_size).itemsize
-        for split in splits.values():
-            for shard in split.shards:
-                _verify(path / shard.file, shard.tokens * itemsize, shard.sha256)
-                _verify(path / documents_file(shard.file), shard.documents * 8, shard.documents_sha256)
-                _require_known_ids(path / shard.file, tokenizer.vocab_size)
         return cls(path, tokenizer, splits["train"], splits["validation"])
+
+    def files(self) -> Iterator[tuple[Path, int, str]]:
+        """Every file beside manifest and tokenizer: where it lies, its bytes, its SHA-256."""
+        itemsize = token_dtype(self.tokenizer.vocab_size).itemsize
+        for split in (self.train, self.validation):
+            for shard in split.shards:
+                yield self.path / shard.file, shard.tokens * itemsize, shard.sha256
+                yield self.path / documents_file(shard.file), shard.documents * 8, shard.documents_sha256
+
+    def problems(self, advance: Callable[[int], None] = lambda _: None) -> Iterator[str]:
+        """What is wrong with the shards, one file at a time; reads all of them.
+
+        Args:
+            advance: told the bytes of each file that was read.
+        """
+        for path, size, sha256 in self.files():
+            problem = file_problem(path, sha256, size) or self.unknown_id(path)
+            if problem is not None:
+                yield problem
+            advance(size)
+
+    def unknown_id(self, path: Path) -> str | None:
+        """What is wrong with a file of tokens that holds ids beyond the tokenizer's; None for any other file."""
+        if path.name not in {shard.file for split in (self.train, self.validation) for shard in split.shards}:
+            return None
+        vocab_size = self.tokenizer.vocab_size
+        highest = int(np.memmap(path, dtype=token_dtype(vocab_size), mode="r").max())
+        if highest < vocab_size:
+            return None
+        return f"{path} holds the id {highest:,}, but its tokenizer has only {vocab_size:,} ids"
+
+    @cached_property
+    def identity(self) -> str:
+        """SHA-256 of the manifest, which holds the hashes of all else."""
+        return sha256_file(self.path / "manifest.json")
 
     def split(self, name: Literal["train", "validation"]) -> Split:
         """The totals and shards of a split."""
@@ -193,12 +244,13 @@ def write_manifest(folder: Path, tokenizer: Tokenizer, splits: dict[str, Split],
     manifest = {
         "format": FORMAT,
         "tokenizer": tokenizer.identity,
+        "tokenizer_sha256": sha256_file(folder / "tokenizer.json"),
         "tokenizer_name": tokenizer.name,
         "dtype": token_dtype(tokenizer.vocab_size).str,
         "sources": sources,
         "splits": {name: _split_to_json(split) for name, split in splits.items()},
     }
-    write_json(folder / "manifest.json", manifest)
+    write_sealed(folder / "manifest.json", manifest)
 
 
 def token_dtype(vocab_size: int) -> np.dtype[Any]:
@@ -229,18 +281,3 @@ def _split_from_json(value: dict[str, Any]) -> Split:
         if sum(getattr(shard, what) for shard in shards) != getattr(split, what):
             raise ValueError(f"the shards' {what} do not add up to the split's")
     return split
-
-
-def _require_known_ids(path: Path, vocab_size: int) -> None:
-    highest = int(np.memmap(path, dtype=token_dtype(vocab_size), mode="r").max())
-    if highest >= vocab_size:
-        raise UserError(f"{path} holds the id {highest:,}, but its tokenizer has only {vocab_size:,} ids")
-
-
-def _verify(path: Path, size: int, sha256: str) -> None:
-    if not path.is_file():
-        raise UserError(f"{path} is missing; prepare the corpus again")
-    if path.stat().st_size != size:
-        raise UserError(f"{path} is damaged: {path.stat().st_size:,} bytes instead of {size:,}; prepare it again")
-    if sha256_file(path) != sha256:
-        raise UserError(f"{path} is damaged: its SHA-256 is not the manifest's; prepare the corpus again")

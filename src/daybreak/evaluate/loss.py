@@ -1,7 +1,7 @@
 """Loss, perplexity and bits per byte on a stream of tokens, every token counted once."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -9,11 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from daybreak.configuration import Configuration
 from daybreak.data.shards import TokenStream
+from daybreak.distributed import ALONE, Ranks
 from daybreak.duration import Duration, IntervalField, Unit
-from daybreak.hardware import PrecisionName, autocast
+from daybreak.hardware import PrecisionName, autocast, is_out_of_memory
 from daybreak.model.gpt import GPT
 from daybreak.model.head import IGNORE
 
@@ -91,34 +93,59 @@ class Validation:
     precision: PrecisionName
 
     @torch.no_grad()
-    def measure(self, model: GPT, advance: Callable[[int], None] | None = None) -> Loss:
+    def measure(
+        self,
+        model: GPT,
+        advance: Callable[[int], None] = lambda _: None,
+        *,
+        ranks: Ranks = ALONE,
+        interrupted: Callable[[], bool] = lambda: False,
+    ) -> Loss | None:
         """The mean loss over the rows, each predicted from its own tokens alone.
+
+        Ranks share the batches, and the result is the same to the bit for any number of them.
 
         Args:
             advance: told how many tokens each batch held.
+            interrupted: asked before each batch.
+
+        Returns:
+            None if it was interrupted, on any rank.
         """
-        total, tokens, size = 0.0, 0, 0
-        for inputs_BT, targets_BT in _batches(self.stream, self.starts, self.length, self.batch):
-            with autocast(self.device, self.precision):
-                nll = model(torch.from_numpy(inputs_BT).to(self.device), torch.from_numpy(targets_BT).to(self.device))
+        batches = -(-len(self.starts) // self.batch)
+        nll, tokens, size = [0.0] * batches, 0, 0
+        for first in range(0, batches, ranks.count):
+            if ranks.any(interrupted()):
+                return None
+            index = first + ranks.rank  # behind the last batch, an empty one keeps ranks together
+            inputs_BT, targets_BT = self._batch(index)
+            loss = self._nll(model, torch.from_numpy(inputs_BT), torch.from_numpy(targets_BT), ranks)
+            if index < batches:
+                nll[index] = loss
             counted = targets_BT[targets_BT != IGNORE]
-            total += nll.item()
             tokens += counted.size
             size += int(self.token_bytes[counted].sum())
-            if advance is not None:
-                advance(counted.size)
-        return Loss(total / tokens, tokens, size)
+            advance(counted.size)
+        total_tokens, total_size, *nll = ranks.sums([tokens, size, *nll])
+        return Loss(math.fsum(nll) / total_tokens, int(total_tokens), int(total_size))
 
+    def _nll(self, model: GPT, inputs_BT: Tensor, targets_BT: Tensor, ranks: Ranks) -> float:
+        """Sum of a batch's losses; one that does not fit into memory is halved until it does."""
+        try:
+            with autocast(self.device, self.precision):
+                return float(model(inputs_BT.to(self.device), targets_BT.to(self.device)).item())
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or len(inputs_BT) == 1 or ranks.count > 1:
+                raise
+        halves = zip(inputs_BT.tensor_split(2), targets_BT.tensor_split(2), strict=True)
+        return math.fsum(self._nll(model, inputs, targets, ranks) for inputs, targets in halves)
 
-def _batches(
-    stream: TokenStream, starts: Sequence[int], length: int, batch: int
-) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
-    """Inputs and targets (B, T), short rows and batches filled up with targets to ignore."""
-    for first in range(0, len(starts), batch):
-        inputs_BT = np.zeros((batch, length), dtype=np.int64)
-        targets_BT = np.full((batch, length), IGNORE, dtype=np.int64)
-        for row, start in enumerate(starts[first : first + batch]):
-            tokens = stream.read(start, min(start + length + 1, len(stream)))
+    def _batch(self, index: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Inputs and targets (B, T), short rows and batches filled up with targets to ignore."""
+        inputs_BT = np.zeros((self.batch, self.length), dtype=np.int64)
+        targets_BT = np.full((self.batch, self.length), IGNORE, dtype=np.int64)
+        for row, start in enumerate(self.starts[index * self.batch : (index + 1) * self.batch]):
+            tokens = self.stream.read(start, min(start + self.length + 1, len(self.stream)))
             inputs_BT[row, : len(tokens) - 1] = tokens[:-1]
             targets_BT[row, : len(tokens) - 1] = tokens[1:]
-        yield inputs_BT, targets_BT
+        return inputs_BT, targets_BT

@@ -252,15 +252,13 @@ class TimeBudget(Budget):
         return f"{self.seconds:g} s of {'training' if self.counts == 'train' else 'wall-clock'}"
 
 
-def make_budget(amount: Duration, counts: Counts, clock: Clock, rates: Rates) -> Budget:
-    """The budget that a recipe's `budget` stands for.
+def make_step_budget(amount: Duration, rates: Rates) -> StepBudget:
+    """The steps that a budget stands for which is not a time.
 
     Raises:
         UserError: too little for one step, or a unit that is not a budget.
     """
     require_positive(amount, "budget")
-    if amount.unit is Unit.SECONDS:
-        return TimeBudget(amount.amount, counts, clock, rates)
     if amount.unit is Unit.PERCENT:
         raise UserError(f"budget = {amount} is a share, of nothing; use 90s, 19073 steps or 10B tokens")
     if amount.unit is Unit.DOLLARS:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self, final
 
 import torch
 from pydantic import Field
+from torch import nn
 
 from daybreak.configuration import Configuration, Size
 from daybreak.data.batches import Rows
@@ -58,17 +59,18 @@ class Execution(Configuration):
     loss_rows: int = Field(ge=0)
     threads: Threads
     deterministic: bool
+    ranks: Size
     torch_version: str
     machine: str
 
     @classmethod
     def choose(
-        cls, config: ExecutionConfig, model: ModelConfig, *, rows: int, length: int, seconds: float | None
+        cls, config: ExecutionConfig, model: ModelConfig, *, rows: int, length: int, seconds: float | None, ranks: int
     ) -> Self:
         """Fill in what was left to the machine.
 
         Args:
-            rows: rows in a step.
+            rows: rows in a step on one rank.
             length: tokens in a row.
             seconds: how long the run may take, if that is known.
         """
@@ -92,19 +94,24 @@ class Execution(Configuration):
             loss_rows=loss_rows,
             threads=config.threads or torch.get_num_threads(),
             deterministic=config.deterministic,
+            ranks=ranks,
             torch_version=torch.__version__,
             machine=platform.machine(),
         )
 
-    def apply(self) -> torch.device:
-        """Set torch's global switches accordingly; returns the device."""
+    def apply(self, local_rank: int | None = None) -> torch.device:
+        """Set torch's global switches accordingly; returns the device, one a rank where several share a node's."""
         torch.set_num_threads(self.threads)
         torch.use_deterministic_algorithms(self.deterministic)
         apply_precision(self.precision)
-        return torch.device(self.device)
+        device = torch.device(self.device)
+        if device.type == "cuda" and local_rank is not None:
+            device = torch.device("cuda", local_rank)
+            torch.cuda.set_device(device)
+        return device
 
 
-def time_micro_batch(model: GPT, rows: Rows, device: torch.device, precision: PrecisionName) -> float:
+def time_micro_batch(model: nn.Module, rows: Rows, device: torch.device, precision: PrecisionName) -> float:
     """Seconds of a forward and backward pass, once the first, slow one is over. Leaves the model as it was."""
     seconds = 0.0
     for _ in range(2):
@@ -126,7 +133,8 @@ def compile_blocks(model: GPT, rows: Rows, device: torch.device, precision: Prec
     began = time.monotonic()
     torch._dynamo.config.fail_on_recompile_limit_hit = True
     for block in model.blocks:
-        block.compile(dynamic=False)
+        # The forward alone: FSDP2 gathers and frees parameters around it, which no compiler must see.
+        block.forward = torch.compile(block.forward, dynamic=False)
     try:
         with autocast(device, precision):
             loss = model(rows.inputs, rows.targets, rows.dropout_seeds)
@@ -137,10 +145,15 @@ def compile_blocks(model: GPT, rows: Rows, device: torch.device, precision: Prec
         raise
     except Exception as error:  # compilers fail in many ways; a fault of our own shows again in the eager run
         say(f"warning: compilation failed, going on without it: {type(error).__name__}: {str(error)[:300]}")
-        for block in model.blocks:
-            block._compiled_call_impl = None
+        undo_compilation(model)
         return False
     finally:
         model.zero_grad(set_to_none=True)
     say(f"compiled in {human_seconds(time.monotonic() - began)}")
     return True
+
+
+def undo_compilation(model: GPT) -> None:
+    """Let every block run eagerly again."""
+    for block in model.blocks:
+        block.__dict__.pop("forward", None)

@@ -1,61 +1,110 @@
-"""One loss scale and one finite check for the whole step."""
+"""One loss scale, one finite check and one watch for spikes, for the whole step on all ranks."""
 
 import math
-from dataclasses import dataclass
-from typing import final
+import statistics
+from dataclasses import dataclass, field, replace
+from typing import Literal, final
 
-from daybreak.errors import UserError
+from pydantic import Field
 
-_MOST_SKIPPED = 20
+from daybreak.configuration import Configuration
+
 _GROWTH_INTERVAL = 2000
 _LARGEST_SCALE = 2.0**24
+
+Verdict = Literal["good", "not finite", "spike"]
+
+
+@final
+class GuardConfig(Configuration):
+    """What a run survives, and when it gives up.
+
+    Attributes:
+        most_skipped: steps in a row whose loss or gradient is not finite, after which the run ends.
+        spike: how many standard deviations above the mean of the latest losses a loss is a spike, which takes the run
+            back to its last checkpoint and past the windows since; 0 looks for none.
+        spike_window: how many losses that mean is over; before there are as many, no loss is a spike.
+        most_rollbacks: spikes within one such window after which the run ends.
+    """
+
+    most_skipped: int = Field(default=20, gt=0)
+    spike: float = Field(default=0.0, ge=0)
+    spike_window: int = Field(default=128, ge=8)
+    most_rollbacks: int = Field(default=5, gt=0)
 
 
 @final
 @dataclass
 class Guard:
-    """Decides from a step's loss and gradient norm whether the optimizer may use it.
+    """Decides from a step's loss and gradient norm whether the optimizer may use it; saved with the run.
 
-    In fp16 the loss is multiplied by `scale`, which halves after a step that overflowed and doubles
-    after 2000 that did not (Micikevicius et al. 2017); elsewhere it stays 1.
+    Both figures are of the whole step, so all ranks decide alike. In fp16 the loss is multiplied by `scale`, which
+    halves after a step that overflowed and doubles after 2000 that did not (Micikevicius et al. 2017).
 
     Attributes:
-        skipped: steps refused so far.
+        skipped: steps refused so far because they were not finite.
         skipped_in_a_row: refused since the last good one.
         good_in_a_row: since the scale last changed.
+        rollbacks: spikes so far.
+        rollbacks_in_a_row: with fewer than `spike_window` good steps between them.
+        losses: the latest good ones, as many as a spike is judged by.
     """
 
+    config: GuardConfig
     scaling: bool
     scale: float = 1.0
     skipped: int = 0
     skipped_in_a_row: int = 0
     good_in_a_row: int = 0
+    rollbacks: int = 0
+    rollbacks_in_a_row: int = 0
+    good_since_rollback: int = 0
+    losses: list[float] = field(default_factory=list)
 
-    def accepts(self, loss: float, gradient_norm: float) -> bool:
-        """Count the step and say whether it is finite.
+    def judge(self, loss: float, gradient_norm: float) -> Verdict:
+        """Count the step and say what it is."""
+        if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
+            self.skipped += 1
+            self.skipped_in_a_row += 1
+            self.good_in_a_row = 0
+            if self.scaling:
+                self.scale = max(self.scale / 2, 1.0)
+            return "not finite"
+        self.skipped_in_a_row = 0
+        if self._is_spike(loss):
+            self.rollbacks += 1
+            self.rollbacks_in_a_row += 1
+            self.good_since_rollback = 0
+            return "spike"
+        self.good_in_a_row += 1
+        if self.scaling and self.good_in_a_row >= _GROWTH_INTERVAL:
+            self.scale, self.good_in_a_row = min(2 * self.scale, _LARGEST_SCALE), 0
+        if self.config.spike:
+            self.losses = [*self.losses, loss][-self.config.spike_window :]
+            self.good_since_rollback += 1
+            if self.good_since_rollback >= self.config.spike_window:
+                self.rollbacks_in_a_row = 0
+        return "good"
 
-        Raises:
-            UserError: 20 steps in a row were not.
-        """
-        if math.isfinite(loss) and math.isfinite(gradient_norm):
-            self.skipped_in_a_row = 0
-            self.good_in_a_row += 1
-            if self.scaling and self.good_in_a_row >= _GROWTH_INTERVAL:
-                self.scale, self.good_in_a_row = min(2 * self.scale, _LARGEST_SCALE), 0
-            return True
-        self.skipped += 1
-        self.skipped_in_a_row += 1
-        self.good_in_a_row = 0
-        if self.scaling:
-            self.scale = max(self.scale / 2, 1.0)
-        if self.skipped_in_a_row >= _MOST_SKIPPED:
-            raise UserError(
-                f"{_MOST_SKIPPED} steps in a row had a loss or gradient that is not finite; the last good checkpoint "
-                "is kept. Begin again in a new --out with a lower optimizer.lr, or with execution.precision=fp32"
-            )
-        return False
+    def state(self) -> dict[str, float | bool | list[float]]:
+        """What `resumed` takes."""
+        return {name: value for name, value in vars(self).items() if name != "config"}
+
+    def resumed(self, state: dict[str, float | bool | list[float]]) -> "Guard":
+        """The guard as it was when `state` was taken."""
+        before = Guard(self.config, **state)  # type: ignore[arg-type]
+        if before.scaling == self.scaling:
+            return before
+        # In another precision: the scale begins anew.
+        return replace(before, scaling=self.scaling, scale=self.scale, good_in_a_row=0)
+
+    def _is_spike(self, loss: float) -> bool:
+        if not self.config.spike or len(self.losses) < self.config.spike_window:
+            return False
+        deviation = statistics.stdev(self.losses)
+        return loss - statistics.fmean(self.losses) > self.config.spike * deviation > 0
 
 
-def make_guard(precision: str) -> Guard:
+def make_guard(config: GuardConfig, precision: str) -> Guard:
     scaling = precision == "fp16"
-    return Guard(scaling=scaling, scale=2.0**16 if scaling else 1.0)
+    return Guard(config, scaling=scaling, scale=2.0**16 if scaling else 1.0)

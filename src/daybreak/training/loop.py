@@ -1,21 +1,26 @@
 """The training loop: `train` reads like the algorithm, and is given its parts ready-made."""
 
+import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import final
 
 import torch
+from torch import nn
 
-from daybreak.checkpoint import Checkpoints
+from daybreak.checkpoint import Checkpoints, Tensors, restore
 from daybreak.data.batches import Batches
+from daybreak.distributed import Ranks, synchronise_gradients
+from daybreak.errors import UserError
 from daybreak.evaluate.loss import Loss, Validation
-from daybreak.hardware import PrecisionName, autocast
+from daybreak.hardware import PrecisionName, autocast, is_out_of_memory
 from daybreak.model.gpt import GPT
 from daybreak.sample import Sampler
 from daybreak.training.budget import Budget, Clock, Moment, Spent, is_due
 from daybreak.training.guard import Guard
 from daybreak.training.metrics import Metrics
-from daybreak.training.optimizer import set_learning_rate, unscale_and_clip
+from daybreak.training.microbatch import halve_micro_batch
+from daybreak.training.optimizer import set_learning_rates, unscale_and_clip
 from daybreak.training.schedule import Schedule, learning_rate_share
 from daybreak.training.signals import StopRequest
 
@@ -26,14 +31,17 @@ class Parts:
     """What a training run is made of.
 
     Attributes:
-        peak_lr: what the schedule's share is a share of.
+        model: as this rank holds it.
+        forward: the model's training loss; its backward pass brings the gradients of all ranks together.
+        peak_lr: the first optimizer's, as it is shown.
         clip: largest norm of the whole gradient; 0 does not clip.
         flops_per_token: for training, forward and backward.
-        peak_flops: FLOP/s of the device that utilisation is a share of; None if it is not known.
+        peak_flops: FLOP/s of all devices that utilisation is a share of; None if it is not known.
     """
 
     model: GPT
-    optimizer: torch.optim.Optimizer
+    forward: nn.Module
+    optimizers: tuple[torch.optim.Optimizer, ...]
     batches: Batches
     budget: Budget
     schedule: Schedule
@@ -44,6 +52,7 @@ class Parts:
     sampler: Sampler
     checkpoints: Checkpoints
     metrics: Metrics
+    ranks: Ranks
     stop: StopRequest
     clock: Clock
     device: torch.device
@@ -52,54 +61,147 @@ class Parts:
     peak_flops: float | None
 
 
-def train(parts: Parts, spent: Spent) -> tuple[Spent, Loss | None]:
+def train(parts: Parts, spent: Spent, *, owes_validation: bool = False) -> tuple[Spent, Loss | None]:
     """Train from `spent` on until the budget is spent or a stop is requested; then save.
+
+    Args:
+        owes_validation: the last sitting was stopped inside an evaluation.
 
     Returns:
         What the run has spent now, and its validation loss; None if it was stopped before its end.
     """
-    model, optimizer, batches = parts.model, parts.optimizer, parts.batches
-    budget, guard, stop = parts.budget, parts.guard, parts.stop
-    validation: Loss | None = None
+    model, optimizers, ranks = parts.model, parts.optimizers, parts.ranks
+    validation = _evaluate(parts, spent) if owes_validation else None
+    if validation is not None:
+        owes_validation = False
+        _save(parts, spent, validation, owes_validation=False)
 
-    while budget.allows_another_step(spent) and not stop.requested:
+    while (moment := _next_moment(parts, spent)) is not None:
         began = time.perf_counter()
-        moment = budget.moment(spent)
-        lr = parts.peak_lr * learning_rate_share(parts.schedule, moment)
-        set_learning_rate(optimizer, lr)
+        lr_share = learning_rate_share(parts.schedule, moment)
+        set_learning_rates(optimizers, lr_share)
 
-        nominal, targets = batches.tokens_per_step, 0
-        total_nll = torch.zeros((), device=parts.device)
-        for rows in batches.step(spent.windows):
-            with autocast(parts.device, parts.precision):
-                nll = model(rows.inputs, rows.targets, rows.dropout_seeds)
-            # How many targets the step counts is known behind its last row: divide by the nominal number, mend below.
-            (nll * (guard.scale / nominal)).backward()
-            total_nll += nll.detach()
-            targets += rows.counted
+        gradient = _gradient(parts, spent)
+        if gradient is None:  # stopped inside the step, which the next sitting begins anew
+            break
+        total_nll, targets = gradient
+        loss = total_nll / targets
+        norm = unscale_and_clip(model, parts.clip, scale=parts.guard.scale * targets / parts.batches.tokens_per_step)
+        verdict = parts.guard.judge(loss, norm)
+        if verdict == "good":
+            for optimizer in optimizers:
+                optimizer.step()
+        elif verdict == "spike":
+            _roll_back(parts, spent, loss)
+        else:
+            _require_a_good_step(parts)
+        model.zero_grad(set_to_none=True)
 
-        loss = total_nll.item() / targets
-        norm = unscale_and_clip(model, parts.clip, scale=guard.scale * targets / nominal).item()
-        if guard.accepts(loss, norm):
-            optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        seconds, elapsed = ranks.of_first(time.perf_counter() - began, parts.clock.elapsed())
+        before, spent = spent, parts.budget.after_step(spent, seconds=seconds, elapsed=elapsed)
+        _log_step(parts, moment, spent, loss=loss, lr=lr_share * parts.peak_lr, norm=norm, seconds=seconds)
 
-        seconds = time.perf_counter() - began
-        before, spent = spent, budget.after_step(spent, seconds=seconds, elapsed=parts.clock.elapsed())
-        _log_step(parts, moment, spent, loss=loss, lr=lr, norm=norm, seconds=seconds)
-
-        validation = _evaluate(parts, spent) if is_due(parts.validation.every, before, spent) else None
+        validates = is_due(parts.validation.every, before, spent)
+        validation = _evaluate(parts, spent) if validates else None
+        owes_validation = validates and validation is None
         if is_due(parts.sampler.every, before, spent):
             _sample(parts, spent)
-        if is_due(parts.checkpoints.every, before, spent):
-            _save(parts, spent)
+        pinned = is_due(parts.checkpoints.config.keep_every, before, spent)
+        if (
+            pinned
+            or verdict == "spike"  # so that a crash does not lead back to it
+            or is_due(parts.checkpoints.config.every, before, spent)
+            or _is_best(parts, validation)
+        ):
+            _save(parts, spent, validation, pinned=pinned, owes_validation=owes_validation)
 
-    if budget.allows_another_step(spent):  # stopped before its end
+    if _allows_another_step(parts, spent):  # stopped before its end
         validation = None
     elif validation is None:
         validation = _evaluate(parts, spent)
-    _save(parts, spent)
+    _save(parts, spent, validation, owes_validation=owes_validation)
     return spent, validation
+
+
+def _next_moment(parts: Parts, spent: Spent) -> Moment | None:
+    """Where the next step stands, by the first rank's clock; None if none is to come, or a stop was asked for."""
+    parts.ranks.enter(f"step {spent.steps + 1}")
+    if parts.ranks.any(parts.stop.requested) or not _allows_another_step(parts, spent):
+        return None
+    moment = parts.budget.moment(spent)
+    progress, share, steps_total = parts.ranks.of_first(moment.progress, moment.share, moment.steps_total)
+    return replace(moment, progress=progress, share=share, steps_total=steps_total)
+
+
+def _allows_another_step(parts: Parts, spent: Spent) -> bool:
+    return bool(parts.ranks.of_first(parts.budget.allows_another_step(spent))[0])
+
+
+def _gradient(parts: Parts, spent: Spent) -> tuple[float, float] | None:
+    """As `_accumulate`; where memory runs out, again with half the micro-batch, which is the same step."""
+    while True:
+        try:
+            return _accumulate(parts, spent)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        parts.model.zero_grad(set_to_none=True)
+        half = halve_micro_batch(parts.batches, parts.device, parts.ranks.count)
+        line = f"warning: {parts.device} ran out of memory in step {spent.steps + 1:,}; on with {half} rows at once"
+        parts.metrics.event("micro_batch", {"step": spent.steps, "micro_batch": half}, line)
+
+
+def _accumulate(parts: Parts, spent: Spent) -> tuple[float, float] | None:
+    """Leave the gradient of the step's mean loss, times the guard's scale, on every rank.
+
+    Returns:
+        The step's sum of losses and its number of targets, over all ranks; None if a stop was asked for.
+    """
+    batches, ranks = parts.batches, parts.ranks
+    # How many targets the step counts is known behind its last row: divide by the nominal number, mend when unscaling.
+    # A rank divides by its share of it, since gradients are averaged over ranks.
+    nominal, targets = batches.tokens_per_step / ranks.count, 0
+    total_nll = torch.zeros((), device=parts.device)
+    for rows in batches.step(spent.windows):
+        if ranks.any(parts.stop.requested):
+            return None
+        synchronise_gradients(parts.forward, now=rows.last)
+        with autocast(parts.device, parts.precision):
+            nll = parts.forward(rows.inputs, rows.targets, rows.dropout_seeds)
+        (nll * (parts.guard.scale / nominal)).backward()
+        total_nll += nll.detach()
+        targets += rows.counted
+    total, counted = ranks.sums([total_nll.item(), targets])
+    return total, counted
+
+
+def _require_a_good_step(parts: Parts) -> None:
+    """Raises UserError if too many steps in a row were not finite."""
+    if parts.guard.skipped_in_a_row < parts.guard.config.most_skipped:
+        return
+    newest = parts.checkpoints.newest() if parts.ranks.first else None
+    raise UserError(
+        f"{parts.guard.skipped_in_a_row} steps in a row had a loss or gradient that is not finite. The last good "
+        f"checkpoint is {newest.path if newest else 'none'}. Go on from it with --accept-changes and a lower "
+        "optimizer.lr, or with execution.precision=fp32"
+    )
+
+
+def _roll_back(parts: Parts, spent: Spent, loss: float) -> None:
+    """Weights and optimizer as in the last checkpoint; neither place nor budget, so the bad windows are passed by."""
+    guard, ranks = parts.guard, parts.ranks
+    checkpoint = parts.checkpoints.newest() if ranks.first else None
+    step = int(ranks.of_first(-1 if checkpoint is None else checkpoint.step)[0])
+    if guard.rollbacks_in_a_row >= guard.config.most_rollbacks:
+        raise UserError(
+            f"the loss spiked {guard.rollbacks_in_a_row} times within {guard.config.spike_window} steps. The last good "
+            f"checkpoint is that of step {step}. Go on from it with --accept-changes and a lower optimizer.lr"
+        )
+    if step >= 0:
+        restore(checkpoint, parts.model, parts.optimizers, ranks)
+    back = f"back to step {step:,}" if step >= 0 else "no checkpoint yet, so only the step is skipped"
+    line = f"warning: loss {loss:.4f} of step {spent.steps + 1:,} is a spike; {back}, and on behind its windows"
+    parts.metrics.event("rollback", {"step": spent.steps + 1, "loss": loss, "back_to": step}, line)
 
 
 def _log_step(
@@ -124,9 +226,13 @@ def _log_step(
     parts.metrics.step(record, seconds_left=parts.budget.seconds_left(spent))
 
 
-def _evaluate(parts: Parts, spent: Spent) -> Loss:
+def _evaluate(parts: Parts, spent: Spent) -> Loss | None:
+    """The validation loss; None if a stop was asked for meanwhile."""
+    parts.ranks.enter(f"evaluation after step {spent.steps}")
     began = time.perf_counter()
-    result = parts.validation.measure(parts.model)
+    result = parts.validation.measure(parts.model, ranks=parts.ranks, interrupted=lambda: parts.stop.requested)
+    if result is None:
+        return None
     seconds = time.perf_counter() - began
     parts.budget.note_ending(evaluation=seconds)
     record = {
@@ -143,6 +249,7 @@ def _evaluate(parts: Parts, spent: Spent) -> Loss:
 
 
 def _sample(parts: Parts, spent: Spent) -> None:
+    parts.ranks.enter(f"sampling after step {spent.steps}")
     began = time.perf_counter()
     # A compiled block would meet a new shape at every token.
     with torch.compiler.set_stance("force_eager"), autocast(parts.device, parts.precision):
@@ -151,8 +258,25 @@ def _sample(parts: Parts, spent: Spent) -> None:
     parts.metrics.event("sample", {"step": spent.steps, "text": text}, f"step {spent.steps:>6,}  sample: {text}")
 
 
-def _save(parts: Parts, spent: Spent) -> None:
+def _is_best(parts: Parts, validation: Loss | None) -> bool:
+    if validation is None or not parts.checkpoints.config.keep_best:
+        return False
+    lowest = parts.checkpoints.lowest_loss() if parts.ranks.first else 0.0
+    return validation.loss < parts.ranks.of_first(lowest)[0]
+
+
+def _save(parts: Parts, spent: Spent, validation: Loss | None, *, owes_validation: bool, pinned: bool = False) -> None:
+    parts.ranks.enter(f"saving step {spent.steps}")
     began = time.perf_counter()
-    state = {"spent": asdict(spent), "guard": asdict(parts.guard)}
-    parts.checkpoints.save(spent.steps, parts.model, parts.optimizer, state)
-    parts.budget.note_ending(save=time.perf_counter() - began)
+    tensors = Tensors.of(parts.model, parts.optimizers)
+    if not parts.ranks.first:
+        return
+    state = {
+        "spent": asdict(spent),
+        "guard": parts.guard.state(),
+        "micro_batch": parts.batches.micro_batch,
+        "owes_validation": owes_validation,
+    }
+    loss = validation.loss if validation is not None and math.isfinite(validation.loss) else None
+    parts.checkpoints.save(spent.steps, tensors, state, pinned=pinned, validation_loss=loss)
+    parts.budget.note_ending(save=max(time.perf_counter() - began, parts.checkpoints.seconds))

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import zlib
 from math import isfinite
 from pathlib import Path
 from types import TracebackType
@@ -16,13 +17,14 @@ class Metrics:
     """Appends records to a file and shows the newest step. Use it as a context manager.
 
     Args:
-        path: the JSONL file; a failure to write it is said once and stops nothing.
+        path: the JSONL file; a failure to write it is said once and stops nothing. None, on all ranks but the first,
+            records and shows nothing.
         attempt: which sitting of the run this is, from 1; kept in every record.
     """
 
-    def __init__(self, path: Path, attempt: int) -> None:
+    def __init__(self, path: Path | None, attempt: int) -> None:
         self._path, self._attempt = path, attempt
-        self._display = LiveDisplay() if sys.stderr.isatty() else PlainDisplay()
+        self._display = LiveDisplay() if path is not None and sys.stderr.isatty() else PlainDisplay()
         self._failed = False
 
     def __enter__(self) -> Self:
@@ -43,18 +45,21 @@ class Metrics:
     def event(self, kind: str, record: dict[str, Any], line: str) -> None:
         """Record something rarer, and leave a line for the person."""
         self._append({"kind": kind, **record})
-        self._display.line(line)
+        if line:
+            self._display.line(line)
 
     def _end_a_line_cut_short(self) -> None:
         """A crash may have left half a record; the next must not be appended to it."""
-        if self._path.is_file() and self._path.read_bytes()[-1:] not in (b"", b"\n"):
+        if self._path is not None and self._path.is_file() and self._path.read_bytes()[-1:] not in (b"", b"\n"):
             with self._path.open("a") as file:
                 file.write("\n")
 
     def _append(self, record: dict[str, Any]) -> None:
+        if self._path is None:
+            return
         try:
-            with self._path.open("a") as file:
-                file.write(json.dumps({**finite(record), "attempt": self._attempt}, allow_nan=False) + "\n")
+            with self._path.open("ab") as file:
+                file.write(_line({**finite(record), "attempt": self._attempt}))
         except OSError as error:
             if not self._failed:
                 self._failed = True
@@ -90,10 +95,25 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
     ]
 
 
+def damaged_lines(path: Path) -> list[int]:
+    """Numbers, from 1, of the lines that are not as they were written: cut short by a crash, or damaged."""
+    lines = path.read_bytes().splitlines() if path.is_file() else []
+    return [number for number, line in enumerate(lines, start=1) if line and _record(line) is None]
+
+
+def _line(record: dict[str, Any]) -> bytes:
+    """A record with its checksum as its last entry."""
+    body = json.dumps(record, allow_nan=False).encode()
+    return body[:-1] + b', "crc32": "%08x"}\n' % zlib.crc32(body)
+
+
 def _record(line: bytes) -> dict[str, Any] | None:
     """A line as the record it holds; None if a crash or a fault left something else there."""
+    body = line[: -len(b', "crc32": "00000000"}')] + b"}"
+    if line != body[:-1] + b', "crc32": "%08x"}' % zlib.crc32(body):
+        return None
     try:
-        record = json.loads(line.decode(errors="replace"))
+        record = json.loads(body)
     except (ValueError, RecursionError):
         return None
     if not isinstance(record, dict) or not isinstance(record.get("kind"), str):

@@ -2,6 +2,8 @@
 
 import torch
 
+from daybreak.data.batches import Batches
+from daybreak.errors import UserError
 from daybreak.hardware import PrecisionName, free_memory
 from daybreak.model.gpt import ModelConfig, count_parameters
 
@@ -37,3 +39,19 @@ def row_bytes(model: ModelConfig, length: int, loss_rows: int, precision: Precis
 def largest_divisor(number: int, limit: int) -> int:
     """The largest divisor of `number` that is at most `limit`."""
     return next(candidate for candidate in range(min(number, limit), 0, -1) if number % candidate == 0)
+
+
+def halve_micro_batch(batches: Batches, device: torch.device, ranks: int) -> int:
+    """Pass fewer rows at once, since memory ran out: the same steps. Returns how many.
+
+    Raises:
+        UserError: it was one row already, or other ranks wait in the middle of a step.
+    """
+    lacking = f"{device} ran out of memory with a micro-batch of {batches.micro_batch}"
+    if batches.micro_batch == 1:
+        raise UserError(f"{lacking}; use a smaller model or a smaller model.context")
+    half = largest_divisor(batches.rows_per_rank, batches.micro_batch // 2)
+    if ranks > 1:
+        raise UserError(f"{lacking}; give execution.micro_batch={half}, which goes on from the last checkpoint")
+    batches.micro_batch = half
+    return half

@@ -1,13 +1,16 @@
-"""Optimizers: parameter groups and AdamW (Loshchilov and Hutter 2017)."""
+"""Optimizers: which parameters each is for, and AdamW (Loshchilov and Hutter 2017)."""
 
+from collections.abc import Iterable
 from typing import Annotated, Literal, final
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from daybreak.configuration import Configuration, default_kind
+from daybreak.distributed import whole
 from daybreak.errors import UserError
+from daybreak.training.muon import Muon
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -41,49 +44,88 @@ class AdamW8bitConfig(Configuration):
     clip: float = Field(default=1.0, ge=0)
 
 
-Optimizer = AdamWConfig | AdamW8bitConfig
+@final
+class MuonConfig(Configuration):
+    """Muon for the weight matrices of blocks; AdamW for embeddings, head, norms and biases (Jordan et al. 2024).
+
+    Attributes:
+        lr: peak of the matrices' learning rate.
+        weight_decay: of the matrices; the rest has none.
+        adam_lr: peak of the rest's.
+    """
+
+    kind: Literal["muon"]
+    lr: float = Field(default=0.02, gt=0)
+    momentum: Beta = 0.95
+    weight_decay: float = Field(default=0.0, ge=0)
+    adam_lr: float = Field(default=3e-3, gt=0)
+    betas: tuple[Beta, Beta] = (0.9, 0.95)
+    eps: float = Field(default=1e-8, gt=0)
+    clip: float = Field(default=1.0, ge=0)
+
+
+Optimizer = AdamWConfig | AdamW8bitConfig | MuonConfig
 OptimizerConfig = Annotated[Optimizer, Field(discriminator="kind"), default_kind("adamw")]
 
 
-def build_optimizer(config: Optimizer, model: nn.Module) -> torch.optim.AdamW:
-    """The optimizer for a model's parameters.
+def build_optimizers(config: Optimizer, model: nn.Module) -> tuple[torch.optim.Optimizer, ...]:
+    """The optimizers for a model's parameters, each of which is in exactly one.
 
     Raises:
         UserError: this kind does not work yet.
     """
-    if isinstance(config, AdamW8bitConfig):
-        raise UserError("optimizer.kind = adamw8bit does not work yet; use optimizer.kind=adamw")
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    match config:
+        case AdamWConfig():
+            built: list[torch.optim.Optimizer] = [_adamw(parameters.values(), config.lr, config.weight_decay, config)]
+        case MuonConfig():
+            matrices = {name: p for name, p in parameters.items() if name.startswith("blocks.") and p.ndim == 2}
+            rest = [parameter for name, parameter in parameters.items() if name not in matrices]
+            muon = Muon(matrices.values(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+            built = [muon, _adamw(rest, config.adam_lr, 0.0, config)]
+        case AdamW8bitConfig():
+            raise UserError("optimizer.kind = adamw8bit does not work yet; use optimizer.kind=adamw")
+    for optimizer in built:
+        for group in optimizer.param_groups:
+            group["peak_lr"] = group["lr"]
+    return tuple(built)
+
+
+def _adamw(
+    parameters: Iterable[nn.Parameter], lr: float, weight_decay: float, config: AdamWConfig | MuonConfig
+) -> torch.optim.AdamW:
+    parameters = list(parameters)
     groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(
         [group for group in groups if group["params"]],
-        lr=config.lr,
+        lr=lr,
         betas=config.betas,
         eps=config.eps,
         fused=parameters[0].device.type in ("cpu", "cuda", "mps"),
     )
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """The same for every group."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr
+def set_learning_rates(optimizers: Iterable[torch.optim.Optimizer], share: float) -> None:
+    """The same share of its peak for every group."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = share * group["peak_lr"]
 
 
-def unscale_and_clip(model: nn.Module, largest: float, *, scale: float) -> Tensor:
+def unscale_and_clip(model: nn.Module, largest: float, *, scale: float) -> float:
     """Divide all gradients by `scale`, then shrink them to a norm of at most `largest` (0: any).
 
     Returns:
-        The norm of the whole gradient behind the division and before clipping, a scalar.
+        The norm of the whole gradient behind the division and before clipping, the same on every rank.
     """
     grads = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    norm = torch.nn.utils.get_total_norm(grads) / scale
+    norm = whole(torch.nn.utils.get_total_norm(grads)) / scale
     factor = 1.0 / scale
     if largest:
         torch._foreach_mul_(grads, torch.clamp(largest / (norm + 1e-6), max=1.0) * factor)
     elif factor != 1.0:
         torch._foreach_mul_(grads, factor)
-    return norm
+    return float(norm.item())

@@ -1,11 +1,13 @@
-"""Ctrl-C and termination: the first asks the run to save and stop, the second ends it at once."""
+"""Asked to stop, by Ctrl-C, termination, or the clock: the first request saves and ends, a second ends at once."""
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import final
 
+from daybreak.errors import Stopped
 from daybreak.progress import say
 
 
@@ -15,27 +17,61 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.requested = False
+        self._at_once = False
+
+    def request(self, why: str) -> None:
+        """Ask; inside `at_once`, in the main thread, this raises Stopped."""
+        say(why if self.requested else f"{why}: stopping as soon as what is done can be saved")
+        self.requested = True
+        if self._at_once and threading.current_thread() is threading.main_thread():
+            raise Stopped
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """A stage in which there is nothing to be saved: a request ends it with Stopped."""
+        self._at_once = True
+        try:
+            if self.requested:
+                raise Stopped
+            yield
+        finally:
+            self._at_once = False
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[StopRequest]:
-    """Turn SIGINT and SIGTERM into a request while inside; does nothing outside the main thread."""
+def stop_on_signals(after: float | None = None) -> Iterator[StopRequest]:
+    """Turn SIGINT, SIGTERM, and the end of `after` seconds into a request while inside.
+
+    Outside the main thread, as in some notebooks, signals are left as they are.
+    """
     stop = StopRequest()
-    caught = (signal.SIGINT, signal.SIGTERM)
+    asked = (signal.SIGINT, signal.SIGTERM)
 
-    def request(number: int, _frame: FrameType | None) -> None:
-        stop.requested = True
-        for each in caught:
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        for each in asked:
             signal.signal(each, signal.SIG_DFL)
-        say(f"{signal.Signals(number).name}: finishing this step, then saving; once more ends at once")
+        stop.request(f"{signal.Signals(number).name} (once more ends at once)")
 
-    try:
-        before = [signal.signal(number, request) for number in caught]
-    except ValueError:  # not the main thread, as in some notebooks
-        yield stop
+    def on_time(*_: object) -> None:
+        stop.request("the time is over")
+
+    if threading.current_thread() is not threading.main_thread():
+        timer = threading.Timer(after or 0.0, on_time)
+        timer.daemon = True
+        if after is not None:
+            timer.start()
+        try:
+            yield stop
+        finally:
+            timer.cancel()
         return
+    before = {number: signal.signal(number, on_signal) for number in asked}
+    before[signal.SIGALRM] = signal.signal(signal.SIGALRM, on_time)
+    if after is not None:
+        signal.setitimer(signal.ITIMER_REAL, max(after, 1e-3))
     try:
         yield stop
     finally:
-        for number, handler in zip(caught, before, strict=True):
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,0 +1,1 @@
+"""What this machine has for training, what it lacks, and what each lack costs."""

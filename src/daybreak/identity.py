@@ -1,0 +1,117 @@
+"""What a run is, as its folder says: recipe, execution, identity; and whether a recipe may go on with it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from pydantic import ValidationError
+
+from daybreak.checkpoint import Checkpoint
+from daybreak.data.shards import Corpus
+from daybreak.errors import UserError
+from daybreak.files import read_sealed, sha256_bytes, sha256_file, write_bytes, write_json, write_sealed
+from daybreak.recipe import Recipe
+from daybreak.training.execution import Execution
+
+_FORMAT = 1
+# What the saved tensors and the place are made for.
+_FIXED = ("model", "data.window", "data.tokenizer", "optimizer.kind")
+# What no step computes differently for, beyond its last bits.
+_FREE = ("name", "description", "evaluation", "checkpoint", "samples", "execution", "parallel")
+
+
+@final
+@dataclass(frozen=True)
+class Changes:
+    """How a recipe differs from the one a run was begun with, one line a setting.
+
+    Attributes:
+        fixed: what cannot change within a run.
+        course: what changes what is computed from here on.
+        free: what does not.
+    """
+
+    fixed: tuple[str, ...] = ()
+    course: tuple[str, ...] = ()
+    free: tuple[str, ...] = ()
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        return self.fixed + self.course + self.free
+
+
+def changes_to(path: Path, recipe: Recipe, corpus: Corpus) -> Changes:
+    """What is different in `recipe` and `corpus` from those of the run in `path`."""
+    before, identity = read_recipe(path), read_sealed(path / "identity.json")
+    # Where the corpus lies may change; what is in it is held by its hashes.
+    differences = recipe.differences(before.with_data(recipe.data.corpus or ""))
+    fixed = [line for line in differences if _is_under(line, _FIXED)]
+    free = [line for line in differences if _is_under(line, _FREE)]
+    course = [line for line in differences if line not in fixed and line not in free]
+    if identity.get("tokenizer") != corpus.tokenizer.identity:
+        fixed.append(f"data: the corpus {corpus.path} has another tokenizer")
+    elif identity.get("corpus") != corpus.identity:
+        course.append(f"data: another version of the corpus, {corpus.path} here")
+    return Changes(tuple(fixed), tuple(course), tuple(free))
+
+
+def write_identity(path: Path, recipe: Recipe, corpus: Corpus) -> None:
+    """Write what identifies a run; a crash leaves the recipe before or the new one, both of them trusted."""
+    write_json(path / "tokenizer.json", corpus.tokenizer.to_json())
+    text = recipe.to_toml().encode()
+    before = sha256_file(path / "recipe.toml") if (path / "recipe.toml").exists() else None
+    identity = {
+        "format": _FORMAT,
+        "fingerprint": recipe.fingerprint,
+        "recipe_sha256": sha256_bytes(text),
+        "recipe_before_sha256": before,
+        "corpus": corpus.identity,
+        "tokenizer": corpus.tokenizer.identity,
+        "tokenizer_sha256": sha256_file(path / "tokenizer.json"),
+    }
+    write_sealed(path / "identity.json", identity)
+    write_bytes(path / "recipe.toml", text)
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Raises UserError if the recipe of a run was changed since it began."""
+    recipe = Recipe.load(path / "recipe.toml")
+    identity = read_sealed(path / "identity.json")
+    if sha256_file(path / "recipe.toml") not in (identity.get("recipe_sha256"), identity.get("recipe_before_sha256")):
+        raise UserError(f"{path / 'recipe.toml'} was changed after the run began; restore it, or train anew")
+    return recipe
+
+
+def write_execution(path: Path, execution: Execution) -> None:
+    write_sealed(path / "execution.json", execution.model_dump(mode="json"))
+
+
+def read_execution(path: Path) -> Execution:
+    """Raises UserError if the file is missing, damaged, or holds what cannot be."""
+    try:
+        execution = Execution.model_validate(read_sealed(path / "execution.json"))
+        torch.device(execution.device)
+    except (ValidationError, RuntimeError):
+        raise UserError(f"{path / 'execution.json'} is damaged; restore it, or train anew in another --out") from None
+    return execution
+
+
+def write_result(path: Path, spent: Mapping[str, Any], validation: Mapping[str, Any]) -> None:
+    """Say that a run has spent its budget, and what it came to."""
+    write_sealed(path / "finished.json", {"spent": dict(spent), "validation": dict(validation)})
+
+
+def read_result(path: Path, checkpoint: Checkpoint) -> dict[str, Any] | None:
+    """What a run came to; None unless its budget was spent, and `checkpoint` is that of its last step."""
+    if not (path / "finished.json").exists():
+        return None
+    result = read_sealed(path / "finished.json")
+    spent = result.get("spent")
+    finished = isinstance(spent, dict) and spent.get("steps") == checkpoint.state["spent"]["steps"]
+    return result if finished else None
+
+
+def _is_under(difference: str, keys: tuple[str, ...]) -> bool:
+    return any(difference.startswith((f"{key}:", f"{key}.")) for key in keys)

@@ -1,0 +1,315 @@
+"""One sitting of a run: from what its folder holds to the loop, until the budget is spent or a stop is asked for."""
+
+from contextlib import closing, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, final
+
+from torch import nn
+
+from daybreak.checkpoint import Checkpoint, Checkpoints, open_latest, restore, sweep
+from daybreak.compose import (
+    build_batches,
+    build_budget,
+    build_validation,
+    choose_execution,
+    execution_again,
+    require_memory,
+    summary,
+)
+from daybreak.data.batches import Batches, Rows
+from daybreak.data.shards import Corpus
+from daybreak.distributed import Ranks, build_shared, forward_of
+from daybreak.duration import Unit
+from daybreak.errors import Stopped, UserError
+from daybreak.files import locked
+from daybreak.hardware import is_out_of_memory, peak_flops
+from daybreak.identity import (
+    changes_to,
+    read_execution,
+    read_recipe,
+    read_result,
+    write_execution,
+    write_identity,
+    write_result,
+)
+from daybreak.model.gpt import GPT
+from daybreak.progress import say
+from daybreak.recipe import Recipe
+from daybreak.sample import Sampler
+from daybreak.training import loop
+from daybreak.training.budget import Clock, Spent, TimeBudget
+from daybreak.training.execution import Execution, compile_blocks, time_micro_batch, undo_compilation
+from daybreak.training.guard import make_guard
+from daybreak.training.metrics import Metrics, finite, read_journal
+from daybreak.training.microbatch import halve_micro_batch
+from daybreak.training.optimizer import build_optimizers
+from daybreak.training.schedule import check_schedule
+from daybreak.training.signals import StopRequest
+
+_FEW_STEPS = 20
+
+
+@final
+@dataclass(frozen=True)
+class Sitting:
+    """What a sitting is about.
+
+    Attributes:
+        path: the run's folder; only the first rank reads and writes it.
+        accept_changes: go on with settings that change what is computed from here on.
+    """
+
+    path: Path
+    recipe: Recipe
+    corpus: Corpus
+    clock: Clock
+    stop: StopRequest
+    ranks: Ranks
+    accept_changes: bool
+
+
+@final
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to at the end of a sitting, known to every rank."""
+
+    execution: Execution
+    spent: Spent
+    finished: bool
+
+
+@final
+@dataclass(frozen=True)
+class _Beginning:
+    """What the first rank finds in a run's folder.
+
+    Attributes:
+        checkpoint: the newest valid one, if there is any.
+        recorded: training records of earlier sittings.
+        differences: settings that are not as they were.
+        goes_on: the folder holds this very run.
+        finished: and its budget is spent.
+    """
+
+    checkpoint: Checkpoint | None
+    recorded: list[dict[str, Any]]
+    differences: tuple[str, ...]
+    goes_on: bool
+    finished: bool
+
+
+def sit(sitting: Sitting) -> Outcome:
+    """Begin a run, or go on with it, until its budget is spent or a stop is asked for.
+
+    Raises:
+        UserError: the folder is in use, or holds a run that the recipe may not go on with.
+    """
+    first = sitting.ranks.first
+    with locked(sitting.path) if first else nullcontext():
+        with sitting.stop.at_once():
+            found = _look(sitting) if first else None
+            execution, state, finished = _share(sitting, found)
+        if finished and state is not None:
+            say(f"{sitting.path} is finished; choose another --out to train again")
+            return Outcome(execution, Spent(**state["spent"]), finished=True)
+        return _train(sitting, found, execution, state)
+
+
+def _look(sitting: Sitting) -> _Beginning:
+    """Read a run's folder.
+
+    Raises:
+        UserError: it holds checkpoints of a run that the recipe may not go on with, or what goes with them is damaged.
+    """
+    path = sitting.path
+    sweep(path / "checkpoints")
+    checkpoint = open_latest(path / "checkpoints")
+    if checkpoint is None and not (path / "recipe.toml").exists():
+        return _Beginning(None, [], (), goes_on=False, finished=False)
+    changes = changes_to(path, sitting.recipe, sitting.corpus)
+    if checkpoint is None:  # nothing can be lost
+        goes_on = not changes.all
+        return _Beginning(None, read_journal(path / "metrics.jsonl") if goes_on else [], (), goes_on, finished=False)
+    shown = "".join(f"\n  {line}" for line in changes.all)
+    finished = read_result(path, checkpoint) is not None
+    if finished and (changes.fixed or changes.course):
+        raise UserError(f"{path} holds a finished run with other settings; choose another --out:{shown}")
+    if changes.fixed:
+        raise UserError(f"{path} holds a run with other settings, which cannot change; choose another --out:{shown}")
+    if changes.course and not sitting.accept_changes:
+        raise UserError(
+            f"{path} holds a run with other settings; give the same, choose another --out, or go on from step "
+            f"{checkpoint.step:,} with --accept-changes:{shown}"
+        )
+    if changes.all and not finished:
+        say(f"{path} goes on with other settings:{shown}")
+    return _Beginning(checkpoint, read_journal(path / "metrics.jsonl"), changes.all, goes_on=True, finished=finished)
+
+
+def _share(sitting: Sitting, found: _Beginning | None) -> tuple[Execution, dict[str, Any] | None, bool]:
+    """What the first rank found, on every rank: how to execute, the state to go on from, whether all is done."""
+
+    path, recipe, ranks = sitting.path, sitting.recipe, sitting.ranks
+
+    def described() -> dict[str, Any]:
+        assert found is not None
+        state = None if found.checkpoint is None else dict(found.checkpoint.state)
+        if found.goes_on and (path / "execution.json").exists():
+            micro_batch = None if state is None else state["micro_batch"]
+            before = read_recipe(path).execution
+            execution = execution_again(read_execution(path), micro_batch, before, recipe, ranks.count)
+        else:
+            execution = choose_execution(recipe, ranks.count)
+        return {"execution": execution.model_dump(mode="json"), "state": state, "finished": found.finished}
+
+    shared = ranks.share(described)
+    return Execution.model_validate(shared["execution"]), shared["state"], shared["finished"]
+
+
+def _train(sitting: Sitting, found: _Beginning | None, execution: Execution, state: dict[str, Any] | None) -> Outcome:
+    """Put the parts together and train.
+
+    Args:
+        found: on the first rank alone.
+        state: of the checkpoint to go on from, if there is one.
+    """
+    recipe, corpus, clock, ranks = sitting.recipe, sitting.corpus, sitting.clock, sitting.ranks
+    recorded = found.recorded if found is not None else []
+    # Work that was lost counts: it was paid for. Downtime does not.
+    clock.before = max((float(record["elapsed_seconds"]) for record in recorded), default=0.0)
+    device = execution.apply(ranks.local_rank if ranks.count > 1 else None)
+    batches = build_batches(recipe, execution, corpus, device, ranks)
+    check_schedule(recipe.schedule, build_budget(recipe, batches, clock).moment(Spent()))
+    require_memory(recipe, device, ranks)
+    model = build_shared(recipe.model, recipe.seed, device, execution.loss_rows, recipe.parallel, ranks)
+    optimizers = build_optimizers(recipe.optimizer, model)
+    guard, spent, owes_validation = make_guard(recipe.guard, execution.precision), Spent(), False
+    if state is not None:
+        restore(found.checkpoint if found is not None else None, model, optimizers, ranks)
+        guard, spent, owes_validation = guard.resumed(state["guard"]), Spent(**state["spent"]), state["owes_validation"]
+        clock.before = max(clock.before, spent.elapsed_seconds)
+        say(f"going on from step {spent.steps:,} of {sitting.path}")
+    forward = forward_of(model, recipe.parallel, ranks)
+    step_seconds = 0.0
+    try:
+        # Several ranks compile and warm up together or not at all: there a request waits until they have.
+        with sitting.stop.at_once() if ranks.count == 1 else nullcontext():
+            execution, step_seconds = _warm_up(sitting, execution, model, forward, batches, spent)
+    except Stopped:
+        pass  # the loop begins no step, and saves what there is
+    budget = build_budget(recipe, batches, clock, recorded, step_seconds)
+    if not sitting.stop.requested and spent.steps == 0 and not budget.allows_another_step(spent):
+        raise UserError(
+            f"budget = {recipe.budget} is spent before the first step: starting took {clock.elapsed():.1f} s"
+        )
+    validation_part = build_validation(recipe, execution, corpus, device, sample=recipe.evaluation.tokens)
+    corpus.tokenizer.encode(recipe.samples.prompt)  # a character it lacks is said now, not at the first sample
+    if found is not None:
+        _write_beginning(sitting, execution, found)
+    say(summary(sitting.path, recipe, budget, execution, device, ranks))
+
+    samples = recipe.samples
+    attempt = 1 + max((record["attempt"] for record in recorded), default=0)
+    peak = peak_flops(device, execution.precision)
+    with (
+        Checkpoints(sitting.path / "checkpoints", recipe.checkpoint) as checkpoints,
+        Metrics(sitting.path / "metrics.jsonl" if ranks.first else None, attempt) as metrics,
+        closing(batches),
+    ):
+        if found is not None and found.differences:
+            metrics.event("changes", {"step": spent.steps, "settings": list(found.differences)}, "")
+        parts = loop.Parts(
+            model=model,
+            forward=forward,
+            optimizers=optimizers,
+            batches=batches,
+            budget=budget,
+            schedule=recipe.schedule,
+            peak_lr=recipe.optimizer.lr,
+            clip=recipe.optimizer.clip,
+            guard=guard,
+            validation=validation_part,
+            sampler=Sampler(samples.every, corpus.tokenizer, samples.prompt, samples.tokens, samples.sampling),
+            checkpoints=checkpoints,
+            metrics=metrics,
+            ranks=ranks,
+            stop=sitting.stop,
+            clock=clock,
+            device=device,
+            precision=execution.precision,
+            flops_per_token=budget.rates.flops_per_token,
+            peak_flops=None if peak is None else peak * ranks.count,
+        )
+        spent, validation = loop.train(parts, spent, owes_validation=owes_validation)
+    if validation is None:
+        return Outcome(execution, spent, finished=False)
+    if ranks.first:
+        if isinstance(budget, TimeBudget):
+            _warn_of_a_budget_too_small(budget, spent, clock)
+        result = finite({**asdict(validation), "bits_per_byte": validation.bits_per_byte})
+        write_result(sitting.path, asdict(spent), result)
+    return Outcome(execution, spent, finished=True)
+
+
+def _warm_up(
+    sitting: Sitting, execution: Execution, model: GPT, forward: nn.Module, batches: Batches, spent: Spent
+) -> tuple[Execution, float]:
+    """Compile and time as `_try_a_micro_batch` does, with fewer rows at once where memory does not suffice.
+
+    Returns:
+        The execution as it turned out; seconds of a step, 0 if it was not timed.
+    """
+    while True:
+        rows = next(batches.step(spent.windows))
+        try:
+            execution, seconds = _try_a_micro_batch(sitting, execution, model, forward, rows)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        else:
+            return execution, seconds * batches.micro_batches
+        model.zero_grad(set_to_none=True)
+        half = halve_micro_batch(batches, rows.inputs.device, sitting.ranks.count)
+        say(f"warning: memory does not suffice for {len(rows.inputs)} rows at once; trying {half}")
+        execution = execution.model_copy(update={"micro_batch": half})
+
+
+def _try_a_micro_batch(
+    sitting: Sitting, execution: Execution, model: GPT, forward: nn.Module, rows: Rows
+) -> tuple[Execution, float]:
+    """Compile, and time a micro-batch where that is asked for; the model stays as it is.
+
+    Returns:
+        The execution, without compilation if that failed on some rank; seconds of a micro-batch, 0 if not timed.
+    """
+    ranks, device = sitting.ranks, rows.inputs.device
+    if execution.compile:
+        ranks.enter("compilation")
+        failed = ranks.any(not compile_blocks(model, rows, device, execution.precision))
+        if failed:
+            undo_compilation(model)
+        execution = execution.model_copy(update={"compile": not failed})
+    ranks.enter("the first pass")
+    # DDP orders its buckets by the first gradients; passing some now makes a resumed run's bits those of the first.
+    if ranks.count == 1 and sitting.recipe.budget.unit is not Unit.SECONDS:
+        return execution, 0.0
+    return execution, time_micro_batch(forward, rows, device, execution.precision)
+
+
+def _write_beginning(sitting: Sitting, execution: Execution, found: _Beginning) -> None:
+    """Write what identifies a run, where it is new or goes on with other settings."""
+    if not found.goes_on:
+        (sitting.path / "metrics.jsonl").unlink(missing_ok=True)
+    if not found.goes_on or found.differences:
+        write_identity(sitting.path, sitting.recipe, sitting.corpus)
+    write_execution(sitting.path, execution)
+
+
+def _warn_of_a_budget_too_small(budget: TimeBudget, spent: Spent, clock: Clock) -> None:
+    """Say what a person should know of a run whose clock left it little time, or ran over."""
+    if spent.steps < _FEW_STEPS:
+        say(f"warning: only {spent.steps} steps fitted into {budget}; give it more, or a smaller batch.tokens")
+    over = clock.elapsed() - budget.seconds
+    if budget.counts == "process" and over > max(3.0, 0.01 * budget.seconds):
+        say(f"warning: {over:.0f} s over {budget}: an evaluation took longer than any before; see evaluation.tokens")
