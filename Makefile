@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow check clean
+.PHONY: demo test test-slow soak check clean
 
 demo: .venv/run.done  ## train a small GPT for three minutes and show what it writes
 	$(BIN)/daybreak demo
@@ -11,6 +11,9 @@ test: .venv/check.done  ## the tests, under five minutes on two cores
 
 test-slow: .venv/check.done  ## what takes longer
 	$(BIN)/python -m pytest -m slow
+
+soak: .venv/check.done  ## kill a run over a hundred times and see that nothing is lost, under a quarter of an hour
+	$(BIN)/python tests/soak.py --kills 100
 
 check: .venv/check.done  ## lint, format, types, layers
 	$(BIN)/ruff check .

@@ -14,19 +14,11 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from daybreak.checkpoint import (
-    CheckpointConfig,
-    Checkpoints,
-    Tensors,
-    list_checkpoints,
-    open_checkpoint,
-    open_latest,
-    restore,
-    sweep,
-)
+from daybreak.checkpoint import Tensors, list_checkpoints, open_checkpoint, open_latest, restore
 from daybreak.errors import UserError
 from daybreak.files import read_sealed, sha256_file, write_sealed
 from daybreak.model.gpt import GPT, ModelConfig, build
+from daybreak.saving import CheckpointConfig, Checkpoints, sweep
 from daybreak.training.optimizer import AdamWConfig, MuonConfig, Optimizer, build_optimizers
 
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json", "manifest.json")
@@ -469,7 +461,7 @@ def kill_at(patch: pytest.MonkeyPatch, where: str) -> None:
     elif where == "first tensor file":
         patch.setattr("safetensors.torch.save_file", die)
     elif where == "manifest":
-        patch.setattr("daybreak.checkpoint.sha256_file", die)
+        patch.setattr("daybreak.saving.sha256_file", die)
     elif where == "sync":
         patch.setattr(os, "fsync", die)
     else:

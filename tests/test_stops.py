@@ -37,7 +37,7 @@ def waiting(function):
 
 waiting.done = False
 from daybreak.training import execution, loop, signals
-from daybreak import checkpoint, sitting
+from daybreak import saving, sitting
 from daybreak.evaluate import loss
 
 requests = []
@@ -55,9 +55,9 @@ elif stage == "evaluation":
 elif stage == "compilation":
     sitting.compile_blocks = waiting(sitting.compile_blocks)
 elif stage == "saving":
-    checkpoint._write_tensors = waiting(checkpoint._write_tensors)
+    saving._write_tensors = waiting(saving._write_tensors)
 elif stage == "background":
-    checkpoint._write_tensors = waiting(checkpoint._write_tensors)
+    saving._write_tensors = waiting(saving._write_tensors)
 
 from daybreak.cli import main
 main()

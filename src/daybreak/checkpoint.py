@@ -6,60 +6,28 @@ RUN/checkpoints/step-00000120/
 They hold the full state, so any number of ranks can go on from them.
 """
 
-import math
-import shutil
-import time
 from collections.abc import Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, final
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from daybreak.configuration import Configuration
-from daybreak.distributed import ALONE, Ranks, share_of, whole
-from daybreak.duration import Duration, IntervalField, Unit
+from daybreak.distributed import ALONE, Ranks, gathered, shard_like
 from daybreak.errors import UserError
 from daybreak.files import (
     file_problem,
     read_json,
     read_sealed,
-    require_space,
-    sha256_file,
-    sync_folder,
-    whole_folder,
-    write_json,
-    write_sealed,
 )
 from daybreak.progress import say
 
-_FORMAT = 1
-_PREFIX = "step-"
-_TENSOR_FILES = ("model.safetensors", "optimizer.safetensors")
-_FILES = (*_TENSOR_FILES, "state.json")
-
-
-@final
-class CheckpointConfig(Configuration):
-    """When to save, and what to keep. The end of a run is always saved.
-
-    Attributes:
-        every: how often; what a crash can cost at most.
-        keep: how many of the newest to keep.
-        keep_every: how often one is saved that is kept for good.
-        keep_best: save wherever a validation finds a new lowest loss, and keep that one.
-        background: copy the state, then write it while training goes on; costs memory for the copy.
-    """
-
-    every: IntervalField = Duration(10, Unit.PERCENT)
-    keep: int = Field(default=2, gt=0)
-    keep_every: IntervalField = None
-    keep_best: bool = False
-    background: bool = False
+FORMAT = 1
+PREFIX = "step-"
+TENSOR_FILES = ("model.safetensors", "optimizer.safetensors")
+FILES = (*TENSOR_FILES, "state.json")
+_MOMENTS = ({"step", "exp_avg", "exp_avg_sq"}, {"momentum"})  # of AdamW, of Muon
 
 
 @final
@@ -71,12 +39,12 @@ class Tensors:
     moments: Mapping[str, Tensor]
 
     @classmethod
-    def of(cls, model: nn.Module, optimizers: Iterable[torch.optim.Optimizer]) -> Self:
-        """Gathered from all ranks, each of which must ask; what is not sharded is not copied."""
+    def of(cls, model: nn.Module, optimizers: Iterable[torch.optim.Optimizer], ranks: Ranks = ALONE) -> Self:
+        """Gathered from all ranks, each of which must ask, for the first; what is not sharded is not copied."""
         names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
-        weights = {name: whole(parameter.detach()).contiguous() for parameter, name in names.items()}
+        weights = {name: gathered(parameter.detach(), ranks) for parameter, name in names.items()}
         moments = {
-            f"{names[parameter]}/{entry}": whole(tensor.detach()).contiguous()
+            f"{names[parameter]}/{entry}": gathered(tensor.detach(), ranks)
             for optimizer in optimizers
             for parameter, entries in optimizer.state.items()
             for entry, tensor in entries.items()
@@ -114,7 +82,7 @@ class Checkpoint:
 
     @property
     def step(self) -> int:
-        return _step_of(self.path)
+        return step_of(self.path)
 
     def weights(self) -> dict[str, Tensor]:
         """Every parameter of the model, by its name."""
@@ -155,19 +123,19 @@ def restore(
         _require_same_shapes(where, saved, own)
     with torch.no_grad():
         for name, tensor in ranks.spread(saved):
-            own[name].copy_(share_of(own[name], tensor))
+            own[name].copy_(shard_like(own[name], tensor))
         states: dict[Tensor, Any] = {}
         for optimizer in optimizers:
             optimizer.state.clear()
             states |= {p: optimizer.state for group in optimizer.param_groups for p in group["params"]}
         if not states:
             return
-        for key, tensor in ranks.spread({} if checkpoint is None else checkpoint.moments()):
+        moments = {} if checkpoint is None else checkpoint.moments()
+        _require_fitting_moments(where, moments, own)
+        for key, tensor in ranks.spread(moments):
             name, entry = key.rsplit("/", 1)
-            if name not in own:
-                raise UserError(f"{where} holds the optimizer of another model: it has no {name}")
             # Fused optimizers keep the step count, a scalar, where the parameter is.
-            states[own[name]][own[name]][entry] = share_of(own[name], tensor)
+            states[own[name]][own[name]][entry] = shard_like(own[name], tensor)
 
 
 def _require_same_shapes(where: str, saved: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
@@ -182,174 +150,32 @@ def _require_same_shapes(where: str, saved: Mapping[str, Tensor], own: Mapping[s
             )
 
 
-@final
-class Checkpoints:
-    """A run's folder of checkpoints. Use it as a context manager: leaving it waits for what is being written.
-
-    Args:
-        folder: where they lie.
-        config: which are kept, and whether they are written in the background.
-    """
-
-    def __init__(self, folder: Path, config: CheckpointConfig) -> None:
-        self.folder, self.config = folder, config
-        self.seconds = 0.0  # that the last one took to be written
-        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="daybreak-checkpoint")
-        self._written: Future[Path] | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._writer.shutdown(wait=True)
-        if kind is None:
-            self.wait()
-
-    def save(
-        self,
-        step: int,
-        tensors: Tensors,
-        state: Mapping[str, Any],
-        *,
-        pinned: bool = False,
-        validation_loss: float | None = None,
-    ) -> None:
-        """Write the checkpoint of a step, verify it, and only then drop what is not to be kept.
-
-        Args:
-            pinned: keep it for good.
-            validation_loss: as measured at this step, if it was.
-
-        Raises:
-            UserError: too little space; older checkpoints are untouched. Of one written in the background, at the
-                next `save` or `wait`.
-        """
-        self.wait()
-        require_space(self.folder, int(tensors.bytes * 1.02) + (1 << 20))
-        marks = {"pinned": pinned, "validation_loss": validation_loss}
-        if self.config.background:
-            self._written = self._writer.submit(self._write, step, tensors.copied(), dict(state), marks)
-        else:
-            self._write(step, tensors, state, marks)
-
-    def wait(self) -> None:
-        """Return once nothing is being written; raises what went wrong in the background."""
-        written, self._written = self._written, None
-        if written is not None:
-            written.result()
-
-    def newest(self) -> Checkpoint | None:
-        """The newest valid one."""
-        self.wait()
-        return open_latest(self.folder)
-
-    def lowest_loss(self) -> float:
-        """Of those that were measured and kept; infinite if none was."""
-        self.wait()
-        best = self._best()
-        return math.inf if best is None or best.validation_loss is None else best.validation_loss
-
-    def _best(self) -> Checkpoint | None:
-        """The valid one with the lowest loss of those that were measured."""
-        measured = [path for path in list_checkpoints(self.folder) if _loss(_marks(path)) < math.inf]
-        for path in sorted(measured, key=lambda path: _loss(_marks(path))):
-            with suppress(UserError):  # a damaged one is the best of nothing
-                return open_checkpoint(path)
-        return None
-
-    def _write(self, step: int, tensors: Tensors, state: Mapping[str, Any], marks: dict[str, Any]) -> Path:
-        began = time.perf_counter()
-        path = self.folder / f"{_PREFIX}{step:08d}"
-        sweep(self.folder)
-        if path.exists():
-            try:
-                self._mark(open_checkpoint(path), marks)
-            except UserError:
-                _drop(path)
-            else:  # the same step of the same run is the same checkpoint
-                self._prune(step)
-                return path
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with whole_folder(path) as aside:
-            _write_tensors(tensors, aside, path)
-            write_json(aside / "state.json", dict(state))
-            hashes = {name: sha256_file(aside / name) for name in _FILES}
-            write_sealed(aside / "manifest.json", {"format": _FORMAT, "step": step, **marks, "sha256": hashes})
-        open_checkpoint(path)
-        self._prune(step)
-        self.seconds = time.perf_counter() - began
-        return path
-
-    def _mark(self, checkpoint: Checkpoint, marks: dict[str, Any]) -> None:
-        """Let a checkpoint that lies there know what was learned of its step since."""
-        pinned = checkpoint.pinned or marks["pinned"]
-        loss = checkpoint.validation_loss if marks["validation_loss"] is None else marks["validation_loss"]
-        if (pinned, loss) != (checkpoint.pinned, checkpoint.validation_loss):
-            manifest = read_sealed(checkpoint.path / "manifest.json")
-            write_sealed(checkpoint.path / "manifest.json", {**manifest, "pinned": pinned, "validation_loss": loss})
-
-    def _prune(self, step: int) -> None:
-        """Drop what is neither among the newest, nor pinned, nor the best."""
-        found = list_checkpoints(self.folder)
-        kept = [path for path in found if _step_of(path) <= step][-self.config.keep :]
-        marks = {path: _marks(path) for path in found}
-        kept += [path for path in found if marks[path].get("pinned") and _step_of(path) <= step]
-        best = self._best() if self.config.keep_best else None
-        kept += [] if best is None or best.step > step else [best.path]
-        for path in found:
-            if path not in kept:  # older, or a damaged one of a later step that was passed over
-                _drop(path)
+def _require_fitting_moments(where: str, moments: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """A fused optimizer trusts its moments: one of another shape would end the process."""
+    entries: dict[str, set[str]] = {}
+    for key, tensor in moments.items():
+        name, _, entry = key.rpartition("/")
+        shape = torch.Size() if entry == "step" or name not in own else own[name].shape
+        if name not in own or tensor.shape != shape or tensor.dtype != torch.float32:
+            raise UserError(f"{where} holds the optimizer of another model: {key} does not fit")
+        entries.setdefault(name, set()).add(entry)
+    for name in own if entries else ():
+        if entries.get(name) not in _MOMENTS:
+            raise UserError(f"{where} holds the optimizer of another model: of {name} it lacks some, or has more")
 
 
-def _write_tensors(tensors: Tensors, aside: Path, path: Path) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    try:
-        for file, content in zip(_TENSOR_FILES, (tensors.weights, tensors.moments), strict=True):
-            save_file(dict(content), aside / file)
-    except SafetensorError as error:  # how it reports a full disk
-        raise UserError(f"{path} could not be written: {error}; older checkpoints are as they were") from None
-
-
-def _drop(path: Path) -> None:
-    """Remove a checkpoint so that a crash leaves all of it or nothing under its name."""
-    if not path.is_dir():
-        path.unlink()
-        return
-    aside = path.with_name(f".{path.name}.dropped")
-    shutil.rmtree(aside, ignore_errors=True)
-    path.rename(aside)
-    sync_folder(path.parent)
-    shutil.rmtree(aside)
-
-
-def sweep(folder: Path) -> None:
-    """Remove what a crash left half-written or half-removed."""
-    for leftover in [*folder.glob(f".{_PREFIX}*.partial"), *folder.glob(f".{_PREFIX}*.dropped")]:
-        shutil.rmtree(leftover)
-
-
-def _marks(path: Path) -> dict[str, Any]:
-    try:
-        return read_sealed(path / "manifest.json")
-    except UserError:
-        return {}  # a damaged one is kept or dropped by its age
-
-
-def _loss(marks: Mapping[str, Any]) -> float:
-    loss = marks.get("validation_loss")
-    return math.inf if loss is None else float(loss)
+def checkpoint_path(folder: Path, step: int) -> Path:
+    return folder / f"{PREFIX}{step:08d}"
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in `folder`, oldest first; not verified."""
-    found = [path for path in folder.glob(f"{_PREFIX}*") if path.name.removeprefix(_PREFIX).isdecimal()]
-    return sorted(found, key=_step_of)
+    found = [path for path in folder.glob(f"{PREFIX}*") if path.name.removeprefix(PREFIX).isdecimal()]
+    return sorted(found, key=step_of)
 
 
-def _step_of(path: Path) -> int:
-    return int(path.name.removeprefix(_PREFIX))
+def step_of(path: Path) -> int:
+    return int(path.name.removeprefix(PREFIX))
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
@@ -362,8 +188,11 @@ def open_checkpoint(path: Path) -> Checkpoint:
         problem = file_problem(file, sha256)
         if problem is not None:
             raise UserError(problem)
-    marks = _marks(path)
-    return Checkpoint(path, read_json(path / "state.json"), marks.get("pinned") is True, marks.get("validation_loss"))
+    marks = read_sealed(path / "manifest.json")
+    loss = marks.get("validation_loss")
+    if not (loss is None or isinstance(loss, int | float)):
+        raise UserError(f"{path / 'manifest.json'} is damaged: its validation_loss is no number")
+    return Checkpoint(path, read_json(path / "state.json"), marks.get("pinned") is True, loss)
 
 
 def hashed_files(path: Path) -> dict[Path, str]:
@@ -374,11 +203,11 @@ def hashed_files(path: Path) -> dict[Path, str]:
     """
     manifest = read_sealed(path / "manifest.json")
     try:
-        if manifest["format"] != _FORMAT:
+        if manifest["format"] != FORMAT:
             raise UserError(f"{path}: checkpoint format {manifest['format']} is not known here")
-        if manifest["step"] != _step_of(path):
+        if manifest["step"] != step_of(path):
             raise UserError(f"{path} is the checkpoint of step {manifest['step']} under another name")
-        return {path / name: manifest["sha256"][name] for name in _FILES}
+        return {path / name: manifest["sha256"][name] for name in FILES}
     except (KeyError, TypeError) as error:
         raise UserError(f"{path / 'manifest.json'} is damaged ({error!r})") from None
 

@@ -1,5 +1,6 @@
 """From a recipe to the parts of a run: the checks and the sizes that bind them together."""
 
+import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,12 +50,15 @@ def execution_again(
         micro_batch: as last used, where a checkpoint tells.
         before: what the run's recipe said about execution.
     """
-    if recorded.torch_version != torch.__version__:
-        say(
-            f"warning: the run was begun with torch {recorded.torch_version}, this is {torch.__version__}; "
-            "losses may differ in their last digits"
-        )
+    was, now = (
+        f"torch {recorded.torch_version} on {recorded.machine}",
+        f"torch {torch.__version__} on {platform.machine()}",
+    )
+    if was != now:
+        say(f"warning: the run was begun with {was}, this is {now}; losses may differ in their last digits")
     chosen = choose_execution(recipe, ranks)
+    if before.device != recipe.execution.device:
+        return chosen  # none of another device's choices need fit
     if not is_here(torch.device(recorded.device)):
         say(f"warning: the run used {recorded.device}, which is not here; losses will differ in their last digits")
         return chosen

@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from daybreak.configuration import Configuration
 from daybreak.duration import Duration, DurationField, Unit
-from daybreak.errors import UserError
+from daybreak.errors import LostRankError, UserError
 from daybreak.model.gpt import GPT, ModelConfig, build
 from daybreak.watch import Watch
 
@@ -96,7 +96,7 @@ class Ranks:
         return self.sums([flag])[0] > 0
 
     def of_first(self, *values: float) -> list[float]:
-        """The first rank's values, to the bit."""
+        """The first rank's values, on every rank."""
         return self.sums([value if self.first else 0.0 for value in values])
 
     def share(self, make: Callable[[], Any]) -> Any:
@@ -150,11 +150,16 @@ def joined(config: ParallelConfig) -> Iterator[Ranks]:
     local_count = _from_environment("LOCAL_WORLD_SIZE", default=1)
     held_by_launcher = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     holds_store = rank == 0 and not held_by_launcher
-    store = _meeting_point(holds_store)
     timeout, stall = config.timeout.amount, timedelta(seconds=config.stall.amount)
-    watch = Watch(_meeting_point(False), rank, count, holds_store=holds_store, timeout=timeout)
     try:
+        store = _meeting_point(holds_store)
+        watch = Watch(_meeting_point(False), rank, count, holds_store=holds_store, timeout=timeout)
         watch.start()
+    except dist.DistError as error:
+        raise LostRankError(
+            f"rank {rank} of {count} did not meet the others within {_TIME_TO_MEET}: {str(error).splitlines()[0]}"
+        ) from None
+    try:
         # Values that ranks agree on stay on the CPU; gradients go where the model is.
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "cpu:gloo"
         group = dist.PrefixStore("group", store)
@@ -166,7 +171,10 @@ def joined(config: ParallelConfig) -> Iterator[Ranks]:
     except BaseException as error:
         ended = watch.explain(error) if _is_between_ranks(error) else error
         watch.end(ended)
-        raise watch.said_once(ended) from (None if ended is error else error)
+        said = watch.said_once(ended)
+        if said is error:
+            raise
+        raise said from error
     else:
         watch.end(None)
         dist.destroy_process_group()
@@ -212,7 +220,7 @@ def build_shared(
     own = dict(model.named_parameters())
     with torch.no_grad():
         for name, tensor in ranks.spread(initial):
-            own[name].copy_(share_of(own[name], tensor))
+            own[name].copy_(shard_like(own[name], tensor))
     return model
 
 
@@ -244,7 +252,7 @@ def synchronise_gradients(forward: nn.Module, now: bool) -> None:
         forward.require_backward_grad_sync = now
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """All of a tensor that may be sharded; every rank must ask."""
     if not dist.is_initialized():
         return tensor
@@ -253,7 +261,15 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def share_of(own: Tensor, tensor: Tensor) -> Tensor:
+def gathered(tensor: Tensor, ranks: Ranks) -> Tensor:
+    """As `full_tensor`, for the first rank alone, and of what was sharded on its CPU: so one is whole at a time."""
+    full = full_tensor(tensor)
+    if full is tensor:
+        return full.contiguous()
+    return full.to("cpu") if ranks.first else full.new_empty(0)
+
+
+def shard_like(own: Tensor, tensor: Tensor) -> Tensor:
     """This rank's share of a whole tensor, laid out as `own` is, where `own` is."""
     tensor = tensor.to(own.device)
     if not dist.is_initialized():

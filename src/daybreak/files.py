@@ -25,6 +25,14 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def require_text(path: Path) -> None:
+    """Raises UserError for a path whose name is not UTF-8: neither recipes nor messages could hold it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{str(path)!r} has a name that is not valid UTF-8; rename it, or choose another") from None
+
+
 def file_problem(path: Path, sha256: str, size: int | None = None) -> str | None:
     """What is wrong with a file that should have this hash, and this many bytes where known; None if nothing is."""
     if not path.is_file():
@@ -74,7 +82,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
     value.pop("seal", None)
     try:
         expected = _sealed(value)
-    except ValueError:  # NaN or infinity, which can be read but are never written
+    except (ValueError, RecursionError):  # NaN or a depth that can be read but is never written
         expected = b""
     if path.read_bytes() != expected:
         raise UserError(f"{path} is damaged: its content does not fit its seal")

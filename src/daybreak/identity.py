@@ -20,6 +20,7 @@ _FORMAT = 1
 _FIXED = ("model", "data.window", "data.tokenizer", "optimizer.kind")
 # What no step computes differently for, beyond its last bits.
 _FREE = ("name", "description", "evaluation", "checkpoint", "samples", "execution", "parallel")
+_COURSE = ("execution.precision",)
 
 
 @final
@@ -48,7 +49,7 @@ def changes_to(path: Path, recipe: Recipe, corpus: Corpus) -> Changes:
     # Where the corpus lies may change; what is in it is held by its hashes.
     differences = recipe.differences(before.with_data(recipe.data.corpus or ""))
     fixed = [line for line in differences if _is_under(line, _FIXED)]
-    free = [line for line in differences if _is_under(line, _FREE)]
+    free = [line for line in differences if _is_under(line, _FREE) and not _is_under(line, _COURSE)]
     course = [line for line in differences if line not in fixed and line not in free]
     if identity.get("tokenizer") != corpus.tokenizer.identity:
         fixed.append(f"data: the corpus {corpus.path} has another tokenizer")
@@ -98,9 +99,9 @@ def read_execution(path: Path) -> Execution:
     return execution
 
 
-def write_result(path: Path, spent: Mapping[str, Any], validation: Mapping[str, Any]) -> None:
-    """Say that a run has spent its budget, and what it came to."""
-    write_sealed(path / "finished.json", {"spent": dict(spent), "validation": dict(validation)})
+def write_result(path: Path, result: Mapping[str, Any]) -> None:
+    """Say that a run has spent its budget, and what it came to: `spent` and `validation`."""
+    write_sealed(path / "finished.json", dict(result))
 
 
 def read_result(path: Path, checkpoint: Checkpoint) -> dict[str, Any] | None:
@@ -108,9 +109,13 @@ def read_result(path: Path, checkpoint: Checkpoint) -> dict[str, Any] | None:
     if not (path / "finished.json").exists():
         return None
     result = read_sealed(path / "finished.json")
-    spent = result.get("spent")
-    finished = isinstance(spent, dict) and spent.get("steps") == checkpoint.state["spent"]["steps"]
-    return result if finished else None
+    try:
+        steps, loss = result["spent"]["steps"], result["validation"]["loss"]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path / 'finished.json'} is damaged ({error!r}); delete it, and train once more") from None
+    if not (loss is None or isinstance(loss, int | float)):
+        raise UserError(f"{path / 'finished.json'} is damaged: its loss is no number; delete it, and train once more")
+    return result if steps == checkpoint.step else None
 
 
 def _is_under(difference: str, keys: tuple[str, ...]) -> bool:

@@ -14,7 +14,6 @@ from typing import Any, Self, final
 
 from pydantic import Field, ValidationError, model_validator
 
-from daybreak.checkpoint import CheckpointConfig
 from daybreak.configuration import Configuration, fill_kinds
 from daybreak.data.batches import DataConfig
 from daybreak.distributed import ParallelConfig
@@ -24,6 +23,7 @@ from daybreak.evaluate.loss import EvaluationConfig
 from daybreak.files import canonical_json, sha256_bytes
 from daybreak.model.gpt import ModelConfig
 from daybreak.sample import SamplesConfig
+from daybreak.saving import CheckpointConfig
 from daybreak.training.budget import Counts
 from daybreak.training.execution import ExecutionConfig
 from daybreak.training.guard import GuardConfig

@@ -13,7 +13,7 @@ RUN/
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, final
@@ -28,7 +28,7 @@ from daybreak.distributed import Ranks, joined
 from daybreak.duration import Duration, Unit, require_positive
 from daybreak.errors import UserError
 from daybreak.evaluate.loss import Loss
-from daybreak.files import read_sealed
+from daybreak.files import read_sealed, require_text
 from daybreak.hardware import PrecisionName, autocast, is_here
 from daybreak.identity import read_execution, read_recipe, read_result
 from daybreak.model.gpt import GPT, build
@@ -40,6 +40,7 @@ from daybreak.training.budget import Clock, Spent
 from daybreak.training.execution import Execution
 from daybreak.training.metrics import read_metrics
 from daybreak.training.signals import stop_on_signals
+from daybreak.training.state import State
 
 
 @final
@@ -70,7 +71,7 @@ class Run:
     @property
     def spent(self) -> Spent:
         """What the run has used, as of its newest checkpoint."""
-        return Spent(**self.checkpoint.state["spent"])
+        return State.read(self.checkpoint).spent
 
     @property
     def finished(self) -> bool:
@@ -161,6 +162,7 @@ def load(path: Path | str) -> Run:
         UserError: `path` is no run, has no checkpoint yet, or all are damaged.
     """
     path = Path(path)
+    require_text(path)
     if not (path / "recipe.toml").is_file():
         raise UserError(f"{path} is not a run: it has no recipe.toml; daybreak train makes one")
     checkpoint = open_latest(path / "checkpoints")
@@ -203,6 +205,7 @@ def train(
     if data is not None:
         asked = asked.with_data(data)
     refuse_what_does_not_work_yet(asked)
+    require_text(Path(out or ""))
     path = Path(out) if out is not None else Path("runs") / (asked.name or "run")
 
     with stop_on_signals(_seconds(stop_after, clock)) as stop, joined(asked.parallel) as ranks:
@@ -214,8 +217,7 @@ def train(
         outcome = sit(Sitting(path, recipe, corpus, clock, stop, ranks, accept_changes))
     if ranks.first:
         return load(path)
-    checkpoint = Checkpoint(path / "checkpoints", {"spent": asdict(outcome.spent)})
-    return Run(path, recipe, corpus.tokenizer, outcome.execution, checkpoint, {} if outcome.finished else None)
+    return Run(path, recipe, corpus.tokenizer, outcome.execution, outcome.checkpoint, outcome.result)
 
 
 def _seconds(stop_after: str | None, clock: Clock) -> float | None:

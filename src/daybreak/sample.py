@@ -13,6 +13,7 @@ from daybreak.configuration import Configuration
 from daybreak.data.hashing import splitmix64
 from daybreak.data.tokenizer import Tokenizer
 from daybreak.duration import Duration, IntervalField
+from daybreak.errors import UserError
 from daybreak.model.cache import Cache
 from daybreak.model.gpt import GPT
 
@@ -170,7 +171,15 @@ def generate(
 
 
 def choose(logits_BV: Tensor, sampling: SamplingConfig, generators: Sequence[torch.Generator]) -> Tensor:
-    """One id a row, (B,); row i draws from generator i."""
+    """One id a row, (B,); row i draws from generator i.
+
+    Raises:
+        UserError: the predictions are not numbers, since the model has diverged.
+    """
+    if torch.isnan(logits_BV).any():
+        raise UserError(
+            "the model's predictions are not numbers: its training has diverged, and nothing can be sampled"
+        )
     if sampling.greedy:
         return logits_BV.argmax(-1)
     probabilities_BV = kept_probabilities(logits_BV, sampling)

@@ -1,5 +1,6 @@
 """One sitting of a run: from what its folder holds to the loop, until the budget is spent or a stop is asked for."""
 
+from collections.abc import Mapping
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any, final
 
 from torch import nn
 
-from daybreak.checkpoint import Checkpoint, Checkpoints, open_latest, restore, sweep
+from daybreak.checkpoint import Checkpoint, checkpoint_path, open_latest, restore
 from daybreak.compose import (
     build_batches,
     build_budget,
@@ -37,6 +38,7 @@ from daybreak.model.gpt import GPT
 from daybreak.progress import say
 from daybreak.recipe import Recipe
 from daybreak.sample import Sampler
+from daybreak.saving import Checkpoints, sweep
 from daybreak.training import loop
 from daybreak.training.budget import Clock, Spent, TimeBudget
 from daybreak.training.execution import Execution, compile_blocks, time_micro_batch, undo_compilation
@@ -46,6 +48,7 @@ from daybreak.training.microbatch import halve_micro_batch
 from daybreak.training.optimizer import build_optimizers
 from daybreak.training.schedule import check_schedule
 from daybreak.training.signals import StopRequest
+from daybreak.training.state import State
 
 _FEW_STEPS = 20
 
@@ -75,8 +78,8 @@ class Outcome:
     """What a run came to at the end of a sitting, known to every rank."""
 
     execution: Execution
-    spent: Spent
-    finished: bool
+    checkpoint: Checkpoint
+    result: Mapping[str, Any] | None
 
 
 @final
@@ -112,7 +115,7 @@ def sit(sitting: Sitting) -> Outcome:
             execution, state, finished = _share(sitting, found)
         if finished and state is not None:
             say(f"{sitting.path} is finished; choose another --out to train again")
-            return Outcome(execution, Spent(**state["spent"]), finished=True)
+            return Outcome(execution, _as_saved(sitting, state), {"validation": {"loss": None}})
         return _train(sitting, found, execution, state)
 
 
@@ -147,27 +150,32 @@ def _look(sitting: Sitting) -> _Beginning:
     return _Beginning(checkpoint, read_journal(path / "metrics.jsonl"), changes.all, goes_on=True, finished=finished)
 
 
-def _share(sitting: Sitting, found: _Beginning | None) -> tuple[Execution, dict[str, Any] | None, bool]:
+def _share(sitting: Sitting, found: _Beginning | None) -> tuple[Execution, State | None, bool]:
     """What the first rank found, on every rank: how to execute, the state to go on from, whether all is done."""
 
     path, recipe, ranks = sitting.path, sitting.recipe, sitting.ranks
 
     def described() -> dict[str, Any]:
         assert found is not None
-        state = None if found.checkpoint is None else dict(found.checkpoint.state)
+        state = None if found.checkpoint is None else State.read(found.checkpoint)
         if found.goes_on and (path / "execution.json").exists():
-            micro_batch = None if state is None else state["micro_batch"]
+            micro_batch = None if state is None else state.micro_batch
             before = read_recipe(path).execution
             execution = execution_again(read_execution(path), micro_batch, before, recipe, ranks.count)
         else:
             execution = choose_execution(recipe, ranks.count)
-        return {"execution": execution.model_dump(mode="json"), "state": state, "finished": found.finished}
+        return {
+            "execution": execution.model_dump(mode="json"),
+            "state": None if state is None else state.to_json(),
+            "finished": found.finished,
+        }
 
     shared = ranks.share(described)
-    return Execution.model_validate(shared["execution"]), shared["state"], shared["finished"]
+    state = None if shared["state"] is None else State.from_json(shared["state"], "the first rank's state")
+    return Execution.model_validate(shared["execution"]), state, shared["finished"]
 
 
-def _train(sitting: Sitting, found: _Beginning | None, execution: Execution, state: dict[str, Any] | None) -> Outcome:
+def _train(sitting: Sitting, found: _Beginning | None, execution: Execution, state: State | None) -> Outcome:
     """Put the parts together and train.
 
     Args:
@@ -187,7 +195,7 @@ def _train(sitting: Sitting, found: _Beginning | None, execution: Execution, sta
     guard, spent, owes_validation = make_guard(recipe.guard, execution.precision), Spent(), False
     if state is not None:
         restore(found.checkpoint if found is not None else None, model, optimizers, ranks)
-        guard, spent, owes_validation = guard.resumed(state["guard"]), Spent(**state["spent"]), state["owes_validation"]
+        guard, spent, owes_validation = guard.resumed(state.guard), state.spent, state.owes_validation
         clock.before = max(clock.before, spent.elapsed_seconds)
         say(f"going on from step {spent.steps:,} of {sitting.path}")
     forward = forward_of(model, recipe.parallel, ranks)
@@ -198,8 +206,10 @@ def _train(sitting: Sitting, found: _Beginning | None, execution: Execution, sta
             execution, step_seconds = _warm_up(sitting, execution, model, forward, batches, spent)
     except Stopped:
         pass  # the loop begins no step, and saves what there is
-    budget = build_budget(recipe, batches, clock, recorded, step_seconds)
-    if not sitting.stop.requested and spent.steps == 0 and not budget.allows_another_step(spent):
+    same_course = found is None or not found.differences
+    budget = build_budget(recipe, batches, clock, recorded if same_course else (), step_seconds)
+    begins = sitting.stop.requested or spent.steps > 0 or budget.allows_another_step(spent)
+    if not ranks.of_first(begins)[0]:
         raise UserError(
             f"budget = {recipe.budget} is spent before the first step: starting took {clock.elapsed():.1f} s"
         )
@@ -242,14 +252,20 @@ def _train(sitting: Sitting, found: _Beginning | None, execution: Execution, sta
             peak_flops=None if peak is None else peak * ranks.count,
         )
         spent, validation = loop.train(parts, spent, owes_validation=owes_validation)
+    state = State.of(spent, guard, batches.micro_batch, owes_validation=False)
     if validation is None:
-        return Outcome(execution, spent, finished=False)
+        return Outcome(execution, _as_saved(sitting, state), None)
+    result = {"validation": finite({**asdict(validation), "bits_per_byte": validation.bits_per_byte})}
     if ranks.first:
         if isinstance(budget, TimeBudget):
             _warn_of_a_budget_too_small(budget, spent, clock)
-        result = finite({**asdict(validation), "bits_per_byte": validation.bits_per_byte})
-        write_result(sitting.path, asdict(spent), result)
-    return Outcome(execution, spent, finished=True)
+        write_result(sitting.path, {"spent": asdict(spent), **result})
+    return Outcome(execution, _as_saved(sitting, state), result)
+
+
+def _as_saved(sitting: Sitting, state: State) -> Checkpoint:
+    """The last checkpoint, as every rank knows it without reading it."""
+    return Checkpoint(checkpoint_path(sitting.path / "checkpoints", state.spent.steps), state.to_json())
 
 
 def _warm_up(
@@ -288,6 +304,7 @@ def _try_a_micro_batch(
         ranks.enter("compilation")
         failed = ranks.any(not compile_blocks(model, rows, device, execution.precision))
         if failed:
+            say("training goes on without compilation")
             undo_compilation(model)
         execution = execution.model_copy(update={"compile": not failed})
     ranks.enter("the first pass")
@@ -301,9 +318,9 @@ def _write_beginning(sitting: Sitting, execution: Execution, found: _Beginning) 
     """Write what identifies a run, where it is new or goes on with other settings."""
     if not found.goes_on:
         (sitting.path / "metrics.jsonl").unlink(missing_ok=True)
+    write_execution(sitting.path, execution)  # before the recipe, which says that all before it is written
     if not found.goes_on or found.differences:
         write_identity(sitting.path, sitting.recipe, sitting.corpus)
-    write_execution(sitting.path, execution)
 
 
 def _warn_of_a_budget_too_small(budget: TimeBudget, spent: Spent, clock: Clock) -> None:

@@ -8,7 +8,7 @@ from typing import final
 from daybreak.checkpoint import hashed_files, list_checkpoints
 from daybreak.data.shards import Corpus
 from daybreak.errors import UserError
-from daybreak.files import file_problem, read_sealed
+from daybreak.files import file_problem, read_sealed, require_text
 from daybreak.identity import read_execution, read_recipe
 from daybreak.training.metrics import damaged_lines
 
@@ -28,6 +28,7 @@ def verify(path: Path) -> Iterator[Checked]:
     Raises:
         UserError: `path` is neither.
     """
+    require_text(path)
     if any((path / name).exists() for name in ("recipe.toml", "identity.json", "checkpoints")):
         yield from _verify_run(path)
     elif any((path / name).exists() for name in ("manifest.json", "tokenizer.json", "train-00000.bin")):

@@ -12,7 +12,6 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import final
 
 import torch.distributed as dist
@@ -20,6 +19,7 @@ import torch.distributed as dist
 from daybreak.errors import LostRankError, Stopped, UserError
 
 _SECONDS_TO_HEAR_A_LAST_WORD = 5.0
+_SECONDS_TO_NOTICE = 10.0  # another rank's error by oneself, where communication does not break
 _DONE, _STOPPED = "", "stopped"
 _GO_ON = "The same command goes on from the last checkpoint"
 
@@ -59,15 +59,18 @@ class Watch:
         self._ended: str | None = None
         self._words: dict[int, _Word] = {}
         self._changed: dict[int, float] = {}  # by this rank's clock, since others' clocks may differ
+        self._threads = [
+            threading.Thread(target=work, name="daybreak-watch", daemon=True) for work in (self._talk, self._check)
+        ]
         self._wake, self._spoken, self._closed = threading.Event(), threading.Event(), threading.Event()
 
     def start(self) -> None:
         """Begin, once every rank has come."""
         self._speak()
-        self._store.wait([f"word/{other}" for other in self._others], timedelta(seconds=self._timeout))
+        self._store.wait([f"word/{other}" for other in self._others])
         self._listen()
-        for work in (self._talk, self._check):
-            threading.Thread(target=work, name="daybreak-watch", daemon=True).start()
+        for thread in self._threads:
+            thread.start()
 
     def end(self, error: BaseException | None) -> None:
         """Leave a last word: how this rank ended, which the others then know at once."""
@@ -82,6 +85,9 @@ class Watch:
         """Stop watching."""
         self._closed.set()
         self._wake.set()
+        for thread in self._threads:  # one that wakes while Python shuts down would abort the process
+            if thread.is_alive():
+                thread.join(_SECONDS_TO_HEAR_A_LAST_WORD)
 
     def explain(self, failure: BaseException) -> BaseException:
         """What lies behind a failure between ranks: an error that names the one at fault, as soon as that is known."""
@@ -95,10 +101,12 @@ class Watch:
                 if word.ended:
                     return LostRankError(f"rank {rank} ended with an error: {word.ended}")
                 if self._silence(rank) > 5 * self._interval:
-                    return LostRankError(f"{self._name(rank)} was lost in stage {word.stage!r}. {_GO_ON}")
+                    return LostRankError(f"{self._name(rank)} was lost. {_GO_ON}")
             time.sleep(self._interval / 4)
-        others = "; ".join(f"{self._name(rank)} is in stage {word.stage!r}" for rank, word in self._words.items())
-        return LostRankError(f"ranks do not meet: rank {self._rank} is in stage {self.stage!r}; {others} ({failure})")
+        others = " ".join(self._name(rank) for rank in self._words)
+        return LostRankError(
+            f"ranks do not meet: rank {self._rank} in stage {self.stage!r}, {others} all live: {failure}"
+        )
 
     def said_once(self, error: BaseException) -> BaseException:
         """A rank's own mistake under its number, but silence where the first rank says the same."""
@@ -124,7 +132,9 @@ class Watch:
         while not self._closed.wait(self._interval):
             for rank, word in list(self._words.items()):
                 if word.ended is None and self._silence(rank) > self._timeout:
-                    self._give_up(rank)
+                    self._give_up(f"{self._name(rank)} has not been heard of for {self._silence(rank):.0f} s")
+                elif word.ended and self._ended is None and self._silence(rank) > _SECONDS_TO_NOTICE:
+                    self._give_up(f"{self._name(rank)} ended with an error: {word.ended}")
 
     def _speak(self) -> None:
         self._beat += 1
@@ -135,8 +145,9 @@ class Watch:
             self._spoken.set()
 
     def _listen(self) -> None:
-        for other in self._others:
-            word = _Word(**json.loads(self._store.get(f"word/{other}")))
+        texts = self._store.multi_get([f"word/{other}" for other in self._others])
+        for other, text in zip(self._others, texts, strict=True):
+            word = _Word(**json.loads(text))
             if self._words.get(other) != word:
                 self._words[other], self._changed[other] = word, time.monotonic()
 
@@ -144,14 +155,10 @@ class Watch:
         return time.monotonic() - self._changed[rank]
 
     def _name(self, rank: int) -> str:
-        return f"rank {rank} (process {self._words[rank].process} on {self._words[rank].host})"
+        word = self._words[rank]
+        return f"rank {rank} (process {word.process} on {word.host}), in stage {word.stage!r},"
 
-    def _give_up(self, rank: int) -> None:
+    def _give_up(self, why: str) -> None:
         """End this process from a thread: the main one waits for a rank that will not come."""
-        print(
-            f"error: {self._name(rank)} has not been heard of for {self._silence(rank):.0f} s, last in stage "
-            f"{self._words[rank].stage!r}; rank {self._rank} ends. {_GO_ON}",
-            file=sys.stderr,
-            flush=True,
-        )
+        print(f"error: {why}; rank {self._rank} ends. {_GO_ON}", file=sys.stderr, flush=True)
         os._exit(LostRankError.exit_code)

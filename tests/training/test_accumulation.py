@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from daybreak.checkpoint import CheckpointConfig, Checkpoints, list_checkpoints, open_checkpoint, restore
+from daybreak.checkpoint import list_checkpoints, open_checkpoint, restore
 from daybreak.data.batches import Batches, Rows
 from daybreak.data.order import Order
 from daybreak.data.shards import Corpus
@@ -24,6 +24,7 @@ from daybreak.model.head import IGNORE
 from daybreak.recipe import Recipe
 from daybreak.run import Run, train
 from daybreak.sample import Sampler, SamplingConfig
+from daybreak.saving import CheckpointConfig, Checkpoints
 from daybreak.training import loop
 from daybreak.training.budget import Clock, Rates, Spent, StepBudget
 from daybreak.training.guard import Guard, GuardConfig

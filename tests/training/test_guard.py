@@ -3,6 +3,7 @@
 import json
 import math
 import statistics
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from daybreak.errors import UserError
 from daybreak.model.gpt import GPT
 from daybreak.recipe import Recipe
 from daybreak.run import Run, train
-from daybreak.training.guard import Guard, GuardConfig, make_guard
+from daybreak.training.guard import Guard, GuardConfig, GuardRecord, make_guard
 from daybreak.training.metrics import read_metrics
 
 RECIPE = """
@@ -159,7 +160,7 @@ def test_a_guard_goes_on_from_its_state_in_json(precision: str) -> None:
     for cut in range(len(losses)):
         guard = make_guard(config, precision)
         verdicts = [guard.judge(loss, 1.0) for loss in losses[:cut]]
-        guard = make_guard(config, precision).resumed(json.loads(json.dumps(guard.state())))
+        guard = make_guard(config, precision).resumed(GuardRecord(**json.loads(json.dumps(asdict(guard.record())))))
         verdicts += [guard.judge(loss, 1.0) for loss in losses[cut:]]
         assert verdicts == expected
         assert guard == whole
@@ -290,7 +291,7 @@ def test_a_spike_before_any_checkpoint_is_only_passed_by(
     poisoned(monkeypatch, {19}, 1e4)
     run = trained(tmp_path, corpus, *SPIKES, "checkpoint.every=30 steps")
     assert run.finished
-    assert run.metrics("rollback")[0]["back_to"] == -1
+    assert run.metrics("rollback")[0]["back_to"] is None
     assert "no checkpoint yet, so only the step is skipped" in capsys.readouterr().err
     assert max(record["loss"] for record in run.metrics()[19:]) < run.metrics()[0]["loss"]
 

@@ -5,6 +5,7 @@ message; 3 stopped as asked, saved, and ready to go on; 4 another rank was lost;
 save.
 """
 
+import io
 import os
 import signal
 import sys
@@ -60,6 +61,9 @@ def main() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the caller, as with >&-
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that is no text is shown, not stumbled over
     signal.signal(signal.SIGTERM, _stop)
     try:
         app()

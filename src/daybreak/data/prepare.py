@@ -15,7 +15,7 @@ from daybreak.data.hashing import splitmix64
 from daybreak.data.shards import Corpus, ShardWriter, token_dtype, write_manifest
 from daybreak.data.tokenizer import is_learned, make_tokenizer
 from daybreak.errors import UserError
-from daybreak.files import require_space, whole_folder
+from daybreak.files import require_space, require_text, whole_folder
 from daybreak.progress import progress, say
 
 _TOKENIZER_SAMPLE = 100_000_000  # characters that a BPE is learned from, at most
@@ -58,6 +58,7 @@ def prepare(names: Sequence[str], out: Path, *, tokenizer: str = "gpt2", validat
     """
     if not 0 < validation < 1:
         raise UserError(f"--val {validation:g} is no share: it must lie between 0 and 1, as 0.1")
+    require_text(out)
     if out.exists():
         raise UserError(f"{out} exists already; choose another --out, or delete it to prepare it again")
     if not is_learned(tokenizer):

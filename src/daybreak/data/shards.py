@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from daybreak.data.tokenizer import Tokenizer
 from daybreak.errors import UserError
-from daybreak.files import file_problem, read_sealed, sha256_file, write_json, write_sealed
+from daybreak.files import file_problem, read_sealed, require_text, sha256_file, write_json, write_sealed
 from daybreak.progress import progress
 
 FORMAT = 1
@@ -98,8 +98,6 @@ class Corpus:
         Raises:
             UserError: names the file that is missing, damaged or of an unknown format.
         """
-        if not (path / "manifest.json").is_file():
-            raise UserError(f"{path} is not a corpus: it has no manifest.json; make one with daybreak prepare")
         corpus = cls.open_unverified(path)
         size = sum(size for _, size, _ in corpus.files())
         shown = progress("verifying the corpus", size, "B") if size > _WORTH_SHOWING else nullcontext(lambda _: None)
@@ -115,6 +113,7 @@ class Corpus:
         Raises:
             UserError: the manifest or the tokenizer is missing, damaged or of an unknown format.
         """
+        require_text(path)
         if not (path / "manifest.json").is_file():
             raise UserError(f"{path} is not a corpus: it has no manifest.json; make one with daybreak prepare")
         manifest = read_sealed(path / "manifest.json")
@@ -276,8 +275,16 @@ def _split_from_json(value: dict[str, Any]) -> Split:
     for shard in shards:
         if Path(shard.file).name != shard.file:
             raise ValueError(f"shard name {shard.file!r} leads out of the corpus")
+        _require_count(shard.tokens, at_least=1)
+        _require_count(shard.documents)
+    _require_count(value["bytes"])
     split = Split(value["tokens"], value["documents"], value["bytes"], shards)
     for what in ("tokens", "documents"):
         if sum(getattr(shard, what) for shard in shards) != getattr(split, what):
             raise ValueError(f"the shards' {what} do not add up to the split's")
     return split
+
+
+def _require_count(value: object, at_least: int = 0) -> None:
+    if type(value) is not int or value < at_least:
+        raise ValueError(f"{value!r} is no count")

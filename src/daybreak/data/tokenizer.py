@@ -111,12 +111,34 @@ class Tokenizer:
                 raise UserError(f"{path}: tokenizer format {value['format']} is not known here")
             ranks = {base64.b64decode(token): rank for token, rank in value["ranks"]}
             tokenizer = cls(value["name"], value["pattern"], ranks, value["specials"])
+            tokenizer._require_sense()
             intact = tokenizer.identity == value["identity"]
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path} is not a tokenizer file ({error!r})") from None
         if not intact:
             raise UserError(f"{path} is damaged: its content does not match its identity")
         return tokenizer
+
+    def _require_sense(self) -> None:
+        """What tiktoken takes for granted, some of which would end the process.
+
+        Raises:
+            ValueError, TypeError: says what is wrong.
+        """
+        if not isinstance(self.specials, dict):
+            raise TypeError("its special tokens are no table")
+        ids = sorted([*self.ranks.values(), *self.specials.values()])
+        if any(type(each) is not int for each in ids) or ids != list(range(len(ids))):
+            raise ValueError("its ids are not 0, 1, 2 and so on, each once")
+        if END_OF_TEXT not in self.specials or not all(type(name) is str and name for name in self.specials):
+            raise ValueError(f"its special tokens are not {END_OF_TEXT} and other names")
+        if not self.ranks or any(not token for token in self.ranks):
+            raise ValueError("it has no tokens, or an empty one")
+        if type(self.name) is not str or type(self.pattern) is not str or not self.pattern:
+            raise ValueError("its name or its pattern is no text")
+        if not self._covers_all_bytes:
+            _ = self._characters  # each is valid UTF-8
+        _ = self._encoding  # the pattern is a regular expression
 
     def _content(self) -> dict[str, Any]:
         table = sorted((rank, base64.b64encode(token).decode("ascii")) for token, rank in self.ranks.items())

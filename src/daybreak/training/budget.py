@@ -9,12 +9,17 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, final
+from typing import Annotated, Literal, final
+
+from pydantic import Field
 
 from daybreak.duration import Duration, Unit, require_positive
 from daybreak.errors import UserError
 
 Counts = Literal["process", "train"]
+Count = Annotated[int, Field(ge=0, lt=2**62)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
 _LARGEST_GUESS = 0.4  # of a time budget, kept for an evaluation before one was timed
 _UNKNOWN_SHARE = 1e-9  # of a step before any was measured: warm-ups in percent begin near zero
 
@@ -31,12 +36,12 @@ class Spent:
         progress: the highest share of the budget seen.
     """
 
-    steps: int = 0
-    windows: int = 0
-    tokens: int = 0
-    train_seconds: float = 0.0
-    elapsed_seconds: float = 0.0
-    progress: float = 0.0
+    steps: Count = 0
+    windows: Count = 0
+    tokens: Count = 0
+    train_seconds: Seconds = 0.0
+    elapsed_seconds: Seconds = 0.0
+    progress: Share = 0.0
 
 
 @final

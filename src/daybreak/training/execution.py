@@ -15,7 +15,15 @@ from torch import nn
 from daybreak.configuration import Configuration, Size
 from daybreak.data.batches import Rows
 from daybreak.duration import human_seconds
-from daybreak.hardware import PrecisionName, apply_precision, autocast, choose_device, choose_precision
+from daybreak.errors import UserError
+from daybreak.hardware import (
+    PrecisionName,
+    apply_precision,
+    autocast,
+    choose_device,
+    choose_precision,
+    is_out_of_memory,
+)
 from daybreak.model.gpt import GPT, ModelConfig
 from daybreak.progress import say
 from daybreak.training.microbatch import fitting_micro_batch, largest_divisor
@@ -106,6 +114,11 @@ class Execution(Configuration):
         apply_precision(self.precision)
         device = torch.device(self.device)
         if device.type == "cuda" and local_rank is not None:
+            if local_rank >= torch.cuda.device_count():
+                raise UserError(
+                    f"rank {local_rank} of this node has no GPU of its own: there are {torch.cuda.device_count()}; "
+                    "start as many ranks with --nproc-per-node"
+                )
             device = torch.device("cuda", local_rank)
             torch.cuda.set_device(device)
         return device
@@ -141,9 +154,9 @@ def compile_blocks(model: GPT, rows: Rows, device: torch.device, precision: Prec
         loss.backward()
         with torch.no_grad(), autocast(device, precision):
             model(rows.inputs, rows.targets)
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:  # compilers fail in many ways; a fault of our own shows again in the eager run
+        if is_out_of_memory(error):
+            raise
         say(f"warning: compilation failed, going on without it: {type(error).__name__}: {str(error)[:300]}")
         undo_compilation(model)
         return False

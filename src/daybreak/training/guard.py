@@ -3,7 +3,7 @@
 import math
 import statistics
 from dataclasses import dataclass, field, replace
-from typing import Literal, final
+from typing import Annotated, Literal, final
 
 from pydantic import Field
 
@@ -12,6 +12,9 @@ from daybreak.configuration import Configuration
 _GROWTH_INTERVAL = 2000
 _LARGEST_SCALE = 2.0**24
 
+Count = Annotated[int, Field(ge=0)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Scale = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Verdict = Literal["good", "not finite", "spike"]
 
 
@@ -20,11 +23,11 @@ class GuardConfig(Configuration):
     """What a run survives, and when it gives up.
 
     Attributes:
-        most_skipped: steps in a row whose loss or gradient is not finite, after which the run ends.
+        most_skipped: steps in a row whose loss or gradient is not finite, with which the run ends.
         spike: how many standard deviations above the mean of the latest losses a loss is a spike, which takes the run
             back to its last checkpoint and past the windows since; 0 looks for none.
         spike_window: how many losses that mean is over; before there are as many, no loss is a spike.
-        most_rollbacks: spikes within one such window after which the run ends.
+        most_rollbacks: spikes, each within one such window of the one before, with which the run ends.
     """
 
     most_skipped: int = Field(default=20, gt=0)
@@ -34,20 +37,40 @@ class GuardConfig(Configuration):
 
 
 @final
-@dataclass
-class Guard:
-    """Decides from a step's loss and gradient norm whether the optimizer may use it; saved with the run.
-
-    Both figures are of the whole step, so all ranks decide alike. In fp16 the loss is multiplied by `scale`, which
-    halves after a step that overflowed and doubles after 2000 that did not (Micikevicius et al. 2017).
+@dataclass(frozen=True)
+class GuardRecord:
+    """What a guard has seen; saved with the run.
 
     Attributes:
+        scaling: whether the loss is scaled at all, as in fp16.
+        scale: what the loss is multiplied by.
         skipped: steps refused so far because they were not finite.
         skipped_in_a_row: refused since the last good one.
         good_in_a_row: since the scale last changed.
         rollbacks: spikes so far.
         rollbacks_in_a_row: with fewer than `spike_window` good steps between them.
         losses: the latest good ones, as many as a spike is judged by.
+    """
+
+    scaling: bool
+    scale: Scale = 1.0
+    skipped: Count = 0
+    skipped_in_a_row: Count = 0
+    good_in_a_row: Count = 0
+    rollbacks: Count = 0
+    rollbacks_in_a_row: Count = 0
+    good_since_rollback: Count = 0
+    losses: list[Finite] = field(default_factory=list)
+
+
+@final
+@dataclass
+class Guard:
+    """Decides from a step's loss and gradient norm whether the optimizer may use it.
+
+    Both figures are of the whole step, so all ranks decide alike. In fp16 the loss is multiplied by `scale`, which
+    halves after a step that overflowed and doubles after 2000 that did not (Micikevicius et al. 2017). The other
+    attributes are those of its record.
     """
 
     config: GuardConfig
@@ -86,13 +109,13 @@ class Guard:
                 self.rollbacks_in_a_row = 0
         return "good"
 
-    def state(self) -> dict[str, float | bool | list[float]]:
+    def record(self) -> GuardRecord:
         """What `resumed` takes."""
-        return {name: value for name, value in vars(self).items() if name != "config"}
+        return GuardRecord(**{name: value for name, value in vars(self).items() if name != "config"})
 
-    def resumed(self, state: dict[str, float | bool | list[float]]) -> "Guard":
-        """The guard as it was when `state` was taken."""
-        before = Guard(self.config, **state)  # type: ignore[arg-type]
+    def resumed(self, record: GuardRecord) -> "Guard":
+        """The guard as it was when a record of it was taken."""
+        before = Guard(self.config, **vars(record))
         if before.scaling == self.scaling:
             return before
         # In another precision: the scale begins anew.

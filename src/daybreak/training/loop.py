@@ -2,13 +2,13 @@
 
 import math
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
 from torch import nn
 
-from daybreak.checkpoint import Checkpoints, Tensors, restore
+from daybreak.checkpoint import Checkpoint, Tensors, checkpoint_path, restore
 from daybreak.data.batches import Batches
 from daybreak.distributed import Ranks, synchronise_gradients
 from daybreak.errors import UserError
@@ -16,6 +16,7 @@ from daybreak.evaluate.loss import Loss, Validation
 from daybreak.hardware import PrecisionName, autocast, is_out_of_memory
 from daybreak.model.gpt import GPT
 from daybreak.sample import Sampler
+from daybreak.saving import Checkpoints
 from daybreak.training.budget import Budget, Clock, Moment, Spent, is_due
 from daybreak.training.guard import Guard
 from daybreak.training.metrics import Metrics
@@ -23,6 +24,7 @@ from daybreak.training.microbatch import halve_micro_batch
 from daybreak.training.optimizer import set_learning_rates, unscale_and_clip
 from daybreak.training.schedule import Schedule, learning_rate_share
 from daybreak.training.signals import StopRequest
+from daybreak.training.state import State
 
 
 @final
@@ -70,7 +72,7 @@ def train(parts: Parts, spent: Spent, *, owes_validation: bool = False) -> tuple
     Returns:
         What the run has spent now, and its validation loss; None if it was stopped before its end.
     """
-    model, optimizers, ranks = parts.model, parts.optimizers, parts.ranks
+    model, optimizers = parts.model, parts.optimizers
     validation = _evaluate(parts, spent) if owes_validation else None
     if validation is not None:
         owes_validation = False
@@ -97,8 +99,8 @@ def train(parts: Parts, spent: Spent, *, owes_validation: bool = False) -> tuple
             _require_a_good_step(parts)
         model.zero_grad(set_to_none=True)
 
-        seconds, elapsed = ranks.of_first(time.perf_counter() - began, parts.clock.elapsed())
-        before, spent = spent, parts.budget.after_step(spent, seconds=seconds, elapsed=elapsed)
+        seconds = time.perf_counter() - began
+        before, spent = spent, _spent_after(parts, spent, seconds)
         _log_step(parts, moment, spent, loss=loss, lr=lr_share * parts.peak_lr, norm=norm, seconds=seconds)
 
         validates = is_due(parts.validation.every, before, spent)
@@ -131,6 +133,15 @@ def _next_moment(parts: Parts, spent: Spent) -> Moment | None:
     moment = parts.budget.moment(spent)
     progress, share, steps_total = parts.ranks.of_first(moment.progress, moment.share, moment.steps_total)
     return replace(moment, progress=progress, share=share, steps_total=steps_total)
+
+
+def _spent_after(parts: Parts, spent: Spent, seconds: float) -> Spent:
+    """What is spent once a step is done, by the first rank's clock."""
+    ranks = parts.ranks
+    seconds, elapsed = ranks.of_first(seconds, parts.clock.elapsed())
+    after = parts.budget.after_step(spent, seconds=seconds, elapsed=elapsed)
+    (progress,) = ranks.of_first(after.progress)
+    return replace(after, progress=progress)
 
 
 def _allows_another_step(parts: Parts, spent: Spent) -> bool:
@@ -179,27 +190,44 @@ def _require_a_good_step(parts: Parts) -> None:
     """Raises UserError if too many steps in a row were not finite."""
     if parts.guard.skipped_in_a_row < parts.guard.config.most_skipped:
         return
-    newest = parts.checkpoints.newest() if parts.ranks.first else None
+    step = _agreed_step(parts, _newest(parts))
     raise UserError(
-        f"{parts.guard.skipped_in_a_row} steps in a row had a loss or gradient that is not finite. The last good "
-        f"checkpoint is {newest.path if newest else 'none'}. Go on from it with --accept-changes and a lower "
-        "optimizer.lr, or with execution.precision=fp32"
+        f"{parts.guard.skipped_in_a_row} steps in a row had a loss or gradient that is not finite. "
+        f"{_last_good(parts, step)} with --accept-changes and a lower optimizer.lr, or execution.precision=fp32"
     )
+
+
+def _newest(parts: Parts) -> Checkpoint | None:
+    return parts.checkpoints.newest() if parts.ranks.first else None
+
+
+def _agreed_step(parts: Parts, checkpoint: Checkpoint | None) -> int | None:
+    """The step of the first rank's checkpoint, on every rank; None if there is none."""
+    step = int(parts.ranks.of_first(-1 if checkpoint is None else checkpoint.step)[0])
+    return None if step < 0 else step
+
+
+def _last_good(parts: Parts, step: int | None) -> str:
+    if step is None:
+        return "There is no checkpoint yet. Begin anew"
+    return f"The last good checkpoint is {checkpoint_path(parts.checkpoints.folder, step)}. Go on from it"
 
 
 def _roll_back(parts: Parts, spent: Spent, loss: float) -> None:
     """Weights and optimizer as in the last checkpoint; neither place nor budget, so the bad windows are passed by."""
     guard, ranks = parts.guard, parts.ranks
-    checkpoint = parts.checkpoints.newest() if ranks.first else None
-    step = int(ranks.of_first(-1 if checkpoint is None else checkpoint.step)[0])
+    checkpoint = _newest(parts)
+    step = _agreed_step(parts, checkpoint)
     if guard.rollbacks_in_a_row >= guard.config.most_rollbacks:
         raise UserError(
-            f"the loss spiked {guard.rollbacks_in_a_row} times within {guard.config.spike_window} steps. The last good "
-            f"checkpoint is that of step {step}. Go on from it with --accept-changes and a lower optimizer.lr"
+            f"the loss spiked {guard.rollbacks_in_a_row} times, each within {guard.config.spike_window} good steps of "
+            f"the one before. {_last_good(parts, step)} with --accept-changes and a lower optimizer.lr"
         )
-    if step >= 0:
+    if step is not None:
         restore(checkpoint, parts.model, parts.optimizers, ranks)
-    back = f"back to step {step:,}" if step >= 0 else "no checkpoint yet, so only the step is skipped"
+        # What the weights of then had seen, since later losses are not theirs.
+        guard.losses = ranks.share(lambda: State.read(checkpoint).guard.losses if checkpoint is not None else [])
+    back = "no checkpoint yet, so only the step is skipped" if step is None else f"back to step {step:,}"
     line = f"warning: loss {loss:.4f} of step {spent.steps + 1:,} is a spike; {back}, and on behind its windows"
     parts.metrics.event("rollback", {"step": spent.steps + 1, "loss": loss, "back_to": step}, line)
 
@@ -253,7 +281,10 @@ def _sample(parts: Parts, spent: Spent) -> None:
     began = time.perf_counter()
     # A compiled block would meet a new shape at every token.
     with torch.compiler.set_stance("force_eager"), autocast(parts.device, parts.precision):
-        text = parts.sampler.draw(parts.model)
+        try:
+            text = parts.sampler.draw(parts.model)
+        except UserError as error:  # a model that has diverged says nothing, but its run goes on
+            text = f"({error})"
     parts.budget.note_ending(sample=time.perf_counter() - began)
     parts.metrics.event("sample", {"step": spent.steps, "text": text}, f"step {spent.steps:>6,}  sample: {text}")
 
@@ -268,15 +299,10 @@ def _is_best(parts: Parts, validation: Loss | None) -> bool:
 def _save(parts: Parts, spent: Spent, validation: Loss | None, *, owes_validation: bool, pinned: bool = False) -> None:
     parts.ranks.enter(f"saving step {spent.steps}")
     began = time.perf_counter()
-    tensors = Tensors.of(parts.model, parts.optimizers)
+    tensors = Tensors.of(parts.model, parts.optimizers, parts.ranks)
     if not parts.ranks.first:
         return
-    state = {
-        "spent": asdict(spent),
-        "guard": parts.guard.state(),
-        "micro_batch": parts.batches.micro_batch,
-        "owes_validation": owes_validation,
-    }
+    state = State.of(spent, parts.guard, parts.batches.micro_batch, owes_validation=owes_validation)
     loss = validation.loss if validation is not None and math.isfinite(validation.loss) else None
-    parts.checkpoints.save(spent.steps, tensors, state, pinned=pinned, validation_loss=loss)
+    parts.checkpoints.save(spent.steps, tensors, state.to_json(), pinned=pinned, validation_loss=loss)
     parts.budget.note_ending(save=max(time.perf_counter() - began, parts.checkpoints.seconds))

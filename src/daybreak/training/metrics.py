@@ -51,15 +51,17 @@ class Metrics:
     def _end_a_line_cut_short(self) -> None:
         """A crash may have left half a record; the next must not be appended to it."""
         if self._path is not None and self._path.is_file() and self._path.read_bytes()[-1:] not in (b"", b"\n"):
-            with self._path.open("a") as file:
-                file.write("\n")
+            self._write(b"\n")
 
     def _append(self, record: dict[str, Any]) -> None:
-        if self._path is None:
-            return
+        if self._path is not None:
+            self._write(_line({**finite(record), "attempt": self._attempt}))
+
+    def _write(self, content: bytes) -> None:
+        assert self._path is not None
         try:
             with self._path.open("ab") as file:
-                file.write(_line({**finite(record), "attempt": self._attempt}))
+                file.write(content)
         except OSError as error:
             if not self._failed:
                 self._failed = True
@@ -75,7 +77,7 @@ def read_metrics(path: Path, kind: str) -> list[dict[str, Any]]:
         return []
     kept: list[dict[str, Any]] = []
     attempt = 0
-    for line in path.read_bytes().splitlines():
+    for line in path.read_bytes().split(b"\n"):
         record = _record(line)
         if record is None:
             continue
@@ -97,7 +99,7 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
 
 def damaged_lines(path: Path) -> list[int]:
     """Numbers, from 1, of the lines that are not as they were written: cut short by a crash, or damaged."""
-    lines = path.read_bytes().splitlines() if path.is_file() else []
+    lines = path.read_bytes().split(b"\n") if path.is_file() else []
     return [number for number, line in enumerate(lines, start=1) if line and _record(line) is None]
 
 

@@ -9,7 +9,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from daybreak.distributed import share_of, whole
+from daybreak.distributed import full_tensor, shard_like
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 5
@@ -35,12 +35,12 @@ class Muon(torch.optim.Optimizer):
         assert closure is None
         for group in self.param_groups:
             for same in _by_shape(group["params"]):
-                updates = [whole(self._momentum(parameter, group["momentum"])) for parameter in same]
+                updates = [full_tensor(self._momentum(parameter, group["momentum"])) for parameter in same]
                 rows, columns = same[0].shape
                 scale = group["lr"] * max(1.0, rows / columns) ** 0.5
                 for parameter, update_RC in zip(same, orthogonalised(torch.stack(updates)), strict=True):
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                    parameter.add_(share_of(parameter, update_RC).to(parameter.dtype), alpha=-scale)
+                    parameter.add_(shard_like(parameter, update_RC).to(parameter.dtype), alpha=-scale)
 
     def _momentum(self, parameter: Tensor, momentum: float) -> Tensor:
         assert parameter.grad is not None

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import nn
 
 from daybreak.configuration import Configuration, default_kind
-from daybreak.distributed import whole
+from daybreak.distributed import full_tensor
 from daybreak.errors import UserError
 from daybreak.training.muon import Muon
 
@@ -122,7 +122,7 @@ def unscale_and_clip(model: nn.Module, largest: float, *, scale: float) -> float
         The norm of the whole gradient behind the division and before clipping, the same on every rank.
     """
     grads = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    norm = whole(torch.nn.utils.get_total_norm(grads)) / scale
+    norm = full_tensor(torch.nn.utils.get_total_norm(grads)) / scale
     factor = 1.0 / scale
     if largest:
         torch._foreach_mul_(grads, torch.clamp(largest / (norm + 1e-6), max=1.0) * factor)

@@ -3,7 +3,7 @@
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import final
 
@@ -21,16 +21,18 @@ class StopRequest:
 
     def request(self, why: str) -> None:
         """Ask; inside `at_once`, in the main thread, this raises Stopped."""
-        say(why if self.requested else f"{why}: stopping as soon as what is done can be saved")
+        line = why if self.requested else f"{why}: stopping as soon as what is done can be saved"
         self.requested = True
+        with suppress(OSError, RuntimeError):  # nobody reads it any more, or the signal came inside another print
+            say(line)
         if self._at_once and threading.current_thread() is threading.main_thread():
             raise Stopped
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
         """A stage in which there is nothing to be saved: a request ends it with Stopped."""
-        self._at_once = True
         try:
+            self._at_once = True
             if self.requested:
                 raise Stopped
             yield
