@@ -1,6 +1,6 @@
 """What saving costs a run: the same steps without saving, with it, and with it in the background, interleaved.
 
-python benchmarks/checkpoint_cost.py                     # 10.8 M parameters, a checkpoint every 4 steps
+python benchmarks/checkpoint_cost.py                     # 3.2 M parameters, a checkpoint every 4 steps
 python benchmarks/checkpoint_cost.py --every 10 --rounds 5 model.layers=8
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from daybreak import Recipe, Run, prepare, train
 from daybreak.model.gpt import count_parameters
 
-SIZES = ("model.layers=6", "model.heads=6", "model.dim=384", "model.vocab_size=320", "model.context=128")
+SIZES = ("model.layers=4", "model.heads=4", "model.dim=256", "model.vocab_size=320", "model.context=128")
 STEPS = 24
 
 
@@ -36,7 +36,7 @@ def main() -> None:
         *SIZES,
         "data.window=128",
         "data.tokenizer=bytes",
-        "batch.tokens=4096",
+        "batch.tokens=2048",
         f"budget={STEPS}steps",
         "evaluation.every=never",
         "evaluation.tokens=128",
