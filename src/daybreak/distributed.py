@@ -6,6 +6,7 @@ everything here then does nothing.
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +28,8 @@ from daybreak.watch import Watch
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
-_TIME_TO_MEET = timedelta(minutes=5)
+_SECONDS_TO_MEET = 300.0
+_SLICE = timedelta(seconds=2)
 
 
 @final
@@ -146,6 +148,8 @@ def joined(config: ParallelConfig) -> Iterator[Ranks]:
         yield ALONE
         return
     rank, count = _from_environment("RANK"), _from_environment("WORLD_SIZE")
+    if rank >= count:
+        raise UserError(f"RANK = {rank} in the environment is none of WORLD_SIZE = {count}; start ranks with torchrun")
     local_rank = _from_environment("LOCAL_RANK", default=0)
     local_count = _from_environment("LOCAL_WORLD_SIZE", default=1)
     held_by_launcher = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
@@ -156,9 +160,7 @@ def joined(config: ParallelConfig) -> Iterator[Ranks]:
         watch = Watch(_meeting_point(False), rank, count, holds_store=holds_store, timeout=timeout)
         watch.start()
     except dist.DistError as error:
-        raise LostRankError(
-            f"rank {rank} of {count} did not meet the others within {_TIME_TO_MEET}: {str(error).splitlines()[0]}"
-        ) from None
+        raise LostRankError(f"rank {rank} of {count} cannot meet the others: {str(error).splitlines()[0]}") from None
     try:
         # Values that ranks agree on stay on the CPU; gradients go where the model is.
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "cpu:gloo"
@@ -192,14 +194,23 @@ def _is_between_ranks(error: BaseException) -> bool:
 def _meeting_point(holds_store: bool) -> dist.Store:
     """A connection to the store where ranks leave words for one another: the launcher's, or else the first rank's."""
     host, port = os.environ.get("MASTER_ADDR", "127.0.0.1"), _from_environment("MASTER_PORT")
-    store = dist.TCPStore(host, port, is_master=holds_store, timeout=_TIME_TO_MEET)
+    deadline = time.monotonic() + _SECONDS_TO_MEET
+    while True:  # in slices, between which a signal is heard
+        try:
+            store = dist.TCPStore(host, port, is_master=holds_store, timeout=_SLICE)
+            break
+        except dist.DistNetworkError:
+            if holds_store or time.monotonic() > deadline:
+                raise
+    store.set_timeout(timedelta(seconds=_SECONDS_TO_MEET))
     return dist.PrefixStore(f"daybreak/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 def _from_environment(name: str, default: int | None = None) -> int:
     value = os.environ.get(name, default)
     if value is None or not str(value).isdecimal():
-        raise UserError(f"{name} = {value} in the environment does not describe ranks; start them with torchrun")
+        what = "is not in the environment, though WORLD_SIZE is" if value is None else f"= {value} is no number"
+        raise UserError(f"{name} {what}; start ranks with torchrun, or unset WORLD_SIZE")
     return int(value)
 
 

@@ -13,6 +13,7 @@ RUN/
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -208,8 +209,9 @@ def train(
     require_text(Path(out or ""))
     path = Path(out) if out is not None else Path("runs") / (asked.name or "run")
 
-    with stop_on_signals(_seconds(stop_after, clock)) as stop, joined(asked.parallel) as ranks:
+    with stop_on_signals(_seconds(stop_after, clock)) as stop, ExitStack() as meeting:
         with stop.at_once():
+            ranks = meeting.enter_context(joined(asked.parallel))
             recipe = Recipe.model_validate(ranks.share(lambda: asked.model_dump(mode="json")))
             corpus = _open_corpus_together(recipe, ranks)
         recipe = recipe.with_data(corpus.path.resolve())

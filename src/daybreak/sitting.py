@@ -23,7 +23,7 @@ from daybreak.data.shards import Corpus
 from daybreak.distributed import Ranks, build_shared, forward_of
 from daybreak.duration import Unit
 from daybreak.errors import Stopped, UserError
-from daybreak.files import locked
+from daybreak.files import locked, write_json
 from daybreak.hardware import is_out_of_memory, peak_flops
 from daybreak.identity import (
     changes_to,
@@ -133,6 +133,8 @@ def _look(sitting: Sitting) -> _Beginning:
     changes = changes_to(path, sitting.recipe, sitting.corpus)
     if checkpoint is None:  # nothing can be lost
         goes_on = not changes.all
+        if read_journal(path / "metrics.jsonl"):
+            say(f"warning: {path} was trained before, but has no checkpoint; beginning anew")
         return _Beginning(None, read_journal(path / "metrics.jsonl") if goes_on else [], (), goes_on, finished=False)
     shown = "".join(f"\n  {line}" for line in changes.all)
     finished = read_result(path, checkpoint) is not None
@@ -163,6 +165,8 @@ def _share(sitting: Sitting, found: _Beginning | None) -> tuple[Execution, State
             before = read_recipe(path).execution
             execution = execution_again(read_execution(path), micro_batch, before, recipe, ranks.count)
         else:
+            if found.checkpoint is not None:
+                say(f"warning: {path / 'execution.json'} is missing; choosing anew, last digits may differ")
             execution = choose_execution(recipe, ranks.count)
         return {
             "execution": execution.model_dump(mode="json"),
@@ -318,6 +322,7 @@ def _write_beginning(sitting: Sitting, execution: Execution, found: _Beginning) 
     """Write what identifies a run, where it is new or goes on with other settings."""
     if not found.goes_on:
         (sitting.path / "metrics.jsonl").unlink(missing_ok=True)
+    write_json(sitting.path / "tokenizer.json", sitting.corpus.tokenizer.to_json())
     write_execution(sitting.path, execution)  # before the recipe, which says that all before it is written
     if not found.goes_on or found.differences:
         write_identity(sitting.path, sitting.recipe, sitting.corpus)
@@ -329,4 +334,7 @@ def _warn_of_a_budget_too_small(budget: TimeBudget, spent: Spent, clock: Clock) 
         say(f"warning: only {spent.steps} steps fitted into {budget}; give it more, or a smaller batch.tokens")
     over = clock.elapsed() - budget.seconds
     if budget.counts == "process" and over > max(3.0, 0.01 * budget.seconds):
-        say(f"warning: {over:.0f} s over {budget}: an evaluation took longer than any before; see evaluation.tokens")
+        say(
+            f"warning: {over:.0f} s over {budget}, at a progress of {spent.progress:.0%}: this start, or the last "
+            "evaluation (evaluation.tokens), took longer than there was time for"
+        )

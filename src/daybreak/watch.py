@@ -18,6 +18,7 @@ import torch.distributed as dist
 
 from daybreak.errors import LostRankError, Stopped, UserError
 
+_SECONDS_TO_MEET = 300.0
 _SECONDS_TO_HEAR_A_LAST_WORD = 5.0
 _SECONDS_TO_NOTICE = 10.0  # another rank's error by oneself, where communication does not break
 _DONE, _STOPPED = "", "stopped"
@@ -67,7 +68,7 @@ class Watch:
     def start(self) -> None:
         """Begin, once every rank has come."""
         self._speak()
-        self._store.wait([f"word/{other}" for other in self._others])
+        self._wait_for_all()
         self._listen()
         for thread in self._threads:
             thread.start()
@@ -77,7 +78,8 @@ class Watch:
         self._ended = _DONE if error is None else _STOPPED if isinstance(error, Stopped) else str(error) or repr(error)
         self._spoken.clear()
         self._wake.set()
-        self._spoken.wait(_SECONDS_TO_HEAR_A_LAST_WORD)
+        if self._threads[0].is_alive():
+            self._spoken.wait(_SECONDS_TO_HEAR_A_LAST_WORD)
         if self._holds_store and error is not None:
             time.sleep(3 * self._interval)  # the others still have to hear it
 
@@ -119,6 +121,19 @@ class Watch:
             return SystemExit(UserError.exit_code)
         return UserError(f"rank {self._rank}: {error}")
 
+    def _wait_for_all(self) -> None:
+        """In slices, between which a signal is heard.
+
+        Raises:
+            LostRankError: some rank has not come in time.
+        """
+        deadline = time.monotonic() + _SECONDS_TO_MEET
+        while missing := [other for other in self._others if not self._store.check([f"word/{other}"])]:
+            if time.monotonic() > deadline:
+                shown = ", ".join(str(rank) for rank in missing)
+                raise LostRankError(f"rank {shown} has not come within {_SECONDS_TO_MEET:.0f} s")
+            time.sleep(0.1)
+
     def _talk(self) -> None:
         """Touches the store, which may block: so what is silent is judged in another thread."""
         with suppress(RuntimeError):  # the store is gone with the process that held it, which is noticed as silence
@@ -133,7 +148,7 @@ class Watch:
             for rank, word in list(self._words.items()):
                 if word.ended is None and self._silence(rank) > self._timeout:
                     self._give_up(f"{self._name(rank)} has not been heard of for {self._silence(rank):.0f} s")
-                elif word.ended and self._ended is None and self._silence(rank) > _SECONDS_TO_NOTICE:
+                elif self._ended is None and self._failed(word) and self._silence(rank) > _SECONDS_TO_NOTICE:
                     self._give_up(f"{self._name(rank)} ended with an error: {word.ended}")
 
     def _speak(self) -> None:
@@ -150,6 +165,10 @@ class Watch:
             word = _Word(**json.loads(text))
             if self._words.get(other) != word:
                 self._words[other], self._changed[other] = word, time.monotonic()
+
+    @staticmethod
+    def _failed(word: _Word) -> bool:
+        return word.ended not in (None, _DONE, _STOPPED)
 
     def _silence(self, rank: int) -> float:
         return time.monotonic() - self._changed[rank]

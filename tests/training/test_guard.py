@@ -300,7 +300,7 @@ def test_a_run_that_only_spikes_ends_with_a_message(
     tmp_path: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     poisoned(monkeypatch, set(range(19, 31)), 1e4)
-    with pytest.raises(UserError, match=r"spiked 3 times, each within 8 good steps.*step-00000020.*lower optimizer\.lr"):
+    with pytest.raises(UserError, match=r"spiked 3 times.*step-00000020.*lower optimizer\.lr"):
         trained(tmp_path, corpus, *SPIKES, "guard.most_rollbacks=3")
     assert len(read_metrics(tmp_path / "run" / "metrics.jsonl", "rollback")) == 2
 
