@@ -99,8 +99,12 @@ def test_a_signal_in_any_stage_saves_once_and_exits_with_3(
     assert process.returncode == 3, err
     assert "Traceback" not in err
     run = load(tmp_path / "run")
-    assert [path.name for path in list_checkpoints(run.path / "checkpoints")] == [f"step-{run.spent.steps:08d}"]
-    assert run.spent.steps == (0 if stage == "compilation" else 1)
+    saved = [path.name for path in list_checkpoints(run.path / "checkpoints")]
+    if stage == "background":  # training goes on meanwhile, so the stop may find a later step
+        assert saved[-1] == f"step-{run.spent.steps:08d}"
+    else:
+        assert saved == [f"step-{run.spent.steps:08d}"]
+        assert run.spent.steps == (0 if stage == "compilation" else 1)
     assert not list(run.path.rglob("*.partial"))
     if stage == "evaluation":  # what was cut short is owed, and done by the next sitting
         assert run.checkpoint.state["owes_validation"] is True

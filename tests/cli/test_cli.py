@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from safetensors.torch import load_file
@@ -175,19 +174,6 @@ def test_train_takes_overrides(tmp_path: Path, recipe: Path, corpus: Corpus, day
     run = load(tmp_path / "run")
     assert run.spent.steps == 2
     assert run.recipe.optimizer.lr == 5e-3
-
-
-def test_a_run_whose_metrics_cannot_be_written_still_ends(
-    tmp_path: Path, recipe: Path, corpus: Corpus, daybreak: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*args: object, **kwargs: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("daybreak.training.metrics.json", SimpleNamespace(dumps=full, loads=json.loads))
-    outcome = daybreak("train", recipe, "--data", corpus.path, "--out", tmp_path / "run")
-    assert outcome.code == 0
-    assert outcome.err.count("cannot be written") == 1
-    assert load(tmp_path / "run").spent.steps == 6
 
 
 def test_evaluate_says_the_figures(run_folder: Path, daybreak: Command) -> None:

@@ -32,8 +32,8 @@ def test_a_time_that_is_none_is_refused(setting: str, ranks_recipe: Path) -> Non
     ("environment", "named"),
     [
         ({"WORLD_SIZE": "two"}, "WORLD_SIZE = two"),
-        ({"WORLD_SIZE": "2"}, "RANK = None"),
-        ({"WORLD_SIZE": "2", "RANK": "0"}, "MASTER_PORT = None"),
+        ({"WORLD_SIZE": "2"}, "RANK is not in the environment"),
+        ({"WORLD_SIZE": "2", "RANK": "0"}, "MASTER_PORT is not in the environment"),
     ],
 )
 def test_an_environment_that_does_not_describe_ranks_is_refused(
