@@ -99,8 +99,8 @@ class SlowStore(dist.Store):
         time.sleep(0.3)
         return self._store.multi_get(keys)
 
-    def wait(self, keys: list[str]) -> None:
-        self._store.wait(keys)
+    def check(self, keys: list[str]) -> bool:
+        return bool(self._store.check(keys))
 
 
 def test_a_watch_that_is_closed_leaves_no_thread_that_could_meet_the_end_of_the_process() -> None:
