@@ -311,3 +311,9 @@ def test_a_lock_is_free_again_behind_its_block_even_behind_an_error(tmp_path: Pa
         raise RuntimeError
     with holder(tmp_path):
         pass
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("no folder")
+    with pytest.raises(UserError, match="run is a file"), locked(tmp_path / "run"):
+        pass

@@ -22,7 +22,8 @@ def blocks(language: str) -> list[str]:
 def commands() -> list[list[str]]:
     lines = "\n".join(blocks("bash")).replace("\\\n", " ").splitlines()
     words = [shlex.split(line, comments=True) for line in lines]
-    return [each for each in words if each and each[0] == "daybreak"]
+    # The doctor takes half a minute, and has tests of its own.
+    return [each for each in words if each and each[0] == "daybreak" and each[1] != "doctor"]
 
 
 def shortened(words: list[str]) -> list[str]:

@@ -88,7 +88,11 @@ def wait_for(stage: str, process: "subprocess.Popen[str]") -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)],  # one handler
+    ids=["SIGTERM", "SIGINT"],
+)
 def test_a_signal_in_any_stage_saves_once_and_exits_with_3(
     stage: str, number: signal.Signals, corpus: Corpus, tmp_path: Path
 ) -> None:

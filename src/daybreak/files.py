@@ -166,6 +166,8 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         UserError: another living process owns it.
     """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file, where a folder should be; choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
     lock = folder / ".lock"
     with lock.open("a+") as file:

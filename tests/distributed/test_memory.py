@@ -37,6 +37,7 @@ def test_what_is_kept_is_three_numbers_a_parameter_shared_among_ranks(accounting
         assert state == pytest.approx(12 * count_parameters(recipe.model) / ranks, rel=0.02)
 
 
+@pytest.mark.slow
 def test_the_largest_gpt_star_fits_where_one_rank_alone_would_not(accounting: ModuleType) -> None:
     recipe = Recipe.load("gpt-star-1b", "optimizer.kind=adamw", "optimizer.lr=2e-4")
     peaks = [accounting.on_paper(recipe, ranks, 1)["peak"] for ranks in (1, 8)]
