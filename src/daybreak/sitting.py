@@ -132,10 +132,10 @@ def _look(sitting: Sitting) -> _Beginning:
         return _Beginning(None, [], (), goes_on=False, finished=False)
     changes = changes_to(path, sitting.recipe, sitting.corpus)
     if checkpoint is None:  # nothing can be lost
-        goes_on = not changes.all
-        if read_journal(path / "metrics.jsonl"):
+        goes_on, recorded = not changes.all, read_journal(path / "metrics.jsonl")
+        if recorded:
             say(f"warning: {path} was trained before, but has no checkpoint; beginning anew")
-        return _Beginning(None, read_journal(path / "metrics.jsonl") if goes_on else [], (), goes_on, finished=False)
+        return _Beginning(None, recorded if goes_on else [], (), goes_on, finished=False)
     shown = "".join(f"\n  {line}" for line in changes.all)
     finished = read_result(path, checkpoint) is not None
     if finished and (changes.fixed or changes.course):
