@@ -32,6 +32,7 @@ from daybreak.distributed import sharded
 from daybreak.hardware import autocast
 from daybreak.model.attention import dense_mask
 from daybreak.model.gpt import count_parameters
+from daybreak.model.kernels import Kernels
 from daybreak.recipe import Recipe
 from daybreak.training.optimizer import build_optimizers
 
@@ -94,7 +95,7 @@ def count_a_step(recipe: Recipe, micro_batch: int, mesh: Any) -> dict[str, int]:
     """Bytes of a rank once its model stands, and at most during the second step, which has optimizer state."""
     device = torch.device("cpu")
     with counted() as memory:
-        model = sharded(recipe.model, LOSS_ROWS, mesh).to_empty(device=device)
+        model = sharded(recipe.model, Kernels(LOSS_ROWS), mesh).to_empty(device=device)
         model_bytes = memory.now
         (optimizer,) = build_optimizers(recipe.optimizer, model)
         tokens = torch.zeros(micro_batch, recipe.row_length, dtype=torch.int64)

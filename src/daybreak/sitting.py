@@ -41,7 +41,13 @@ from daybreak.sample import Sampler
 from daybreak.saving import Checkpoints, sweep
 from daybreak.training import loop
 from daybreak.training.budget import Clock, Spent, TimeBudget
-from daybreak.training.execution import Execution, compile_blocks, time_micro_batch, undo_compilation
+from daybreak.training.execution import (
+    Execution,
+    compile_blocks,
+    keep_compiled_code,
+    time_micro_batch,
+    wrap_blocks,
+)
 from daybreak.training.guard import make_guard
 from daybreak.training.metrics import Metrics, finite, read_journal
 from daybreak.training.microbatch import halve_micro_batch
@@ -194,8 +200,8 @@ def _train(sitting: Sitting, found: _Beginning | None, execution: Execution, sta
     batches = build_batches(recipe, execution, corpus, device, ranks)
     check_schedule(recipe.schedule, build_budget(recipe, batches, clock).moment(Spent()))
     require_memory(recipe, device, ranks)
-    model = build_shared(recipe.model, recipe.seed, device, execution.loss_rows, recipe.parallel, ranks)
-    optimizers = build_optimizers(recipe.optimizer, model)
+    model = build_shared(recipe.model, recipe.seed, device, execution.kernels, recipe.parallel, ranks)
+    optimizers = build_optimizers(recipe.optimizer, model, fused=execution.fused_optimizer)
     guard, spent, owes_validation = make_guard(recipe.guard, execution.precision), Spent(), False
     if state is not None:
         restore(found.checkpoint if found is not None else None, model, optimizers, ranks)
@@ -304,12 +310,15 @@ def _try_a_micro_batch(
         The execution, without compilation if that failed on some rank; seconds of a micro-batch, 0 if not timed.
     """
     ranks, device = sitting.ranks, rows.inputs.device
+    wrap_blocks(model, compiled=False, recompute=execution.recompute)
     if execution.compile:
         ranks.enter("compilation")
-        failed = ranks.any(not compile_blocks(model, rows, device, execution.precision))
+        keep_compiled_code()
+        compiles = compile_blocks(model, rows, device, execution.precision, recompute=execution.recompute)
+        failed = ranks.any(not compiles)
         if failed:
             say("training goes on without compilation")
-            undo_compilation(model)
+            wrap_blocks(model, compiled=False, recompute=execution.recompute)
         execution = execution.model_copy(update={"compile": not failed})
     ranks.enter("the first pass")
     # DDP orders its buckets by the first gradients; passing some now makes a resumed run's bits those of the first.

@@ -47,6 +47,7 @@ class Attention(nn.Module):
 
     Args:
         layer: counted from 0; selects the window and the cache.
+        fused: use torch's fused kernels, where they can do it.
     """
 
     def __init__(
@@ -59,10 +60,12 @@ class Attention(nn.Module):
         heads: int,
         bias: bool,
         dropout: float,
+        fused: bool = True,
     ) -> None:
         super().__init__()
         self.layer, self.heads, self.kv_heads = layer, heads, config.kv_heads or heads
         self.head_size, self.dropout, self.qk_norm = dim // heads, dropout, config.qk_norm
+        self.fused = fused
         self.window = config.windows[layer % len(config.windows)]
         self.rotary_base = position.base if isinstance(position, RotaryPositionConfig) else None
         self.slopes = tuple(alibi_slopes(heads)) if isinstance(position, AlibiPositionConfig) else None
@@ -97,6 +100,7 @@ class Attention(nn.Module):
             slopes=self.slopes,
             dropout_rate=self.dropout,
             seeds_B=seeds_B,
+            fused=self.fused,
         )
         y_BTD = y_BHTK.transpose(1, 2).reshape(B, T, D)
         return dropout(self.output(y_BTD), self.dropout, seeds_B, site=1)
@@ -111,6 +115,7 @@ def causal_attention(
     slopes: tuple[float, ...] | None = None,
     dropout_rate: float = 0.0,
     seeds_B: Tensor | None = None,
+    fused: bool = True,
 ) -> Tensor:
     """Attend from the last T of S positions to those not after them: (B, H, T, K).
 
@@ -118,11 +123,12 @@ def causal_attention(
         window: how far back a position sees, itself included; 0 sees all.
         slopes: ALiBi's, one a head.
         seeds_B: seeds the dropout of attention weights; None drops nothing.
+        fused: False writes it out, always.
     """
     T, S = q_BHTK.shape[2], k_BGSK.shape[2]
     grouped = q_BHTK.shape[1] != k_BGSK.shape[1]
     windowed = 0 < window < S
-    if dropout_rate and seeds_B is not None:
+    if not fused or (dropout_rate and seeds_B is not None):
         return plain_attention(q_BHTK, k_BGSK, v_BGSK, window, slopes, dropout_rate, seeds_B)
     if slopes is None and not windowed:
         if T == S:
