@@ -185,6 +185,12 @@ def joined(config: ParallelConfig) -> Iterator[Ranks]:
         watch.close()
 
 
+def require_alone() -> None:
+    """Raises UserError if a launcher has started this process with others."""
+    if _from_environment("WORLD_SIZE", default=1) != 1:
+        raise UserError("this looks at one process on one device; start it without torchrun")
+
+
 def _is_between_ranks(error: BaseException) -> bool:
     """Whether a failure is one of communication, which another rank may have caused."""
     return isinstance(error, dist.DistError) or (

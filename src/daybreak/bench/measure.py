@@ -14,10 +14,11 @@ from typing import final
 import torch
 
 from daybreak.bench.startup import time_startup
-from daybreak.bench.subject import Subject, Timing, make_subject, require_one_rank, some_tokens
+from daybreak.bench.subject import Subject, Timing, make_subject, some_tokens
 from daybreak.bench.switches import NotHere, Switch, switches, tokenizer_size
 from daybreak.compose import choose_execution, refuse_what_does_not_work_yet, require_fitting_tokenizer
 from daybreak.data.shards import Corpus
+from daybreak.distributed import require_alone
 from daybreak.errors import UserError
 from daybreak.hardware import device_name, free_memory, is_out_of_memory, peak_flops
 from daybreak.model.gpt import count_parameters
@@ -133,7 +134,7 @@ def bench(recipe: Recipe, data: Path | None) -> Bench:
     Raises:
         UserError: the recipe does not fit this machine, or the corpus does not fit the recipe.
     """
-    require_one_rank()
+    require_alone()
     refuse_what_does_not_work_yet(recipe.with_data(data or "none"))
     corpus = None if data is None else Corpus.open(data)
     if corpus is not None:

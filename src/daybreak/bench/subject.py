@@ -3,7 +3,6 @@
 Shape legend: R rows, T tokens of a row.
 """
 
-import os
 import time
 from dataclasses import dataclass
 from typing import final
@@ -131,9 +130,3 @@ def some_tokens(recipe: Recipe, corpus: Corpus | None, rows: int, vocab_size: in
     starts = range(0, len(stream) - length + 1, recipe.row_length)
     read = [torch.from_numpy(stream.read(start, start + length)) for start in starts[:rows]]
     return torch.stack([read[row % len(read)] for row in range(rows)])
-
-
-def require_one_rank() -> None:
-    """Raises UserError under torchrun."""
-    if os.environ.get("WORLD_SIZE", "1") != "1":
-        raise UserError("this looks at one process on one device; start it without torchrun")
