@@ -6,13 +6,12 @@ machine's speed drifts.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import final
 
 import torch
 
+from daybreak.bench.report import Bench, Comparison, MicroBatch, Speed
 from daybreak.bench.startup import time_startup
 from daybreak.bench.subject import Subject, Timing, make_subject, some_tokens
 from daybreak.bench.switches import NotHere, Switch, switches, tokenizer_size
@@ -20,7 +19,7 @@ from daybreak.compose import choose_execution, refuse_what_does_not_work_yet, re
 from daybreak.data.shards import Corpus
 from daybreak.distributed import require_alone
 from daybreak.errors import UserError
-from daybreak.hardware import device_name, free_memory, is_out_of_memory, peak_flops
+from daybreak.hardware import PrecisionName, device_name, free_memory, is_out_of_memory, peak_flops
 from daybreak.model.gpt import count_parameters
 from daybreak.progress import progress, say
 from daybreak.recipe import Recipe
@@ -33,96 +32,6 @@ _FEWEST_ROUNDS = 2
 _PASSES_A_SIZE = 3  # to warm up, to time, to count memory
 _SECONDS_A_COMPARISON = 6.0
 _SECONDS_OF_A_LONG_PASS = 4.0
-
-
-@final
-@dataclass(frozen=True)
-class Speed:
-    """Of whole steps, put together from a micro-batch's time and an update's.
-
-    Attributes:
-        milliseconds: of a step.
-        gradient_milliseconds: of a micro-batch, forward and backward.
-        update_milliseconds: of clipping and the optimizer, once a step.
-        flops: model FLOP/s, by nanoGPT's convention.
-        peak_flops: what `mfu` is a share of; None if it is not known.
-        peak_is: where that figure is from.
-    """
-
-    tokens_per_second: float
-    milliseconds: float
-    gradient_milliseconds: float
-    update_milliseconds: float
-    flops: float
-    peak_flops: float | None
-    peak_is: str
-
-    @property
-    def mfu(self) -> float | None:
-        return None if self.peak_flops is None else self.flops / self.peak_flops
-
-
-@final
-@dataclass(frozen=True)
-class MicroBatch:
-    """One size of micro-batch, not compiled.
-
-    Attributes:
-        peak_bytes: weights, optimizer state, gradients and what a pass keeps, at their most.
-    """
-
-    rows: int
-    peak_bytes: int
-    tokens_per_second: float
-
-
-@final
-@dataclass(frozen=True)
-class Comparison:
-    """An optimisation and what is lost without it; or why there is nothing to compare.
-
-    Attributes:
-        off: the setting that switches it off.
-        without, within: tokens/s without it and with it; None where nothing was compared.
-        remark: why not.
-    """
-
-    name: str
-    off: str = ""
-    without: float | None = None
-    within: float | None = None
-    remark: str = ""
-
-    @property
-    def gain(self) -> float | None:
-        """How many times faster a step is with it."""
-        return None if self.without is None or self.within is None else self.within / self.without
-
-
-@final
-@dataclass(frozen=True)
-class Bench:
-    """What was found of a recipe on this machine.
-
-    Attributes:
-        tokens_per_step: of the recipe; a step is `micro_batches` passes of `execution.micro_batch` rows.
-        micro_batch_ended: why the table of micro-batches ends where it does.
-        startup: seconds by part, of a process of its own.
-    """
-
-    recipe: str
-    parameters: int
-    device: str
-    execution: Execution
-    row_length: int
-    tokens_per_step: int
-    micro_batches: int
-    data: str
-    speed: Speed
-    by_micro_batch: list[MicroBatch]
-    micro_batch_ended: str
-    comparisons: list[Comparison]
-    startup: dict[str, float]
 
 
 def bench(recipe: Recipe, data: Path | None) -> Bench:
@@ -159,7 +68,7 @@ def bench(recipe: Recipe, data: Path | None) -> Bench:
             subject = make_subject(recipe, execution, tokens_RT)
             subject.compile()
         passes = rows // execution.micro_batch
-        (timing,) = _interleaved([subject], execution.micro_batch, advance)
+        (timings,) = _interleaved([subject], execution.micro_batch, advance)
         comparisons = [
             Comparison(switch.name, remark=switch.reason)
             if isinstance(switch, NotHere)
@@ -168,17 +77,6 @@ def bench(recipe: Recipe, data: Path | None) -> Bench:
         ]
     say("measuring start-up, in a process of its own")
     startup = time_startup(recipe, execution, None if corpus is None else corpus.path)
-    peak = peak_flops(subject.device, execution.precision)
-    seconds = _step_seconds(timing, passes)
-    speed = Speed(
-        tokens_per_second=recipe.batch.tokens / seconds,
-        milliseconds=1000 * seconds,
-        gradient_milliseconds=1000 * timing.gradient,
-        update_milliseconds=1000 * timing.update,
-        flops=recipe.batch.tokens / seconds * flops_per_token(recipe.model, recipe.row_length),
-        peak_flops=peak,
-        peak_is=_peak_is(subject.device, execution, peak),
-    )
     return Bench(
         recipe=recipe.name,
         parameters=count_parameters(recipe.model),
@@ -188,11 +86,29 @@ def bench(recipe: Recipe, data: Path | None) -> Bench:
         tokens_per_step=recipe.batch.tokens,
         micro_batches=passes,
         data="random tokens" if corpus is None else str(corpus.path),
-        speed=speed,
+        speed=_speed(subject, timings, passes),
         by_micro_batch=table,
         micro_batch_ended=ended,
         comparisons=comparisons,
         startup=startup,
+    )
+
+
+def _speed(subject: Subject, timings: list[Timing], passes: int) -> Speed:
+    """Of a step of so many passes, by the medians of its parts."""
+    recipe, precision = subject.recipe, subject.execution.precision
+    timing = Timing(median(each.gradient for each in timings), median(each.update for each in timings))
+    seconds = _step_seconds(timing, passes)
+    rate = recipe.batch.tokens / seconds
+    peak = peak_flops(subject.device, precision)
+    return Speed(
+        tokens_per_second=rate,
+        milliseconds=1000 * seconds,
+        gradient_milliseconds=1000 * timing.gradient,
+        update_milliseconds=1000 * timing.update,
+        flops=rate * flops_per_token(recipe.model, recipe.row_length),
+        peak_flops=peak,
+        peak_is=_peak_is(subject.device, precision, peak),
     )
 
 
@@ -257,13 +173,18 @@ def _compare(subject: Subject, switch: Switch, rows: int, passes: int, advance: 
             raise
         subject.model.zero_grad(set_to_none=True)
         return Comparison(switch.name, switch.off, remark="without it, memory does not suffice")
-    tokens = subject.recipe.batch.tokens
-    without, within = (tokens / _step_seconds(timing, passes) for timing in (theirs, ours))
-    return Comparison(switch.name, switch.off, without, within)
+    within, without = ([_step_seconds(timing, passes) for timing in timings] for timings in (ours, theirs))
+    return Comparison(
+        switch.name,
+        switch.off,
+        subject.recipe.batch.tokens / median(without),
+        subject.recipe.batch.tokens / median(within),
+        tuple(slow / fast for slow, fast in zip(without, within, strict=True)),
+    )
 
 
-def _interleaved(subjects: list[Subject], rows: int, advance: Callable[[int], None]) -> list[Timing]:
-    """Median timings of each; after one round to warm up, in turns, until there are enough or time is up."""
+def _interleaved(subjects: list[Subject], rows: int, advance: Callable[[int], None]) -> list[list[Timing]]:
+    """Timings of each, round by round; after one round to warm up, in turns, until there are enough or time is up."""
     inputs = [subject.rows(rows) for subject in subjects]
     timings: list[list[Timing]] = [[] for _ in subjects]
     end = time.monotonic() + _SECONDS_A_COMPARISON
@@ -275,16 +196,16 @@ def _interleaved(subjects: list[Subject], rows: int, advance: Callable[[int], No
                 its_timings.append(timing)
         if round_ >= _FEWEST_ROUNDS and time.monotonic() > end:
             break
-    return [Timing(median(each.gradient for each in of), median(each.update for each in of)) for of in timings]
+    return timings
 
 
 def _step_seconds(timing: Timing, passes: int) -> float:
     return passes * timing.gradient + timing.update
 
 
-def _peak_is(device: torch.device, execution: Execution, peak: float | None) -> str:
+def _peak_is(device: torch.device, precision: PrecisionName, peak: float | None) -> str:
     if peak is None:
         return f"the peak of {device_name(device)} is not known"
     if device.type == "cpu":
-        return f"what a large {execution.precision} matrix product reaches on {device_name(device)}, measured"
+        return f"what a large {precision} matrix product reaches on {device_name(device)}, measured"
     return f"the dense 16-bit peak of {device_name(device)}, from its data sheet"

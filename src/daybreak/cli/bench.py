@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from daybreak.bench.measure import Bench, Comparison
+    from daybreak.bench.report import Bench, Comparison
 
 
 def bench(
@@ -63,7 +63,7 @@ def _print(found: "Bench") -> None:
     for row in found.by_micro_batch:
         print(f"{row.rows:>12} {_size(row.peak_bytes):>12} {row.tokens_per_second:>12,.0f}")
     print(f"{'':>12} ({found.micro_batch_ended})")
-    print(f"\n{'optimisation':<36} {'without':>10} {'with':>10} {'faster':>7}   tokens/s")
+    print(f"\n{'tokens/s, by turns':<36} {'without':>10} {'with':>10} {'faster':>7} {'rounds':>13}   switched off by")
     for comparison in found.comparisons:
         print(_line(comparison))
     print(f"\n{'start-up, a process of its own':<36} {'seconds':>10}")
@@ -75,8 +75,8 @@ def _line(comparison: "Comparison") -> str:
     if comparison.without is None or comparison.within is None or comparison.gain is None:
         return f"{comparison.name:<36} {'n/a':>10}   {comparison.remark}"
     return (
-        f"{comparison.name:<36} {comparison.without:>10,.0f} {comparison.within:>10,.0f} {comparison.gain:>6.2f}x   "
-        f"{comparison.off}"
+        f"{comparison.name:<36} {comparison.without:>10,.0f} {comparison.within:>10,.0f} {comparison.gain:>6.2f}x "
+        f"{f'{min(comparison.gains):.2f} … {max(comparison.gains):.2f}':>13}   {comparison.off}"
     )
 
 
