@@ -1,6 +1,8 @@
 """`daybreak bench`: figures against formulas, tables row by row, mistakes in one message."""
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from daybreak.model.gpt import count_parameters
 TINY = (
     "data.tokenizer=bytes", "data.window=16", "batch.tokens=96", "model.layers=1", "model.heads=2", "model.dim=16",
     "model.context=16", "model.vocab_size=320", "execution.precision=bf16", "execution.micro_batch=3",
-    "execution.loss_rows=32",
+    "execution.loss_rows=32", "execution.fused_attention=true",
 )  # fmt: skip
 OPTIMISATIONS = [
     "TF32", "bf16 autocast", "fused attention", "padded vocabulary", "torch.compile", "fused AdamW",
@@ -183,6 +185,21 @@ def test_several_ranks_are_refused(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert run_command(monkeypatch, "bench", "gpt2-tiny") == 2
     assert "without torchrun" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_where_a_run_compiles_it_is_timed_compiled_and_compiling_cold_and_warm(tmp_path: Path) -> None:
+    """In a process of its own, since the compiler remembers."""
+    words = [sys.executable, "-m", "daybreak", "bench", "gpt2-tiny", *TINY, "execution.compile=true", "--json"]
+    environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+    document = json.loads(done.stdout)
+    compared = {each["name"]: each for each in document["comparisons"]}
+    assert document["execution"]["compile"] is True
+    assert compared["torch.compile"]["gain"] > 0
+    assert compared["fused attention"]["gain"] > 0
+    startup = document["startup"]
+    assert 0 < startup["compile again, from the cache"] < startup["compile"]
 
 
 def test_start_up_is_measured_in_a_process_of_its_own(corpus: Corpus, tmp_path: Path) -> None:

@@ -93,6 +93,20 @@ def test_attention_written_out_has_the_loss_and_gradients_of_the_fused(name: str
         torch.testing.assert_close(plain[key], expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("precision", "length", "said", "fused"),
+    [("bf16", 128, "auto", False), ("bf16", 129, "auto", True), ("fp32", 64, "auto", True), ("bf16", 64, True, True),
+     ("bf16", 256, False, False)],
+)  # fmt: skip
+def test_attention_is_written_out_where_that_is_faster(
+    precision: PrecisionName, length: int, said: Any, fused: bool
+) -> None:
+    model = ModelConfig(layers=1, heads=1, dim=16, context=length, vocab_size=16)
+    config = ExecutionConfig(device="cpu", precision=precision, fused_attention=said)
+    execution = Execution.choose(config, model, rows=4, length=length, seconds=None, ranks=1)
+    assert execution.fused_attention is execution.kernels.fused_attention is fused
+
+
 def test_attention_written_out_calls_no_fused_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise AssertionError("a fused kernel was called")
@@ -198,7 +212,7 @@ def test_bf16_copies_need_bf16() -> None:
 
 @pytest.mark.parametrize(
     ("setting", "tolerance"),
-    [("fused_attention=false", 2e-3), ("fused_optimizer=false", 2e-3), ("recompute=true", 0.0), ("weights=bf16", 5e-3)],
+    [("fused_attention=true", 2e-3), ("fused_optimizer=false", 2e-3), ("recompute=true", 0.0), ("weights=bf16", 5e-3)],
 )
 def test_a_run_with_a_switch_has_the_losses_of_the_run_without(
     setting: str, tolerance: float, corpus: Corpus, tmp_path: Path

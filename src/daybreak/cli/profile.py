@@ -63,7 +63,7 @@ def _print(found: "Profile") -> None:
         estimated = "" if part.estimated is None else _size(part.estimated)
         print(f"{part.name:<36} {estimated:>12} {_size(part.measured):>12}")
     slower = shares.after_evaluation_milliseconds / shares.step_milliseconds - 1
-    print(f"\n{'time, not profiled':<36}")
+    print("\ntime, not profiled")
     print(f"{'a step':<36} {shares.step_milliseconds:>9,.1f} ms")
     print(f"{'the first step':<36} {shares.first_milliseconds:>9,.1f} ms")
     print(f"{'a step right behind an evaluation':<36} {shares.after_evaluation_milliseconds:>9,.1f} ms, {slower:+.1%}")

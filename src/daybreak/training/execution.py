@@ -39,6 +39,8 @@ _SECONDS_WORTH_COMPILING = 600.0
 # On a CPU a chunk of logits stays in the cache (25 % faster at 4096 words); on a GPU chunks only save memory.
 _LOSS_ROWS = {"cpu": 512, "cuda": 8192, "mps": 2048}
 
+# Up to here a CPU is half as fast again without its fused kernel in bf16; in fp32 it never is.
+_LENGTH_TO_WRITE_ATTENTION_OUT = 128
 
 Threads = Annotated[int, Field(gt=0, le=1024)]
 
@@ -52,7 +54,7 @@ class ExecutionConfig(Configuration):
         loss_rows: rows whose logits the loss holds at once; 0 holds all.
         threads: of the CPU; torch's own choice unless stated.
         deterministic: ask torch for algorithms with equal bits on CUDA too.
-        fused_attention: torch's fused kernels; false writes attention out.
+        fused_attention: torch's fused kernels; false writes attention out, which short rows on a CPU like in bf16.
         fused_optimizer: AdamW in one kernel; false is torch's default way.
         recompute: keep of each block only what goes in, and compute it once more in the backward pass.
         weights: what a training pass reads. `bf16`: copies, cast once a micro-batch, with bf16 from block to block too;
@@ -66,7 +68,7 @@ class ExecutionConfig(Configuration):
     loss_rows: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     threads: Threads | None = None
     deterministic: bool = False
-    fused_attention: bool = True
+    fused_attention: bool | Literal["auto"] = "auto"
     fused_optimizer: bool = True
     recompute: bool = False
     weights: Literal["fp32", "bf16"] = "fp32"
@@ -112,7 +114,9 @@ class Execution(Configuration):
         if config.weights == "bf16" and precision != "bf16":
             raise UserError(f"execution.weights = bf16 needs execution.precision = bf16; here it is {precision}")
         loss_rows = _LOSS_ROWS[device.type] if config.loss_rows == "auto" else config.loss_rows
-        kernels = Kernels(loss_rows, config.fused_attention, bf16_copies=config.weights == "bf16")
+        short = device.type == "cpu" and precision == "bf16" and length <= _LENGTH_TO_WRITE_ATTENTION_OUT
+        fused_attention = not short if config.fused_attention == "auto" else config.fused_attention
+        kernels = Kernels(loss_rows, fused_attention, bf16_copies=config.weights == "bf16")
         if config.micro_batch == "auto":
             micro_batch = fitting_micro_batch(
                 rows,
@@ -136,7 +140,7 @@ class Execution(Configuration):
             loss_rows=loss_rows,
             threads=config.threads or torch.get_num_threads(),
             deterministic=config.deterministic,
-            fused_attention=config.fused_attention,
+            fused_attention=fused_attention,
             fused_optimizer=config.fused_optimizer,
             recompute=config.recompute,
             weights=config.weights,
