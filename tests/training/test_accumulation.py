@@ -29,7 +29,7 @@ from daybreak.training import loop
 from daybreak.training.budget import Clock, Rates, Spent, StepBudget
 from daybreak.training.guard import Guard, GuardConfig
 from daybreak.training.metrics import Metrics
-from daybreak.training.optimizer import unscale_and_clip
+from daybreak.training.optimizer import AdamWConfig, unscale_and_clip
 from daybreak.training.schedule import ConstantConfig
 from daybreak.training.signals import StopRequest
 
@@ -120,8 +120,7 @@ def one_step(folder: Path, corpus: Corpus, source: Any, guard: Guard) -> tuple[d
             batches=source,
             budget=StepBudget(1, Rates(WINDOW * ROWS, ROWS, 1000, 1.0, 1)),
             schedule=ConstantConfig(kind="constant"),
-            peak_lr=0.1,
-            clip=0.0,
+            optimization=AdamWConfig(lr=0.1, clip=0.0),
             guard=guard,
             validation=Validation(
                 every=every,
