@@ -16,7 +16,7 @@ from daybreak.model.block import ParallelBlock, SequentialBlock
 from daybreak.model.cache import Cache
 from daybreak.model.dropout import dropout, next_layer
 from daybreak.model.head import Head, HeadConfig
-from daybreak.model.initialise import InitialisationConfig, normal_
+from daybreak.model.initialise import InitialisationConfig, normal_, table
 from daybreak.model.lookup import LookupConfig, NgramEmbedding, ValueEmbeddings
 from daybreak.model.mlp import MLP, MLPConfig, PlainMLPConfig
 from daybreak.model.norm import ExtraNormsConfig, Norm, NormConfig
@@ -106,7 +106,7 @@ class GPT(nn.Module):
         super().__init__()
         self.config = config
         extra = config.extra_norms
-        self.embedding = nn.Embedding(config.vocab_size, config.dim)
+        self.embedding = table(config.vocab_size, config.dim)
         self.position = _position(config)
         self.ngrams = _ngrams(config)
         value_layers = config.lookup.value_layers(config.layers)

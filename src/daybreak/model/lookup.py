@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from daybreak.configuration import Configuration
 from daybreak.model.dropout import mix
-from daybreak.model.initialise import normal_
+from daybreak.model.initialise import normal_, table
 
 
 @final
@@ -47,7 +47,7 @@ class NgramEmbedding(nn.Module):
     def __init__(self, lengths: tuple[int, ...], rows: int, vocab_size: int, dim: int) -> None:
         super().__init__()
         self.lengths, self.words = lengths, vocab_size + 1  # the last one stands in front of the first token
-        self.tables = nn.ModuleList(nn.Embedding(min(rows, self.words**length), dim) for length in lengths)
+        self.tables = nn.ModuleList(table(min(rows, self.words**length), dim) for length in lengths)
 
     @property
     def reach(self) -> int:
@@ -56,15 +56,15 @@ class NgramEmbedding(nn.Module):
 
     @torch.no_grad()
     def initialise(self, seed: int, name: str, std: float) -> None:
-        for length, table in self._tables():
-            normal_(table.weight, std, seed=seed, name=f"{name}.{length}.weight")
+        for length, ngrams in self._tables():
+            normal_(ngrams.weight, std, seed=seed, name=f"{name}.{length}.weight")
 
     def forward(self, tokens_BT: Tensor, before_BP: Tensor | None = None) -> Tensor:
         """Embed tokens; `before_BP` stand in front of them, as many as are known."""
         behind = torch.cat((self._start(tokens_BT, before_BP), tokens_BT), dim=1)
         x_BTD: Tensor | None = None
-        for length, table in self._tables():
-            added_BTD = table(self.rows(behind, length, tokens_BT.shape[1], table.num_embeddings))
+        for length, ngrams in self._tables():
+            added_BTD = ngrams(self.rows(behind, length, tokens_BT.shape[1], ngrams.num_embeddings))
             x_BTD = added_BTD if x_BTD is None else x_BTD + added_BTD
         assert x_BTD is not None
         return x_BTD
@@ -96,12 +96,12 @@ class ValueEmbeddings(nn.Module):
 
     def __init__(self, layers: list[int], vocab_size: int, width: int) -> None:
         super().__init__()
-        self.tables = nn.ModuleDict({str(layer): nn.Embedding(vocab_size, width) for layer in layers})
+        self.tables = nn.ModuleDict({str(layer): table(vocab_size, width) for layer in layers})
 
     @torch.no_grad()
     def initialise(self, seed: int, name: str, std: float) -> None:
-        for layer, table in self.tables.items():
-            normal_(table.weight, std, seed=seed, name=f"{name}.{layer}.weight")  # type: ignore[arg-type]
+        for layer, values in self.tables.items():
+            normal_(values.weight, std, seed=seed, name=f"{name}.{layer}.weight")  # type: ignore[arg-type]
 
     def forward(self, tokens_BT: Tensor, layer: int) -> Tensor | None:
         """What layer `layer` adds; None if it has no table."""

@@ -110,7 +110,8 @@ class Execution(Configuration):
     def apply(self, local_rank: int | None = None) -> torch.device:
         """Set torch's global switches accordingly; returns the device, one a rank where several share a node's."""
         torch.set_num_threads(self.threads)
-        torch.use_deterministic_algorithms(self.deterministic)
+        if self.deterministic != torch.are_deterministic_algorithms_enabled():  # asking imports the compiler
+            torch.use_deterministic_algorithms(self.deterministic)
         apply_precision(self.precision)
         device = torch.device(self.device)
         if device.type == "cuda" and local_rank is not None:

@@ -86,6 +86,7 @@ def build_optimizers(config: Optimizer, model: nn.Module) -> tuple[torch.optim.O
         UserError: this kind does not work yet.
     """
     parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    _spare_the_compiler()
     match config:
         case AdamWConfig():
             built: list[torch.optim.Optimizer] = [_adamw(parameters.values(), config.lr, config.weight_decay, config)]
@@ -108,6 +109,15 @@ def build_optimizers(config: Optimizer, model: nn.Module) -> tuple[torch.optim.O
         for group in optimizer.param_groups:
             group["peak_lr"] = group["lr"]
     return tuple(built)
+
+
+def _spare_the_compiler() -> None:
+    """Keep torch from importing its compiler with the first optimizer, which takes as long as importing torch.
+
+    It would only mark this method, which nobody compiles, as not to be compiled.
+    """
+    method = torch.optim.Optimizer.add_param_group.__wrapped__  # type: ignore[attr-defined]
+    method.__dynamo_disable = method
 
 
 def _adamw(
