@@ -99,8 +99,8 @@ def stopping_in(step: int, micro_batch: int) -> Iterator[None]:
     def on_signals(*_: object) -> Iterator[StopRequest]:
         yield stop
 
-    def step_and_stop(self: Batches, place: int) -> Iterator[Rows]:
-        for index, rows in enumerate(steps_of(self, place)):
+    def step_and_stop(self: Batches, place: int, **size: int) -> Iterator[Rows]:
+        for index, rows in enumerate(steps_of(self, place, **size)):
             if place == (step - 1) * self.windows_per_step and index == micro_batch:
                 stop.requested = True
             yield rows

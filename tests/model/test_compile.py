@@ -65,7 +65,7 @@ def loss_and_gradients(model: GPT, rows: Rows) -> list[Tensor]:
 @pytest.mark.parametrize("name", list(models))
 def test_compiled_blocks_have_the_loss_and_gradients_of_eager_ones(name: str) -> None:
     compiled, eager = make_model(**models[name]), make_model(**models[name])
-    assert compile_blocks(compiled, some_rows(), CPU, "fp32")
+    assert compile_blocks(compiled, [some_rows()], CPU, "fp32")
     assert all("forward" in vars(block) for block in compiled.blocks)
     assert all(parameter.grad is None for parameter in compiled.parameters())
     for seed in (0, 1):
@@ -81,7 +81,7 @@ def test_compiled_blocks_have_the_loss_and_gradients_of_eager_ones(name: str) ->
 def test_a_compiled_model_goes_on_with_the_shape_it_was_compiled_for() -> None:
     """Neither training nor evaluation compiles again, whatever the tokens and the noise."""
     model = make_model(**models["alibi, dropout and windows"])
-    assert compile_blocks(model, some_rows(), CPU, "fp32")
+    assert compile_blocks(model, [some_rows()], CPU, "fp32")
     frames = torch._dynamo.utils.counters["frames"]["total"]
     assert frames > 0
     for seed in (2, 3):
@@ -95,7 +95,7 @@ def test_a_compiled_model_goes_on_with_the_shape_it_was_compiled_for() -> None:
 @pytest.mark.slow
 def test_bf16_compiles_too() -> None:
     model, rows = make_model(), some_rows()
-    assert compile_blocks(model, rows, CPU, "bf16")
+    assert compile_blocks(model, [rows], CPU, "bf16")
     with torch.autocast("cpu", torch.bfloat16):
         compiled = model(rows.inputs, rows.targets)
     eager = make_model()(rows.inputs, rows.targets)
@@ -126,7 +126,7 @@ def test_a_compiler_that_fails_is_done_without_and_that_is_said(
     """Two layers: the first two calls train, and by the third, in evaluation, there are gradients to clear."""
     monkeypatch.setattr(torch, "compile", compiler_that_fails_from_call(failing_call))
     model, rows = make_model(), some_rows()
-    assert not compile_blocks(model, rows, CPU, "fp32")
+    assert not compile_blocks(model, [rows], CPU, "fp32")
     assert "compilation failed" in capsys.readouterr().err
     assert all(parameter.grad is None for parameter in model.parameters())
     assert not any("forward" in vars(block) for block in model.blocks)
@@ -143,7 +143,7 @@ def test_a_real_compiler_that_fails_is_done_without(
 
     monkeypatch.setattr(torch._inductor.compile_fx, "compile_fx", fail)
     model, rows = make_model(), some_rows()
-    assert not compile_blocks(model, rows, CPU, "fp32")
+    assert not compile_blocks(model, [rows], CPU, "fp32")
     said = capsys.readouterr().err
     assert "compilation failed" in said
     assert "no C++ compiler found" in said
