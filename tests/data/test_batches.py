@@ -241,11 +241,7 @@ def test_neither_ranks_nor_micro_batches_change_what_is_in_a_step_that_grows(mic
         settings = {"windows_per_step": 12, "micro_batch": micro_batch, "rank": rank, "ranks": ranks}
         with opened(12 * 50 + 1, window=12, length=12, **settings) as batches:
             return [
-                [
-                    (*row.tolist(), int(seed))
-                    for part in rows
-                    for row, seed in zip(part.inputs, part.dropout_seeds, strict=True)
-                ]
+                [tuple(row) for part in rows for row in torch.column_stack((part.inputs, part.dropout_seeds)).tolist()]
                 for rows in steps_of(batches, sizes)
             ]
 

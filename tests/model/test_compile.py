@@ -33,10 +33,11 @@ models: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(autouse=True)
 def _dynamo_as_it_was() -> Iterator[None]:
-    before = torch._dynamo.config.fail_on_recompile_limit_hit
+    config = torch._dynamo.config
+    before = config.fail_on_recompile_limit_hit, config.recompile_limit
     torch._dynamo.reset()
     yield
-    torch._dynamo.config.fail_on_recompile_limit_hit = before
+    config.fail_on_recompile_limit_hit, config.recompile_limit = before
     torch._dynamo.reset()
 
 
@@ -46,10 +47,14 @@ def make_model(**settings: Any) -> GPT:
 
 
 def some_rows(seed: int = 0) -> Rows:
+    return rows_of(LENGTH, seed)
+
+
+def rows_of(length: int, seed: int = 0) -> Rows:
     generator = torch.Generator().manual_seed(seed)
-    tokens = torch.randint(VOCABULARY, (3, LENGTH + 1), generator=generator)
+    tokens = torch.randint(VOCABULARY, (3, length + 1), generator=generator)
     noise = torch.randint(2**31, (3,), generator=generator)
-    return Rows(tokens[:, :-1], tokens[:, 1:], noise, 3 * LENGTH, last=True)
+    return Rows(tokens[:, :-1], tokens[:, 1:], noise, 3 * length, last=True)
 
 
 def loss_and_gradients(model: GPT, rows: Rows) -> list[Tensor]:
@@ -149,3 +154,20 @@ def test_a_real_compiler_that_fails_is_done_without(
     assert "no C++ compiler found" in said
     for got, expected in zip(loss_and_gradients(model, rows), loss_and_gradients(make_model(), rows), strict=True):
         assert torch.equal(got, expected)
+
+
+@pytest.mark.slow
+def test_a_curriculum_compiles_each_of_its_shapes_once_before_the_run() -> None:
+    """More shapes than torch allows by itself, and layers with windows of their own."""
+    model, eager = (make_model(attention={"windows": (5, 0)}) for _ in range(2))
+    shapes = [rows_of(length) for length in (3, 4, 6, 7, 8, 10, 11, 12, LENGTH)]
+    assert compile_blocks(model, shapes, CPU, "fp32")
+    frames = torch._dynamo.utils.counters["frames"]["total"]
+    for seed in (2, 3):
+        for length in (3, 4, 6, 7, 8, 10, 11, 12, LENGTH):
+            rows = rows_of(length, seed)
+            for got, expected in zip(loss_and_gradients(model, rows), loss_and_gradients(eager, rows), strict=True):
+                torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+        with torch.no_grad():
+            model(rows.inputs, rows.targets)
+    assert torch._dynamo.utils.counters["frames"]["total"] == frames
