@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice, pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +17,7 @@ from daybreak.errors import UserError
 from daybreak.recipe import Recipe
 from daybreak.training.budget import Budget, Clock, CountBudget, Moment, TimeBudget, make_count_budget
 from daybreak.training.flops import flops_per_token
-from daybreak.training.growth import BatchConfig, Growth, LengthCurriculumConfig
+from daybreak.training.growth import BatchConfig, Growth, LengthCurriculumConfig, recorded_sizes
 from daybreak.training.schedule import CosineConfig, check_schedule, learning_rate_share
 from daybreak.training.spent import Spent
 
@@ -176,7 +177,11 @@ def test_a_time_budget_is_not_overshot_by_a_step_that_grew(
 def test_recorded_sizes_are_followed_when_steps_are_done_again() -> None:
     batch = BatchConfig(tokens=64, ramp={"start": 16, "over": "10s"})
     curriculum = LengthCurriculumConfig(lengths=(4, 8), stage="5s")
-    growth = Growth(batch, curriculum, 16, {4: 1.0, 8: 2.0}, recorded={3: (2, 4)})
+    growth = Growth(batch, curriculum, 16, {4: 1.0, 8: 2.0})
+    sizes = {4: (32, 4), 5: (24, 4), 6: (80, 8), 7: (32, 6), 8: (0, 4)}  # the first could be, of this run
+    records = [{"step": step, "batch_tokens": tokens, "length": length} for step, (tokens, length) in sizes.items()]
+    growth = replace(growth, recorded=recorded_sizes([*records, {"step": 9}], growth))
+    assert growth.recorded == {3: (2, 4)}
     late = Spent(steps=3, elapsed_seconds=100.0)
     assert (growth.next(late).tokens, growth.next(late).length, growth.next(late).flops) == (32, 4, 32.0)
     assert growth.next(Spent(steps=4, elapsed_seconds=100.0)) == growth.full

@@ -129,11 +129,12 @@ class Growth:
 
 
 def recorded_sizes(records: Sequence[Mapping[str, Any]], growth: Growth) -> dict[int, tuple[int, int]]:
-    """Windows and row length by the steps done before, of training records."""
+    """Windows and row length by the steps done before, of training records; what cannot be of this run is left out."""
+    possible = range(growth.batch.smallest, growth.batch.tokens + 1, growth.batch.smallest)
     return {
         record["step"] - 1: (record["batch_tokens"] // growth.window, record["length"])
         for record in records
-        if record.get("length") in growth.flops_per_token and isinstance(record.get("batch_tokens"), int)
+        if record.get("length") in growth.flops_per_token and record.get("batch_tokens") in possible
     }
 
 
