@@ -148,7 +148,8 @@ def compile_blocks(model: GPT, shapes: Sequence[Rows], device: torch.device, pre
         shapes: a micro-batch of each shape that is trained on; in the last one, the loss is measured too.
     """
     began = time.monotonic()
-    graphs = (len(shapes) + 1) * len(set(model.config.attention.windows))
+    # Twice what is known of now, since memory may yet halve the micro-batch.
+    graphs = 2 * (len(shapes) + 1) * len(set(model.config.attention.windows))
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, graphs)
     torch._dynamo.config.fail_on_recompile_limit_hit = True
     for block in model.blocks:
