@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from daybreak.model.cache import Cache
-from daybreak.model.gpt import GPT, ModelConfig, build, count_parameters, count_without_positions
+from daybreak.model.gpt import GPT, ModelConfig, build, count_multiplied, count_parameters
 from daybreak.model.mlp import MLP, GatedMLPConfig, PlainMLPConfig
 from daybreak.model.norm import Norm, NormConfig
 
@@ -216,10 +216,10 @@ def test_gpt2_has_124_million_parameters() -> None:
     sizes: dict[str, Any] = {"layers": 12, "heads": 12, "dim": 768, "context": 1024, "vocab_size": 50_257}
     config = ModelConfig(**sizes)
     assert count_parameters(config) == 124_439_808
-    assert count_without_positions(config) == 124_439_808 - 1024 * 768
+    assert count_multiplied(config) == 124_439_808 - 1024 * 768
     assert count_parameters(ModelConfig(**sizes, head={"tied": False})) == 124_439_808 + 50_257 * 768
     rotary = ModelConfig(**sizes, position={"kind": "rotary"})
-    assert count_parameters(rotary) == count_without_positions(rotary) == count_without_positions(config)
+    assert count_parameters(rotary) == count_multiplied(rotary) == count_multiplied(config)
 
 
 def test_a_shared_norm_is_used_twice_and_counted_once() -> None:

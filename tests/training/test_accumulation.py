@@ -31,7 +31,7 @@ from daybreak.training.budget import Clock, CountBudget, Rates
 from daybreak.training.growth import StepSize
 from daybreak.training.guard import Guard, GuardConfig
 from daybreak.training.metrics import Metrics
-from daybreak.training.optimizer import unscale_and_clip
+from daybreak.training.optimizer import AdamWConfig, unscale_and_clip
 from daybreak.training.schedule import ConstantConfig
 from daybreak.training.signals import StopRequest
 from daybreak.training.spent import Spent
@@ -119,8 +119,7 @@ def one_step(folder: Path, corpus: Corpus, source: Any, guard: Guard) -> tuple[d
             batches=source,
             budget=CountBudget(Duration(1, Unit.STEPS), Rates(StepSize(ROWS, WINDOW * ROWS, WINDOW, 1.0), 1000, 1)),
             schedule=ConstantConfig(kind="constant"),
-            peak_lr=0.1,
-            clip=0.0,
+            optimization=AdamWConfig(lr=0.1, clip=0.0),
             guard=guard,
             validation=Validation(
                 every=every,

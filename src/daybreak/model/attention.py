@@ -25,6 +25,8 @@ from daybreak.model.position import (
     rotate,
 )
 
+_GATE_WIDTH = 32  # features that open a gate of value embeddings
+
 
 @final
 class AttentionConfig(Configuration):
@@ -47,6 +49,7 @@ class Attention(nn.Module):
 
     Args:
         layer: counted from 0; selects the window and the cache.
+        gated_values: values of a token, from outside, are added to those of its features, each head by its own gate.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class Attention(nn.Module):
         heads: int,
         bias: bool,
         dropout: float,
+        gated_values: bool = False,
     ) -> None:
         super().__init__()
         self.layer, self.heads, self.kv_heads = layer, heads, config.kv_heads or heads
@@ -68,19 +72,36 @@ class Attention(nn.Module):
         self.slopes = tuple(alibi_slopes(heads)) if isinstance(position, AlibiPositionConfig) else None
         self.qkv = nn.Linear(dim, (heads + 2 * self.kv_heads) * self.head_size, bias=bias)
         self.output = nn.Linear(dim, dim, bias=bias)
+        self.value_gate = nn.Linear(min(dim, _GATE_WIDTH), self.kv_heads, bias=False) if gated_values else None
 
     @torch.no_grad()
     def initialise(self, seed: int, name: str, std: float, output_std: float) -> None:
         """Draw the weights; `output_std` is that of the projection back to the residual stream."""
         linear_(self.qkv, std, seed=seed, name=f"{name}.qkv")
         linear_(self.output, output_std, seed=seed, name=f"{name}.output")
+        if self.value_gate is not None:
+            self.value_gate.weight.zero_()
 
-    def forward(self, x_BTD: Tensor, seeds_B: Tensor | None = None, cache: Cache | None = None) -> Tensor:
-        """Attend among x_BTD, and to what `cache` holds in front of it; `seeds_B` turns dropout on."""
+    def forward(
+        self,
+        x_BTD: Tensor,
+        seeds_B: Tensor | None = None,
+        cache: Cache | None = None,
+        extra_BTE: Tensor | None = None,
+    ) -> Tensor:
+        """Attend among x_BTD, and to what `cache` holds in front of it; `seeds_B` turns dropout on.
+
+        Args:
+            extra_BTE: values (E = G K) to add, times twice a sigmoid of the first features, so that a gate begins at 1.
+        """
         B, T, D = x_BTD.shape
         H, G, K = self.heads, self.kv_heads, self.head_size
         qkv_BTNK = self.qkv(x_BTD).view(B, T, H + 2 * G, K)
         q_BHTK, k_BGTK, v_BGTK = qkv_BTNK.transpose(1, 2).split((H, G, G), dim=1)
+        if self.value_gate is not None and extra_BTE is not None:
+            gates_BTG = 2 * torch.sigmoid(self.value_gate(x_BTD[..., : self.value_gate.in_features]))
+            extra_BTGK = gates_BTG[..., None] * extra_BTE.view(B, T, G, K)
+            v_BGTK = v_BGTK + extra_BTGK.transpose(1, 2).to(v_BGTK.dtype)
         if self.qk_norm:
             q_BHTK, k_BGTK = rms_norm(q_BHTK, 1e-6), rms_norm(k_BGTK, 1e-6)
         start = 0 if cache is None else cache.length

@@ -18,6 +18,7 @@ from daybreak.model.cache import Cache
 from daybreak.model.dropout import dropout, next_layer
 from daybreak.model.head import Head, HeadConfig
 from daybreak.model.initialise import InitialisationConfig, normal_
+from daybreak.model.lookup import LookupConfig, NgramEmbedding, ValueEmbeddings
 from daybreak.model.mlp import MLP, MLPConfig, PlainMLPConfig
 from daybreak.model.norm import ExtraNormsConfig, Norm, NormConfig
 from daybreak.model.position import (
@@ -28,6 +29,7 @@ from daybreak.model.position import (
     SinusoidalPosition,
     SinusoidalPositionConfig,
 )
+from daybreak.model.skip import EmbeddingSkip
 
 
 @final
@@ -39,6 +41,7 @@ class ModelConfig(Configuration):
         vocab_size: width of embedding and head; ids above the tokenizer's are padding.
         bias: of every linear layer and LayerNorm, but for the head, which has none.
         dropout: on embeddings, attention weights, and residual branches, while training.
+        embedding_skip: each layer sees the embedding again, and scales the residual stream.
     """
 
     layers: int = Field(gt=0, le=10_000)
@@ -49,6 +52,8 @@ class ModelConfig(Configuration):
     bias: bool = True
     dropout: float = Field(default=0.0, ge=0, lt=1)
     residual: Literal["sequential", "parallel"] = "sequential"
+    embedding_skip: bool = False
+    lookup: LookupConfig = LookupConfig()
     position: PositionConfig = LearnedPositionConfig()
     attention: AttentionConfig = AttentionConfig()
     mlp: MLPConfig = PlainMLPConfig()
@@ -56,6 +61,11 @@ class ModelConfig(Configuration):
     extra_norms: ExtraNormsConfig = ExtraNormsConfig()
     head: HeadConfig = HeadConfig()
     initialisation: InitialisationConfig = InitialisationConfig()
+
+    @property
+    def value_width(self) -> int:
+        """Numbers that a layer's attention values take for one token."""
+        return (self.attention.kv_heads or self.heads) * (self.dim // self.heads)
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
@@ -76,6 +86,8 @@ class ModelConfig(Configuration):
             )
         if any(window < 0 for window in self.attention.windows) or not self.attention.windows:
             raise ValueError(f"model.attention.windows = {list(self.attention.windows)} must be lengths, or 0 for all")
+        if any(length < 2 for length in self.lookup.ngrams):
+            raise ValueError(f"model.lookup.ngrams = {list(self.lookup.ngrams)} must be lengths of 2 or more")
         return self
 
 
@@ -97,6 +109,10 @@ class GPT(nn.Module):
         extra = config.extra_norms
         self.embedding = nn.Embedding(config.vocab_size, config.dim)
         self.position = _position(config)
+        self.ngrams = _ngrams(config)
+        value_layers = config.lookup.value_layers(config.layers)
+        self.values = ValueEmbeddings(value_layers, config.vocab_size, config.value_width) if value_layers else None
+        self.skip = EmbeddingSkip(config.layers) if config.embedding_skip else None
         self.embedding_norm = self._norm() if extra.after_embedding else None
         self.blocks = nn.ModuleList(self._block(layer) for layer in range(config.layers))
         self.final_norm = None if extra.shared else self._norm()
@@ -125,14 +141,22 @@ class GPT(nn.Module):
     def features(self, tokens_BT: Tensor, *, cache: Cache | None = None, seeds_B: Tensor | None = None) -> Tensor:
         """What the head reads, (B, T, D)."""
         x_BTD = self.embedding(tokens_BT)
+        if self.ngrams is not None:
+            x_BTD = x_BTD + self.ngrams(
+                tokens_BT, None if cache is None else cache.recent(tokens_BT, self.ngrams.reach)
+            )
         if self.position is not None:
             x_BTD = self.position(x_BTD, start=0 if cache is None else cache.length)
         if self.embedding_norm is not None:
             x_BTD = self.embedding_norm(x_BTD)
         x_BTD = dropout(x_BTD, self.config.dropout, seeds_B, site=0)
-        for block in self._blocks():
+        x0_BTD = x_BTD
+        for layer, block in enumerate(self._blocks()):
             seeds_B = next_layer(seeds_B)
-            x_BTD = block(x_BTD, seeds_B, cache)
+            if self.skip is not None:
+                x_BTD = self.skip(x_BTD, x0_BTD, layer)
+            extra_BTE = None if self.values is None else self.values(tokens_BT, layer)
+            x_BTD = block(x_BTD, seeds_B, cache, extra_BTE)
         if cache is not None:
             cache.advance(tokens_BT.shape[1])
         final_norm = self.final_norm or self.embedding_norm
@@ -147,6 +171,12 @@ class GPT(nn.Module):
         normal_(self.embedding.weight, std, seed=seed, name="embedding.weight")
         if self.position is not None:
             self.position.initialise(seed, "position", std)
+        if self.ngrams is not None:
+            self.ngrams.initialise(seed, "ngrams", std)
+        if self.values is not None:
+            self.values.initialise(seed, "values", std)
+        if self.skip is not None:
+            self.skip.initialise()
         for layer, block in enumerate(self._blocks()):
             block.initialise(seed, f"blocks.{layer}", std, output_std)
         self.head.initialise(seed, "head", std)
@@ -170,6 +200,7 @@ class GPT(nn.Module):
             heads=config.heads,
             bias=config.bias,
             dropout=config.dropout,
+            gated_values=self.values is not None and layer in config.lookup.value_layers(config.layers),
         )
         mlp = MLP(config.mlp, config.dim, config.bias, config.dropout)
         if config.residual == "parallel":
@@ -193,10 +224,23 @@ def count_parameters(config: ModelConfig) -> int:
         return sum(parameter.numel() for parameter in GPT(config).parameters())
 
 
-def count_without_positions(config: ModelConfig) -> int:
-    """Trainable numbers without a learned position table: the N of the usual FLOPs formula."""
-    table = config.context * config.dim if isinstance(config.position, LearnedPositionConfig) else 0
-    return count_parameters(config) - table
+def count_multiplied(config: ModelConfig) -> int:
+    """Trainable numbers but for those that are only looked up: the N of the usual FLOPs formula.
+
+    Positions, n-grams and values are looked up, and so is an embedding that is not the head's as well.
+    """
+    with torch.device("meta"):
+        model = GPT(config)
+    looked_up = [model.ngrams, model.values, model.position if isinstance(model.position, LearnedPosition) else None]
+    tables = [*looked_up, None if config.head.tied else model.embedding]
+    return count_parameters(config) - sum(
+        p.numel() for table in tables if table is not None for p in table.parameters()
+    )
+
+
+def _ngrams(config: ModelConfig) -> NgramEmbedding | None:
+    lookup = config.lookup
+    return NgramEmbedding(lookup.ngrams, lookup.rows, config.vocab_size, config.dim) if lookup.ngrams else None
 
 
 def _position(config: ModelConfig) -> LearnedPosition | SinusoidalPosition | None:

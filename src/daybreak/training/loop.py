@@ -22,7 +22,7 @@ from daybreak.training.growth import StepSize
 from daybreak.training.guard import Guard
 from daybreak.training.metrics import Metrics
 from daybreak.training.microbatch import halve_micro_batch
-from daybreak.training.optimizer import set_learning_rates, unscale_and_clip
+from daybreak.training.optimizer import Optimizer, set_learning_rates, set_momentum, unscale_and_clip
 from daybreak.training.schedule import Schedule, learning_rate_share
 from daybreak.training.signals import StopRequest
 from daybreak.training.spent import Spent, is_due
@@ -37,8 +37,6 @@ class Parts:
     Attributes:
         model: as this rank holds it.
         forward: the model's training loss; its backward pass brings the gradients of all ranks together.
-        peak_lr: the first optimizer's, as it is shown.
-        clip: largest norm of the whole gradient; 0 does not clip.
         peak_flops: FLOP/s of all devices that utilisation is a share of; None if it is not known.
     """
 
@@ -48,8 +46,7 @@ class Parts:
     batches: Batches
     budget: Budget
     schedule: Schedule
-    peak_lr: float
-    clip: float
+    optimization: Optimizer
     guard: Guard
     validation: Validation
     sampler: Sampler
@@ -82,13 +79,14 @@ def train(parts: Parts, spent: Spent, *, owes_validation: bool = False) -> tuple
         began = time.perf_counter()
         lr_share = learning_rate_share(parts.schedule, moment)
         set_learning_rates(optimizers, lr_share)
+        set_momentum(optimizers, parts.optimization, moment)
 
         gradient = _gradient(parts, spent, moment.size)
         if gradient is None:  # stopped inside the step, which the next sitting begins anew
             break
         total_nll, targets = gradient
         loss = total_nll / targets
-        norm = unscale_and_clip(model, parts.clip, scale=parts.guard.scale * targets / moment.size.tokens)
+        norm = unscale_and_clip(model, parts.optimization.clip, scale=parts.guard.scale * targets / moment.size.tokens)
         verdict = parts.guard.judge(loss, norm)
         if verdict == "good":
             for optimizer in optimizers:
@@ -101,7 +99,7 @@ def train(parts: Parts, spent: Spent, *, owes_validation: bool = False) -> tuple
 
         seconds = time.perf_counter() - began
         before, spent = spent, _spent_after(parts, spent, moment.size, seconds)
-        _log_step(parts, moment, spent, loss=loss, lr=lr_share * parts.peak_lr, norm=norm, seconds=seconds)
+        _log_step(parts, moment, spent, loss=loss, lr=lr_share * parts.optimization.lr, norm=norm, seconds=seconds)
 
         validates = is_due(parts.validation.every, before, spent)
         validation = _evaluate(parts, spent) if validates else None

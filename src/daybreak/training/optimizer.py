@@ -9,8 +9,13 @@ from torch import nn
 
 from daybreak.configuration import Configuration, default_kind
 from daybreak.distributed import full_tensor
+from daybreak.duration import Duration, DurationField, Unit
 from daybreak.errors import UserError
+from daybreak.training.budget import Moment
 from daybreak.training.muon import Muon
+
+_TABLES = ("embedding.", "position.weight", "ngrams.", "values.")  # parameters that are read by token
+_FIRST_MOMENTUM = 0.85  # where the warm-up of Muon's momentum begins
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -50,15 +55,21 @@ class MuonConfig(Configuration):
 
     Attributes:
         lr: peak of the matrices' learning rate.
+        momentum_warmup: how long momentum rises to its value, from 0.85 (as modded-nanogpt).
         weight_decay: of the matrices; the rest has none.
+        cautious: decay only where it goes the update's way (Chen et al. 2025, "Cautious Weight Decay").
         adam_lr: peak of the rest's.
+        embedding_lr: peak of that of tables read by token (embedding, n-grams, values); `adam_lr` unless stated.
     """
 
     kind: Literal["muon"]
     lr: float = Field(default=0.02, gt=0)
     momentum: Beta = 0.95
+    momentum_warmup: DurationField = Duration(0, Unit.PERCENT)
     weight_decay: float = Field(default=0.0, ge=0)
+    cautious: bool = False
     adam_lr: float = Field(default=3e-3, gt=0)
+    embedding_lr: float | None = Field(default=None, gt=0)
     betas: tuple[Beta, Beta] = (0.9, 0.95)
     eps: float = Field(default=1e-8, gt=0)
     clip: float = Field(default=1.0, ge=0)
@@ -80,9 +91,17 @@ def build_optimizers(config: Optimizer, model: nn.Module) -> tuple[torch.optim.O
             built: list[torch.optim.Optimizer] = [_adamw(parameters.values(), config.lr, config.weight_decay, config)]
         case MuonConfig():
             matrices = {name: p for name, p in parameters.items() if name.startswith("blocks.") and p.ndim == 2}
-            rest = [parameter for name, parameter in parameters.items() if name not in matrices]
-            muon = Muon(matrices.values(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
-            built = [muon, _adamw(rest, config.adam_lr, 0.0, config)]
+            tables = {name: p for name, p in parameters.items() if name.startswith(_TABLES)}
+            rest = [p for name, p in parameters.items() if name not in matrices and name not in tables]
+            muon = Muon(
+                matrices.values(),
+                lr=config.lr,
+                momentum=config.momentum,
+                weight_decay=config.weight_decay,
+                cautious=config.cautious,
+            )
+            table_lr = config.embedding_lr or config.adam_lr
+            built = [muon, _adamw(tables.values(), table_lr, 0.0, config), _adamw(rest, config.adam_lr, 0.0, config)]
         case AdamW8bitConfig():
             raise UserError("optimizer.kind = adamw8bit does not work yet; use optimizer.kind=adamw")
     for optimizer in built:
@@ -113,6 +132,17 @@ def set_learning_rates(optimizers: Iterable[torch.optim.Optimizer], share: float
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = share * group["peak_lr"]
+
+
+def set_momentum(optimizers: Iterable[torch.optim.Optimizer], config: Optimizer, moment: Moment) -> None:
+    """Muon's momentum at this moment: a line from 0.85 up to its own over its warm-up; others keep theirs."""
+    if not isinstance(config, MuonConfig):
+        return
+    warmup = moment.share_of(config.momentum_warmup)
+    part = min(1.0, moment.progress / warmup) if warmup else 1.0
+    for optimizer in optimizers:
+        for group in optimizer.param_groups if isinstance(optimizer, Muon) else ():
+            group["momentum"] = _FIRST_MOMENTUM + part * (config.momentum - _FIRST_MOMENTUM)
 
 
 def unscale_and_clip(model: nn.Module, largest: float, *, scale: float) -> float:
