@@ -502,7 +502,7 @@ def test_any_recipe_reads_back_from_its_toml(
     content["data"]["corpus"] = corpus
     content["model"]["position"] = {"kind": "rotary", "base": lr}
     if curriculum:
-        content["curriculum"] = {"lengths": [16, 32], "stage": "5 steps"}
+        content["curriculum"] = {"lengths": [16, 24, 64], "stage": "5 steps"}
     recipe = Recipe.model_validate(content)
     path = write(tmp_path_factory.mktemp("recipe") / "resolved.toml", recipe.to_toml())
     assert Recipe.load(path) == recipe

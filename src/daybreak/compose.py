@@ -2,12 +2,13 @@
 
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from daybreak.data.batches import Batches
+from daybreak.data.batches import Batches, largest_divisor
 from daybreak.data.shards import Corpus
 from daybreak.data.tokenizer import Tokenizer
 from daybreak.distributed import Ranks
@@ -18,10 +19,10 @@ from daybreak.hardware import device_name, free_memory, is_here
 from daybreak.model.gpt import count_parameters
 from daybreak.progress import say
 from daybreak.recipe import Recipe
-from daybreak.training.budget import Budget, Clock, Rates, TimeBudget, make_step_budget
+from daybreak.training.budget import Budget, Clock, Rates, TimeBudget, make_count_budget
 from daybreak.training.execution import Execution, ExecutionConfig
 from daybreak.training.flops import flops_per_token
-from daybreak.training.microbatch import largest_divisor
+from daybreak.training.growth import Growth, recorded_sizes
 
 _SAVED_BYTES_PER_SECOND = 200e6  # writing and hashing, until a save was timed
 _SAVED_BYTES_PER_PARAMETER = 12
@@ -76,15 +77,22 @@ def execution_again(
 
 
 def _rows_per_rank(recipe: Recipe, ranks: int) -> int:
-    rows = recipe.batch.tokens // recipe.row_length
-    if rows % ranks:
-        length = ranks * recipe.data.window
-        nearest = max(1, round(recipe.batch.tokens / length)) * length
-        raise UserError(
-            f"batch.tokens = {recipe.batch.tokens} is {rows} rows of {recipe.row_length} tokens, which do not divide "
-            f"among {ranks} ranks; the nearest that does is batch.tokens={nearest}"
-        )
-    return rows // ranks
+    """Full rows of the smallest step on each rank.
+
+    Raises:
+        UserError: rows of some length do not divide among the ranks.
+    """
+    setting = "batch.tokens" if recipe.batch.ramp is None else "batch.ramp.start"
+    tokens, window = recipe.batch.smallest, recipe.data.window
+    for length in recipe.row_lengths:
+        rows, remainders = tokens // window * (window // length), tokens // window if window % length else 0
+        if rows % ranks or remainders % ranks:
+            nearest = max(1, round(tokens / (ranks * window))) * ranks * window
+            raise UserError(
+                f"{setting} = {tokens} is {rows} rows of {length} tokens, which do not divide "
+                f"among {ranks} ranks; the nearest that does is {setting}={nearest}"
+            )
+    return tokens // recipe.row_length // ranks
 
 
 def build_batches(recipe: Recipe, execution: Execution, corpus: Corpus, device: torch.device, ranks: Ranks) -> Batches:
@@ -92,7 +100,7 @@ def build_batches(recipe: Recipe, execution: Execution, corpus: Corpus, device: 
         corpus.stream("train"),
         window=recipe.data.window,
         length=recipe.row_length,
-        windows_per_step=recipe.batch.tokens // recipe.data.window,
+        windows_per_step=recipe.batch.smallest // recipe.data.window,
         micro_batch=execution.micro_batch,
         seed=recipe.seed,
         device=device,
@@ -111,28 +119,37 @@ def build_budget(
     """The run's budget.
 
     Args:
-        recorded: training records of earlier sittings; a step done again follows the progress it had.
-        step_seconds: what a step may take, until one was done.
+        recorded: training records of earlier sittings; a step done again follows the progress and the size it had.
+        step_seconds: what a full step may take, until one was done.
     """
-    rates = Rates(
-        tokens_per_step=batches.tokens_per_step,
-        windows_per_step=batches.windows_per_step,
-        windows_per_epoch=batches.windows,
-        flops_per_token=flops_per_token(recipe.model, recipe.row_length),
-        parameters=count_parameters(recipe.model),
-    )
+    flops = {length: _mean_flops_per_token(recipe, length) for length in recipe.row_lengths}
+    steps = Growth(recipe.batch, recipe.curriculum, recipe.data.window, flops)
+    grows = recipe.batch.ramp is not None or recipe.curriculum is not None
+    growth = replace(steps, recorded=recorded_sizes(recorded, steps)) if grows else None
+    rates = Rates(steps.full, windows_per_epoch=batches.windows, parameters=count_parameters(recipe.model))
     if recipe.budget.unit is not Unit.SECONDS:
-        return make_step_budget(recipe.budget, rates)
+        return make_count_budget(recipe.budget, rates, growth)
     return TimeBudget(
         require_positive(recipe.budget, "budget").amount,
         recipe.counts,
         clock,
         rates,
+        growth,
         evaluation_steps=recipe.evaluation.tokens / recipe.batch.tokens,
         step_seconds=step_seconds,
         save_seconds=_SAVED_BYTES_PER_PARAMETER * rates.parameters / _SAVED_BYTES_PER_SECOND,
         recorded={record["step"] - 1: (record["progress"], record["progress_share"]) for record in recorded},
     )
+
+
+def _mean_flops_per_token(recipe: Recipe, length: int) -> float:
+    """In rows of `length` tokens and what remains of each window."""
+    rest = recipe.data.window % length
+    flops = flops_per_token(recipe.model, length)
+    if not rest:
+        return flops
+    share = rest / recipe.data.window
+    return (1 - share) * flops + share * flops_per_token(recipe.model, rest)
 
 
 def build_validation(
@@ -172,8 +189,6 @@ def require_memory(recipe: Recipe, device: torch.device, ranks: Ranks) -> None:
 def refuse_what_does_not_work_yet(recipe: Recipe) -> None:
     """Raises UserError: a setting is never silently ignored."""
     waiting = {
-        "curriculum": recipe.curriculum is not None,
-        "batch.ramp": recipe.batch.ramp is not None,
         "data.mixture (give one corpus with --data)": recipe.data.corpus is None and bool(recipe.data.mixture),
         f"optimizer.kind = adamw8bit (use optimizer.kind=adamw optimizer.lr={recipe.optimizer.lr})": (
             recipe.optimizer.kind == "adamw8bit"
@@ -206,9 +221,12 @@ def summary(
 ) -> str:
     """What is about to be trained, and on what."""
     accumulation = _rows_per_rank(recipe, ranks.count) // execution.micro_batch
+    in_rows = "" if recipe.curriculum is None else f", in rows of {', '.join(map(str, recipe.row_lengths))} tokens"
+    at_first = "" if recipe.batch.ramp is None else " at first"
     together = f"{ranks.count} ranks ({recipe.parallel.kind}), each " if ranks.count > 1 else ""
     return (
         f"{recipe.name} -> {path}: {budget.rates.parameters:,} parameters, budget {budget}\n"
         f"{together}{device_name(device)}, {execution.precision}{', compiled' if execution.compile else ''}, "
         f"micro-batch {execution.micro_batch} x {recipe.row_length} tokens, accumulated {accumulation}x"
+        f"{at_first}{in_rows}"
     )

@@ -26,9 +26,10 @@ from daybreak.sample import SamplesConfig
 from daybreak.saving import CheckpointConfig
 from daybreak.training.budget import Counts
 from daybreak.training.execution import ExecutionConfig
+from daybreak.training.growth import BatchConfig, LengthCurriculumConfig, require_fitting
 from daybreak.training.guard import GuardConfig
 from daybreak.training.optimizer import OptimizerConfig
-from daybreak.training.schedule import BatchConfig, CosineConfig, LengthCurriculumConfig, ScheduleConfig
+from daybreak.training.schedule import CosineConfig, ScheduleConfig
 
 # What nanoGPT and others call it.
 _ELSEWHERE = {
@@ -89,6 +90,7 @@ class Recipe(Configuration):
             raise ValueError(
                 f"batch.tokens = {tokens} is not a multiple of data.window = {window}; the nearest is {nearest}"
             )
+        require_fitting(self.batch, self.curriculum, window, self.row_length)
         if self.parallel.kind == "fsdp" and self.optimizer.kind == "adamw8bit":
             raise ValueError(
                 "optimizer.kind = adamw8bit does not work with parallel.kind = fsdp: torchao's 8-bit moments cannot be "
@@ -100,6 +102,11 @@ class Recipe(Configuration):
     def row_length(self) -> int:
         """Tokens that the model trains on at once: a window, or a piece of one."""
         return min(self.data.window, self.model.context)
+
+    @property
+    def row_lengths(self) -> tuple[int, ...]:
+        """Those that the steps of a run have, one behind the other; the last is the full one."""
+        return (self.row_length,) if self.curriculum is None else self.curriculum.lengths
 
     @property
     def fingerprint(self) -> str:

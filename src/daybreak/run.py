@@ -37,10 +37,11 @@ from daybreak.progress import progress
 from daybreak.recipe import Recipe
 from daybreak.sample import Continuation, SamplingConfig, continue_text
 from daybreak.sitting import Sitting, sit
-from daybreak.training.budget import Clock, Spent
+from daybreak.training.budget import Clock
 from daybreak.training.execution import Execution
 from daybreak.training.metrics import read_metrics
 from daybreak.training.signals import stop_on_signals
+from daybreak.training.spent import Spent
 from daybreak.training.state import State
 
 

@@ -1,6 +1,6 @@
 """One sitting of a run: from what its folder holds to the loop, until the budget is spent or a stop is asked for."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -40,7 +40,7 @@ from daybreak.recipe import Recipe
 from daybreak.sample import Sampler
 from daybreak.saving import Checkpoints, sweep
 from daybreak.training import loop
-from daybreak.training.budget import Clock, Spent, TimeBudget
+from daybreak.training.budget import Clock, Rates, TimeBudget
 from daybreak.training.execution import Execution, compile_blocks, time_micro_batch, undo_compilation
 from daybreak.training.guard import make_guard
 from daybreak.training.metrics import Metrics, finite, read_journal
@@ -48,6 +48,7 @@ from daybreak.training.microbatch import halve_micro_batch
 from daybreak.training.optimizer import build_optimizers
 from daybreak.training.schedule import check_schedule
 from daybreak.training.signals import StopRequest
+from daybreak.training.spent import Spent
 from daybreak.training.state import State
 
 _FEW_STEPS = 20
@@ -192,7 +193,8 @@ def _train(sitting: Sitting, found: _Beginning | None, execution: Execution, sta
     clock.before = max((float(record["elapsed_seconds"]) for record in recorded), default=0.0)
     device = execution.apply(ranks.local_rank if ranks.count > 1 else None)
     batches = build_batches(recipe, execution, corpus, device, ranks)
-    check_schedule(recipe.schedule, build_budget(recipe, batches, clock).moment(Spent()))
+    budget = build_budget(recipe, batches, clock)
+    check_schedule(recipe.schedule, budget.moment(Spent()))
     require_memory(recipe, device, ranks)
     model = build_shared(recipe.model, recipe.seed, device, execution.loss_rows, recipe.parallel, ranks)
     optimizers = build_optimizers(recipe.optimizer, model)
@@ -207,7 +209,7 @@ def _train(sitting: Sitting, found: _Beginning | None, execution: Execution, sta
     try:
         # Several ranks compile and warm up together or not at all: there a request waits until they have.
         with sitting.stop.at_once() if ranks.count == 1 else nullcontext():
-            execution, step_seconds = _warm_up(sitting, execution, model, forward, batches, spent)
+            execution, step_seconds = _warm_up(sitting, execution, model, forward, batches, spent, budget.rates)
     except Stopped:
         pass  # the loop begins no step, and saves what there is
     same_course = found is None or not found.differences
@@ -251,7 +253,6 @@ def _train(sitting: Sitting, found: _Beginning | None, execution: Execution, sta
             clock=clock,
             device=device,
             precision=execution.precision,
-            flops_per_token=budget.rates.flops_per_token,
             peak_flops=None if peak is None else peak * ranks.count,
         )
         spent, validation = loop.train(parts, spent, owes_validation=owes_validation)
@@ -272,22 +273,31 @@ def _as_saved(sitting: Sitting, state: State) -> Checkpoint:
 
 
 def _warm_up(
-    sitting: Sitting, execution: Execution, model: GPT, forward: nn.Module, batches: Batches, spent: Spent
+    sitting: Sitting,
+    execution: Execution,
+    model: GPT,
+    forward: nn.Module,
+    batches: Batches,
+    spent: Spent,
+    rates: Rates,
 ) -> tuple[Execution, float]:
     """Compile and time as `_try_a_micro_batch` does, with fewer rows at once where memory does not suffice.
 
     Returns:
-        The execution as it turned out; seconds of a step, 0 if it was not timed.
+        The execution as it turned out; seconds of a full step, 0 if it was not timed.
     """
+    lengths = sitting.recipe.row_lengths if execution.compile else sitting.recipe.row_lengths[-1:]
     while True:
-        rows = next(batches.step(spent.windows))
+        shapes = batches.shapes(spent.windows, lengths)
+        rows = shapes[-1]  # full ones: if they fit into memory, all do
         try:
-            execution, seconds = _try_a_micro_batch(sitting, execution, model, forward, rows)
+            execution, seconds = _try_a_micro_batch(sitting, execution, model, forward, shapes)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
         else:
-            return execution, seconds * batches.micro_batches
+            micro_batches = rates.full.tokens / (sitting.ranks.count * rows.inputs.numel())
+            return execution, seconds * micro_batches
         model.zero_grad(set_to_none=True)
         half = halve_micro_batch(batches, rows.inputs.device, sitting.ranks.count)
         say(f"warning: memory does not suffice for {len(rows.inputs)} rows at once; trying {half}")
@@ -295,17 +305,21 @@ def _warm_up(
 
 
 def _try_a_micro_batch(
-    sitting: Sitting, execution: Execution, model: GPT, forward: nn.Module, rows: Rows
+    sitting: Sitting, execution: Execution, model: GPT, forward: nn.Module, shapes: Sequence[Rows]
 ) -> tuple[Execution, float]:
     """Compile, and time a micro-batch where that is asked for; the model stays as it is.
+
+    Args:
+        shapes: a micro-batch of each shape that is to be compiled; the last is timed.
 
     Returns:
         The execution, without compilation if that failed on some rank; seconds of a micro-batch, 0 if not timed.
     """
-    ranks, device = sitting.ranks, rows.inputs.device
+    ranks, rows = sitting.ranks, shapes[-1]
+    device = rows.inputs.device
     if execution.compile:
         ranks.enter("compilation")
-        failed = ranks.any(not compile_blocks(model, rows, device, execution.precision))
+        failed = ranks.any(not compile_blocks(model, shapes, device, execution.precision))
         if failed:
             say("training goes on without compilation")
             undo_compilation(model)

@@ -120,9 +120,9 @@ class Rank:
             record_step(metrics, record, seconds_left=seconds_left)
             self._behind(record["step"])
 
-        def rows_and_tell(batches: Batches, place: int) -> Iterator[Rows]:
+        def rows_and_tell(batches: Batches, place: int, **size: int) -> Iterator[Rows]:
             self.seen["rows"][place] = []
-            for rows in rows_of_step(batches, place):
+            for rows in rows_of_step(batches, place, **size):
                 self.seen["rows"][place] += fingerprints(rows)
                 yield rows
 

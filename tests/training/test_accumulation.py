@@ -17,6 +17,7 @@ from daybreak.data.batches import Batches, Rows
 from daybreak.data.order import Order
 from daybreak.data.shards import Corpus
 from daybreak.distributed import ALONE
+from daybreak.duration import Duration, Unit
 from daybreak.errors import UserError
 from daybreak.evaluate.loss import Validation, row_starts
 from daybreak.model.gpt import GPT, ModelConfig, build
@@ -26,12 +27,14 @@ from daybreak.run import Run, train
 from daybreak.sample import Sampler, SamplingConfig
 from daybreak.saving import CheckpointConfig, Checkpoints
 from daybreak.training import loop
-from daybreak.training.budget import Clock, Rates, Spent, StepBudget
+from daybreak.training.budget import Clock, CountBudget, Rates
+from daybreak.training.growth import StepSize
 from daybreak.training.guard import Guard, GuardConfig
 from daybreak.training.metrics import Metrics
 from daybreak.training.optimizer import AdamWConfig, unscale_and_clip
 from daybreak.training.schedule import ConstantConfig
 from daybreak.training.signals import StopRequest
+from daybreak.training.spent import Spent
 
 CPU = torch.device("cpu")
 WINDOW, ROWS = 16, 8
@@ -69,16 +72,12 @@ class MaskedBatches:
     real: Batches
 
     @property
-    def tokens_per_step(self) -> int:
-        return self.real.tokens_per_step
-
-    @property
     def micro_batch(self) -> int:
         return self.real.micro_batch
 
-    def step(self, place: int) -> Iterator[Rows]:
+    def step(self, place: int, **size: int) -> Iterator[Rows]:
         first = 0
-        for rows in self.real.step(place):
+        for rows in self.real.step(place, **size):
             yield ignoring(rows, first)
             first += len(rows.inputs)
 
@@ -118,7 +117,7 @@ def one_step(folder: Path, corpus: Corpus, source: Any, guard: Guard) -> tuple[d
             forward=gpt,
             optimizers=(optimizer,),
             batches=source,
-            budget=StepBudget(1, Rates(WINDOW * ROWS, ROWS, 1000, 1.0, 1)),
+            budget=CountBudget(Duration(1, Unit.STEPS), Rates(StepSize(ROWS, WINDOW * ROWS, WINDOW, 1.0), 1000, 1)),
             schedule=ConstantConfig(kind="constant"),
             optimization=AdamWConfig(lr=0.1, clip=0.0),
             guard=guard,
@@ -140,7 +139,6 @@ def one_step(folder: Path, corpus: Corpus, source: Any, guard: Guard) -> tuple[d
             clock=clock,
             device=CPU,
             precision="fp32",
-            flops_per_token=1.0,
             peak_flops=None,
         )
         loop.train(parts, Spent())

@@ -10,6 +10,7 @@ from daybreak.duration import Duration, Unit
 from daybreak.errors import UserError
 from daybreak.model.gpt import GPT, ModelConfig, build
 from daybreak.training.budget import Moment, Rates
+from daybreak.training.growth import StepSize
 from daybreak.training.optimizer import (
     AdamW8bitConfig,
     AdamWConfig,
@@ -80,7 +81,9 @@ def test_every_table_read_by_token_has_the_embeddings_rate() -> None:
 def test_muons_momentum_rises_over_its_warmup(progress: float, expected: float) -> None:
     config = MuonConfig(kind="muon", momentum=0.95, momentum_warmup=Duration(20, Unit.PERCENT))
     optimizers = build_optimizers(config, tiny_model())
-    set_momentum(optimizers, config, Moment(progress, 0.01, 100, None, Rates(1, 1, 1, 1.0, 1)))
+    size = StepSize(windows=1, tokens=1, length=1, flops=1.0)
+    moment = Moment(progress, 0.01, size, Duration(100, Unit.STEPS), 100, True, Rates(size, 1, 1))
+    set_momentum(optimizers, config, moment)
     assert optimizers[0].param_groups[0]["momentum"] == pytest.approx(expected)
     assert all("momentum" not in group for each in optimizers[1:] for group in each.param_groups)
 

@@ -4,6 +4,7 @@ Shape legend: B batch, T time, D dim, V vocabulary.
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Literal, Self, final
 
 import torch
@@ -216,6 +217,7 @@ def build(config: ModelConfig, seed: int, device: torch.device, loss_rows: int =
     return model
 
 
+@lru_cache(maxsize=64)
 def count_parameters(config: ModelConfig) -> int:
     """Trainable numbers, each shared one counted once; built on the `meta` device, so nothing is allocated."""
     with torch.device("meta"):

@@ -6,6 +6,7 @@ machine give the same bits. None of them changes what a step computes.
 
 import platform
 import time
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self, final
 
 import torch
@@ -13,7 +14,7 @@ from pydantic import Field
 from torch import nn
 
 from daybreak.configuration import Configuration, Size
-from daybreak.data.batches import Rows
+from daybreak.data.batches import Rows, largest_divisor
 from daybreak.duration import human_seconds
 from daybreak.errors import UserError
 from daybreak.hardware import (
@@ -26,7 +27,7 @@ from daybreak.hardware import (
 )
 from daybreak.model.gpt import GPT, ModelConfig
 from daybreak.progress import say
-from daybreak.training.microbatch import fitting_micro_batch, largest_divisor
+from daybreak.training.microbatch import fitting_micro_batch
 
 _SECONDS_WORTH_COMPILING = 600.0
 # On a CPU a chunk of logits stays in the cache (25 % faster at 4096 words); on a GPU chunks only save memory.
@@ -139,22 +140,29 @@ def time_micro_batch(model: nn.Module, rows: Rows, device: torch.device, precisi
     return seconds
 
 
-def compile_blocks(model: GPT, rows: Rows, device: torch.device, precision: PrecisionName) -> bool:
-    """Compile each block for the run's one shape, tried at once on `rows`; False if it cannot be done here.
+def compile_blocks(model: GPT, shapes: Sequence[Rows], device: torch.device, precision: PrecisionName) -> bool:
+    """Compile each block for the run's shapes, tried at once; False if it cannot be done here.
 
     A failure is said aloud and leaves the model eager, with its gradients cleared.
+
+    Args:
+        shapes: a micro-batch of each shape that is trained on; in the last one, the loss is measured too.
     """
     began = time.monotonic()
+    # Twice what is known of now, since memory may yet halve the micro-batch.
+    graphs = 2 * (len(shapes) + 1) * len(set(model.config.attention.windows))
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, graphs)
     torch._dynamo.config.fail_on_recompile_limit_hit = True
     for block in model.blocks:
         # The forward alone: FSDP2 gathers and frees parameters around it, which no compiler must see.
         block.forward = torch.compile(block.forward, dynamic=False)
     try:
-        with autocast(device, precision):
-            loss = model(rows.inputs, rows.targets, rows.dropout_seeds)
-        loss.backward()
+        for rows in shapes:
+            with autocast(device, precision):
+                loss = model(rows.inputs, rows.targets, rows.dropout_seeds)
+            loss.backward()
         with torch.no_grad(), autocast(device, precision):
-            model(rows.inputs, rows.targets)
+            model(shapes[-1].inputs, shapes[-1].targets)
     except Exception as error:  # compilers fail in many ways; a fault of our own shows again in the eager run
         if is_out_of_memory(error):
             raise

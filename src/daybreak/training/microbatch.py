@@ -2,7 +2,7 @@
 
 import torch
 
-from daybreak.data.batches import Batches
+from daybreak.data.batches import Batches, largest_divisor
 from daybreak.errors import UserError
 from daybreak.hardware import PrecisionName, free_memory
 from daybreak.model.gpt import ModelConfig, count_parameters
@@ -34,11 +34,6 @@ def row_bytes(model: ModelConfig, length: int, loss_rows: int, precision: Precis
     scores = 3 * 4 * model.heads * length if model.dropout else 0
     logits = 0 if loss_rows else _LOGIT_BYTES * model.vocab_size
     return length * (model.layers * (per_layer + scores) + logits)
-
-
-def largest_divisor(number: int, limit: int) -> int:
-    """The largest divisor of `number` that is at most `limit`."""
-    return next(candidate for candidate in range(min(number, limit), 0, -1) if number % candidate == 0)
 
 
 def halve_micro_batch(batches: Batches, device: torch.device, ranks: int) -> int:
