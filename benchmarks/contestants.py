@@ -81,7 +81,7 @@ def train_peer(who: str, setting: Setting, steps: int, seed: int, data: Path, ch
         trained = run(peer_command(who, setting, steps, seed, data, out, checkout), log)
         scored = json.loads(run(_score_command(who, data, out, checkout), log).output.splitlines()[-1])
         if who == "nanoGPT":
-            train_seconds = _nanogpt_train_seconds(trained.output)
+            train_seconds = nanogpt_train_seconds(trained.output)
             assert scored["steps"] == steps
         else:
             train_seconds = json.loads(trained.output.splitlines()[-1])["train_seconds"]
@@ -139,7 +139,7 @@ def _score_command(who: str, data: Path, out: Path, checkout: Path | None) -> li
     return peer_script("nanogpt.py", "score", *words)
 
 
-def _nanogpt_train_seconds(output: str) -> float:
+def nanogpt_train_seconds(output: str) -> float:
     """Its steps by its own clock; those that hold an evaluation are counted as the median of all."""
     times = [float(found) / 1000 for found in re.findall(r"^iter \d+: loss .*?, time ([\d.]+)ms", output, re.MULTILINE)]
     evaluated = {int(found) for found in re.findall(r"^step (\d+): train loss", output, re.MULTILINE)}

@@ -24,8 +24,9 @@ class Journal:
     def add(self, row: str, **figures: Any) -> Record:
         """Append a measurement, and have it on disk."""
         record = {"row": row, **figures, "date": datetime.now(UTC).date().isoformat(), "commit": commit(), **machine()}
+        cut_short = self.path.exists() and self.path.read_bytes()[-1:] not in (b"", b"\n")
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write("\n" * cut_short + json.dumps(record) + "\n")
             file.flush()
             os.fsync(file.fileno())
         return record
@@ -45,7 +46,7 @@ class Journal:
         for line in lines:
             try:
                 record = json.loads(line)
-            except ValueError:  # the last line of a benchmark that was killed
+            except ValueError:  # cut short when the benchmark was killed
                 continue
             if any(record.get(key) != value for key, value in machine().items()):
                 continue
