@@ -15,6 +15,7 @@ import os
 import random
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -87,6 +88,7 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, help="documents for bits per byte")
     parser.add_argument("--work", type=Path, default=Path("runs/bench-cpu"), help="folder for prepared texts")
     parser.add_argument("--results", type=Path, help="measurements; benchmarks/results/cpu.jsonl unless given")
+    parser.add_argument("--seeds", type=int, help="fewer than the protocol's, for a first look")
     parser.add_argument("--again", nargs="+", default=[], metavar="CONTESTANT", help="measure these anew")
     parser.add_argument("--report", action="store_true", help="measure nothing, write the tables")
     parser.add_argument("--toy", action="store_true", help="everything in sizes of seconds, to see that it works")
@@ -94,6 +96,7 @@ def main() -> None:
     asked.work = asked.work / "toy" if asked.toy else asked.work
     kept = asked.work if asked.toy else HERE / "results"
     protocol = TOY if asked.toy else FULL
+    protocol = replace(protocol, seeds=asked.seeds or protocol.seeds)
     journal = Journal(asked.results or kept / "cpu.jsonl")
     for contestant in asked.again:
         journal.forget(contestant)

@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,7 +98,8 @@ def watch(words: Sequence[str], log: Path, environment: dict[str, str], limit: f
             elif elapsed > limit and not asked:
                 process.terminate()
                 asked = True
-            time.sleep(_POLL_SECONDS)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_POLL_SECONDS)
         return process.returncode, time.monotonic() - began, peak
 
 

@@ -61,7 +61,7 @@ class Journal:
 def machine() -> Record:
     """What figures depend on beside the code."""
     return {
-        "machine": f"{_processor()}, {len(os.sched_getaffinity(0))} cores, {torch.get_num_threads()} threads",
+        "machine": f"{_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
         "torch": torch.__version__,
     }
 
@@ -70,8 +70,10 @@ def machine() -> Record:
 def commit() -> str:
     """Of this repository; `+` where files differ from it."""
     words = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--exclude=*"]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
+    try:
+        return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):  # no git, or no repository, where the code was carried to
+        return "unknown"
 
 
 def _processor() -> str:
