@@ -13,15 +13,16 @@ names, or what --text and --corpus give. What is compared, and how, is in protoc
 import argparse
 import os
 import random
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 import around
 import throughput
 from compression import compress
+from daybreak.errors import UserError
 from daybreak.progress import say
 from journal import Journal
 from processes import FailedError
@@ -35,24 +36,34 @@ HERE = Path(__file__).parent
 ROWS = ("throughput", "around", "race", "compression")
 
 
-def measure(protocol: Protocol, rows: list[str], characters: Text, articles: Text, peers: Peers) -> None:
-    """Make what is missing of the rows; one that fails leaves the others."""
-    texts = {name: articles if name in protocol.compression.ours else characters for name in protocol.waiting}
+def measure(
+    protocol: Protocol, rows: list[str], characters: Callable[[], Text], articles: Callable[[], Text], peers: Peers
+) -> None:
+    """Make what is missing of the rows; one that fails leaves the others.
+
+    Args:
+        characters, articles: the texts, prepared when they are asked for.
+    """
+
+    def wait() -> None:
+        texts = {name: articles if name in protocol.compression.ours else characters for name in protocol.waiting}
+        around.waiting(protocol.waiting, {name: text() for name, text in texts.items()}, journal)
+
     journal, seeds = peers.journal, protocol.seeds
     parts: dict[str, tuple[Callable[[], None], ...]] = {
-        "throughput": (lambda: throughput.measure(protocol.throughput, articles, journal),),
+        "throughput": (lambda: throughput.measure(protocol.throughput, articles(), journal),),
         "around": (
-            lambda: around.start_up(protocol.start_up_rounds, protocol.race.stock, characters, peers),
-            lambda: around.waiting(protocol.waiting, texts, journal),
+            lambda: around.start_up(protocol.start_up_rounds, protocol.race.stock, characters(), peers),
+            wait,
             lambda: around.sampling(protocol.sampling, journal),
         ),
-        "race": (lambda: race(protocol.race, seeds, characters, peers),),
-        "compression": (lambda: compress(protocol.compression, seeds, articles, peers),),
+        "race": (lambda: race(protocol.race, seeds, characters(), peers),),
+        "compression": (lambda: compress(protocol.compression, seeds, articles(), peers),),
     }
     for part in (part for row in rows for part in parts[row]):
         try:
             part()
-        except FailedError as error:
+        except (FailedError, UserError) as error:
             say(f"not measured: {error}")
 
 
@@ -74,9 +85,6 @@ def sources(asked: argparse.Namespace) -> tuple[Path, Path]:
     data = Path(os.environ.get("DAYBREAK_TEST_DATA", "."))
     text = asked.text or data / "tinyshakespeare" / "input.txt"
     corpus = asked.corpus or data / "corpus" / "wikipedia_en.jsonl.xz"
-    for path, option in ((text, "--text"), (corpus, "--corpus")):
-        if not path.exists():
-            sys.exit(f"{path} is not there; set DAYBREAK_TEST_DATA, or give {option}")
     return text, corpus
 
 
@@ -102,9 +110,11 @@ def main() -> None:
         journal.forget(contestant)
     if not asked.report:
         text, corpus = sources(asked)
-        characters = prepared(text, asked.work / "characters", tokenizer="chars", validation=0.1)
         config = protocol.compression
-        articles = prepared(corpus, asked.work / "articles", tokenizer=config.tokenizer, validation=config.validation)
+        characters = cache(lambda: prepared(text, asked.work / "characters", tokenizer="chars", validation=0.1))
+        articles = cache(
+            lambda: prepared(corpus, asked.work / "articles", tokenizer=config.tokenizer, validation=config.validation)
+        )
         checkout = asked.nanogpt.resolve() if asked.nanogpt else None
         if checkout is None:
             say("without --nanogpt CHECKOUT, nanoGPT's own code does not take part")

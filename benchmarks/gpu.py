@@ -32,7 +32,7 @@ _MODULES = (
 _PYDANTIC_NEEDS = ("pydantic_core", "annotated_types", "typing_inspection", "typing_extensions")
 
 
-def check_machine(*, toy: bool) -> None:
+def check_machine(*, needs_cuda: bool) -> None:
     """End with a plain word where something is missing that no step could do without."""
     missing = [name for name in (*_MODULES, *_PYDANTIC_NEEDS) if importlib.util.find_spec(name) is None]
     if missing:
@@ -44,7 +44,7 @@ def check_machine(*, toy: bool) -> None:
         sys.exit("daybreak is not importable: install the repository, or set PYTHONPATH to its src folder")
     import torch
 
-    if not toy and not torch.cuda.is_available():
+    if needs_cuda and not torch.cuda.is_available():
         sys.exit("torch sees no CUDA device here; --toy runs on a CPU")
 
 
@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--toy", action="store_true", help="sizes of seconds, on a CPU, with a text of its own")
     asked = parser.parse_args()
     began = time.monotonic()
-    check_machine(toy=asked.toy)
+    check_machine(needs_cuda=asked.what == "measure" and not asked.toy)
     # Only now, so that what is missing is said in plain words.
     from gpu_corpus import prepare, prepare_toy
     from gpu_plan import FULL, TOY
