@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 from daybreak import Recipe, train
@@ -19,9 +20,9 @@ def main() -> None:
     waited = 0.0
     step_of = Batches.step
 
-    def timed(batches: Batches, place: int) -> Iterator[Rows]:
+    def timed(batches: Batches, *where: Any, **sizes: Any) -> Iterator[Rows]:
         nonlocal waited
-        rows = step_of(batches, place)
+        rows = step_of(batches, *where, **sizes)
         while True:
             began = time.perf_counter()
             following = next(rows, None)
