@@ -158,6 +158,13 @@ def test_draws_have_the_probabilities_kept() -> None:
     assert ((shares - expected).abs() <= 5 * error).all()
 
 
+def test_what_has_no_probability_is_never_drawn() -> None:
+    logits = torch.full((500, 9), -torch.inf)
+    logits[:, [2, 5]] = 0.0  # with words of no probability first, between and last
+    generators = [torch.Generator().manual_seed(row) for row in range(500)]
+    assert set(choose(logits, SamplingConfig(), generators).tolist()) == {2, 5}
+
+
 def test_a_seed_repeats_and_seeds_differ() -> None:
     model = make_model()
     first, again, other = (ids(model, [1], 20, SamplingConfig(seed=seed), count=3) for seed in (1, 1, 2))

@@ -21,6 +21,7 @@ from daybreak.model.position import (
     Position,
     RotaryPositionConfig,
     alibi_slopes,
+    kept_rotary_tables,
     rotary_tables,
     rotate,
 )
@@ -85,7 +86,8 @@ class Attention(nn.Module):
             q_BHTK, k_BGTK = rms_norm(q_BHTK, 1e-6), rms_norm(k_BGTK, 1e-6)
         start = 0 if cache is None else cache.length
         if self.rotary_base is not None:
-            cosines, sines = rotary_tables(start, T, K, self.rotary_base, x_BTD.device)
+            tables = rotary_tables if cache is None else kept_rotary_tables
+            cosines, sines = tables(start, T, K, self.rotary_base, x_BTD.device)
             q_BHTK, k_BGTK = rotate(q_BHTK, cosines, sines), rotate(k_BGTK, cosines, sines)
         if cache is not None:
             k_BGTK, v_BGTK = cache.extend(self.layer, k_BGTK, v_BGTK)
@@ -124,6 +126,9 @@ def causal_attention(
     windowed = 0 < window < S
     if dropout_rate and seeds_B is not None:
         return plain_attention(q_BHTK, k_BGSK, v_BGSK, window, slopes, dropout_rate, seeds_B)
+    if T == 1 and windowed:  # the newest position needs no mask: it sees the last keys
+        k_BGSK, v_BGSK = k_BGSK[:, :, -window:], v_BGSK[:, :, -window:]
+        S, windowed = window, False
     if slopes is None and not windowed:
         if T == S:
             return F.scaled_dot_product_attention(q_BHTK, k_BGSK, v_BGSK, is_causal=True, enable_gqa=grouped)
