@@ -79,8 +79,10 @@ def test_small_contexts_do_too(context: int) -> None:
     assert ids(model, [1, 2, 3], 9, GREEDY) == ids(model, [1, 2, 3], 9, GREEDY, cached=False)
 
 
-@pytest.mark.parametrize("attention", [{"windows": (3, 0)}, {"kv_heads": 1}])
-def test_windows_and_grouped_heads_do_too(attention: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "attention", [{"windows": (3, 0)}, {"kv_heads": 1}, {"windows": (2,), "strides": (3, 0)}, {"windows": (1, 0)}]
+)
+def test_windows_strides_and_grouped_heads_do_too(attention: dict[str, Any]) -> None:
     model = make_model(attention=attention)
     assert ids(model, [1, 2, 3], 20, GREEDY) == ids(model, [1, 2, 3], 20, GREEDY, cached=False)
 

@@ -73,8 +73,6 @@ class ModelConfig(Configuration):
             raise ValueError(
                 "model.extra_norms.shared = true needs model.extra_norms.after_embedding = true, whose norm it shares"
             )
-        if any(window < 0 for window in self.attention.windows) or not self.attention.windows:
-            raise ValueError(f"model.attention.windows = {list(self.attention.windows)} must be lengths, or 0 for all")
         return self
 
 
