@@ -61,7 +61,7 @@ class Rows:
     Attributes:
         inputs: (B, T).
         targets: their successors, (B, T).
-        dropout_seeds: one integer below 2^31 a row, (B,), which seeds dropout.
+        dropout_seeds: one integer below 2^31 a row, (B,), which seeds dropout and the choice of predicted positions.
         counted: how many of the targets the loss counts.
         last: nothing of the step follows on this rank.
     """
@@ -86,6 +86,7 @@ class Batches:
         seed: chooses the order, and dropout.
         device: where tensors go.
         rank, ranks: which contiguous share of each step's rows to yield.
+        counted_per_row: how many targets of a row the loss counts; all T unless given.
 
     Raises:
         UserError: the stream holds no window, or the sizes do not divide.
@@ -103,6 +104,7 @@ class Batches:
         device: torch.device,
         rank: int = 0,
         ranks: int = 1,
+        counted_per_row: int | None = None,
     ) -> None:
         rows = windows_per_step * (window // length)
         if window % length:
@@ -121,6 +123,7 @@ class Batches:
         self._stream, self._window, self._length = stream, window, length
         self._device, self._seed = device, seed
         self.rows_per_rank = rows // ranks
+        self._counted_per_row = length if counted_per_row is None else counted_per_row
         self._mine = slice(rank * self.rows_per_rank, (rank + 1) * self.rows_per_rank)
         self._order = Order(self.windows, seed)
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="daybreak-batches")
@@ -145,7 +148,7 @@ class Batches:
                 inputs=self._tensor(inputs_RT[part]),
                 targets=self._tensor(targets_RT[part]),
                 dropout_seeds=self._tensor(seeds_R[part]),
-                counted=targets_RT[part].size,
+                counted=len(targets_RT[part]) * self._counted_per_row,
                 last=part.stop == len(inputs_RT),
             )
 
