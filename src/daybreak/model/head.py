@@ -81,7 +81,7 @@ class Head(nn.Module):
         # Not under no_grad: autocast would keep a cast of the weight that passes no gradient on to the loss behind.
         chunks = (
             F.cross_entropy(self(x, embedding_VD).detach(), targets, ignore_index=IGNORE, reduction="none")
-            for x, targets in zip(x_ND.detach().split(rows), targets_N.split(rows), strict=True)
+            for x, targets in zip(torch.split(x_ND.detach(), rows), torch.split(targets_N, rows), strict=True)
         )
         return torch.cat(list(chunks))
 
