@@ -140,9 +140,10 @@ class Run:
         Args:
             stream: given each new bit of the first continuation as it is made.
         """
-        with autocast(self._device, "fp32" if self._device.type == "cpu" else self._precision):
+        model = self._sampled_model
+        with torch.inference_mode(), autocast(self._device, "fp32" if self._device.type == "cpu" else self._precision):
             return continue_text(
-                self._sampled_model,
+                model,
                 self.tokenizer,
                 prompt,
                 tokens=tokens,
