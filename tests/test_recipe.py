@@ -527,6 +527,8 @@ def test_the_fingerprint_is_of_what_a_step_computes() -> None:
         "data.window=512",
         "schedule.final=0",
         "batch.tokens=1024",
+        "prediction.share=0.5",
+        "prediction.choose=hardest",
     ]
     for override in kept:
         assert Recipe.load("gpt2", override).fingerprint == plain, override

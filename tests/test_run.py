@@ -385,6 +385,7 @@ COURSE = [
     "counts=train",
     "batch.tokens=256",
     "guard.spike=5",
+    "prediction.share=0.5",
 ]
 FREE = [
     "evaluation.every=30%",

@@ -106,6 +106,7 @@ def build_batches(recipe: Recipe, execution: Execution, corpus: Corpus, device: 
         device=device,
         rank=ranks.rank,
         ranks=ranks.count,
+        counted_per_row=recipe.prediction.count,
     )
 
 

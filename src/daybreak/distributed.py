@@ -23,6 +23,7 @@ from daybreak.configuration import Configuration
 from daybreak.duration import Duration, DurationField, Unit
 from daybreak.errors import LostRankError, UserError
 from daybreak.model.gpt import GPT, ModelConfig, build
+from daybreak.model.prediction import PredictionConfig
 from daybreak.watch import Watch
 
 if TYPE_CHECKING:
@@ -215,18 +216,24 @@ def _from_environment(name: str, default: int | None = None) -> int:
 
 
 def build_shared(
-    config: ModelConfig, seed: int, device: torch.device, loss_rows: int, parallel: ParallelConfig, ranks: Ranks
+    config: ModelConfig,
+    seed: int,
+    device: torch.device,
+    loss_rows: int,
+    parallel: ParallelConfig,
+    ranks: Ranks,
+    prediction: PredictionConfig | None = None,
 ) -> GPT:
     """An initialised model as `ranks` hold it between them: whole on each, or under FSDP2 a share on each."""
     if ranks.count == 1 or parallel.kind == "ddp":
-        return build(config, seed, device, loss_rows)
+        return build(config, seed, device, loss_rows, prediction)
     from torch.distributed.device_mesh import init_device_mesh
 
     shape: tuple[int, ...] = (ranks.count,)
     if parallel.replicate:
         shape = (ranks.count // ranks.local_count, ranks.local_count)
     mesh = init_device_mesh(device.type, shape, mesh_dim_names=("replicate", "shard")[-len(shape) :])
-    model = sharded(config, loss_rows, mesh).to_empty(device=device)
+    model = sharded(config, loss_rows, mesh, prediction).to_empty(device=device)
     initial = dict(build(config, seed, torch.device("cpu")).named_parameters()) if ranks.first else {}
     own = dict(model.named_parameters())
     with torch.no_grad():
@@ -235,12 +242,12 @@ def build_shared(
     return model
 
 
-def sharded(config: ModelConfig, loss_rows: int, mesh: "DeviceMesh") -> GPT:
+def sharded(config: ModelConfig, loss_rows: int, mesh: "DeviceMesh", prediction: PredictionConfig | None = None) -> GPT:
     """A model over a mesh by FSDP2, its parameters still on `meta`."""
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
     with torch.device("meta"):
-        model = GPT(config, loss_rows)
+        model = GPT(config, loss_rows, prediction)
     for block in model.blocks:
         fully_shard(block, mesh=mesh)
     # The root holds embedding, head and norms; it too gives up what it gathered once its forward pass is over.

@@ -22,6 +22,7 @@ from daybreak.errors import UserError
 from daybreak.evaluate.loss import EvaluationConfig
 from daybreak.files import canonical_json, sha256_bytes
 from daybreak.model.gpt import ModelConfig
+from daybreak.model.prediction import PredictionConfig
 from daybreak.sample import SamplesConfig
 from daybreak.saving import CheckpointConfig
 from daybreak.training.budget import Counts
@@ -49,7 +50,7 @@ _ELSEWHERE = {
     "warmup_iters": "schedule.warmup",
     "min_lr": "schedule.final, a share of optimizer.lr",
 }
-_FINGERPRINTED = ("model", "data", "optimizer", "schedule", "batch", "curriculum", "guard", "seed")
+_FINGERPRINTED = ("model", "data", "optimizer", "schedule", "batch", "curriculum", "prediction", "guard", "seed")
 
 
 @final
@@ -73,6 +74,7 @@ class Recipe(Configuration):
     optimizer: OptimizerConfig
     schedule: ScheduleConfig = CosineConfig()
     curriculum: LengthCurriculumConfig | None = None
+    prediction: PredictionConfig = PredictionConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     samples: SamplesConfig = SamplesConfig()

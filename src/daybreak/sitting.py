@@ -196,7 +196,9 @@ def _train(sitting: Sitting, found: _Beginning | None, execution: Execution, sta
     budget = build_budget(recipe, batches, clock)
     check_schedule(recipe.schedule, budget.moment(Spent()))
     require_memory(recipe, device, ranks)
-    model = build_shared(recipe.model, recipe.seed, device, execution.loss_rows, recipe.parallel, ranks)
+    model = build_shared(
+        recipe.model, recipe.seed, device, execution.loss_rows, recipe.parallel, ranks, recipe.prediction
+    )
     optimizers = build_optimizers(recipe.optimizer, model)
     guard, spent, owes_validation = make_guard(recipe.guard, execution.precision), Spent(), False
     if state is not None:

@@ -32,7 +32,7 @@ attentions: list[dict[str, Any]] = [
     {},
     {"kv_heads": 1, "qk_norm": True},
     {"windows": (3, 0)},
-    {"windows": (1, 4), "kv_heads": 2},
+    {"windows": (1, 4), "strides": (0, 2), "kv_heads": 2},
 ]
 
 every_combination = pytest.mark.parametrize(
@@ -105,6 +105,11 @@ def test_windows_repeat_over_the_layers_and_add_up() -> None:
     assert [bool(each > 1e-4) for each in difference] == [False, True, True, True, True, *[False] * 4]
     windows = [block.attention.window for block in make_model(layers=5, attention={"windows": (2, 0)}).blocks]
     assert windows == [2, 0, 2, 0, 2]
+    for cycles in ({"windows": (2,), "strides": (3, 0)}, {"windows": (2, 2), "strides": (3, 0)}):
+        blocks = make_model(layers=5, attention=cycles).blocks
+        assert [block.attention.stride for block in blocks] == [3, 0, 3, 0, 3]
+    blocks = make_model(layers=3, attention={"windows": (2, 4), "strides": (3,)}).blocks
+    assert [(block.attention.window, block.attention.stride) for block in blocks] == [(2, 3), (4, 3), (2, 3)]
 
 
 def test_a_cache_refuses_what_does_not_fit() -> None:
@@ -286,6 +291,11 @@ def test_the_loss_is_the_sum_over_the_targets_of_the_logits_cross_entropy() -> N
         ({"extra_norms": {"shared": True}}, "model.extra_norms.after_embedding"),
         ({"attention": {"windows": ()}}, "model.attention.windows"),
         ({"attention": {"windows": (4, -1)}}, "model.attention.windows"),
+        ({"attention": {"windows": (4,), "strides": (2, -1)}}, "model.attention.strides"),
+        ({"attention": {"windows": (4,), "strides": ()}}, "model.attention.strides"),
+        ({"attention": {"strides": (2,)}}, "needs a window"),
+        ({"attention": {"windows": (4, 0), "strides": (2,)}}, "needs a window"),
+        ({"attention": {"windows": (4,) * 3, "strides": (2, 0)}}, "as many as model.attention.windows"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused_by_name(settings: dict[str, Any], named: str) -> None:

@@ -45,14 +45,14 @@ def model() -> GPT:
     return build(MODEL, 7, CPU)
 
 
-def batches(corpus: Corpus, micro_batch: int) -> Batches:
+def batches(corpus: Corpus, micro_batch: int, seed: int = 3) -> Batches:
     return Batches(
         corpus.stream("train"),
         window=WINDOW,
         length=WINDOW,
         windows_per_step=ROWS,
         micro_batch=micro_batch,
-        seed=3,
+        seed=seed,
         device=CPU,
     )
 
@@ -237,6 +237,24 @@ def test_the_loss_of_every_step_is_the_mean_over_all_its_tokens(tmp_path: Path, 
         assert len(losses) == WINDOW * ROWS
         recomputed.append(sum(losses) / len(losses))
     assert logged == pytest.approx(recomputed, rel=1e-5)
+
+
+@pytest.mark.parametrize("choose", ["random", "hardest"])
+def test_a_share_of_the_targets_is_the_same_step_whatever_the_micro_batch(
+    tmp_path: Path, corpus: Corpus, choose: str
+) -> None:
+    sparse = ["prediction.share=0.3", f"prediction.choose={choose}", "budget=3steps", "checkpoint.every=never"]
+    runs = [trained(tmp_path, corpus, f"by-{rows}", f"execution.micro_batch={rows}", *sparse) for rows in (1, 8)]
+    for by_one, whole in zip(*(run.metrics() for run in runs), strict=True):
+        assert by_one["loss"] == pytest.approx(whole["loss"], rel=1e-5)
+        assert by_one["gradient_norm"] == pytest.approx(whole["gradient_norm"], rel=1e-4)
+    # The mean is over what was chosen, 5 of 16, and so is its gradient.
+    first, gpt = runs[0].metrics()[0], build(runs[0].recipe.model, 11, CPU, 0, runs[0].recipe.prediction)
+    whole = next(batches(corpus, ROWS, seed=11).step(0))
+    loss = gpt(whole.inputs, whole.targets, whole.dropout_seeds) / (5 * ROWS)
+    loss.backward()
+    assert first["loss"] == pytest.approx(loss.item(), rel=1e-5)
+    assert first["gradient_norm"] == pytest.approx(unscale_and_clip(gpt, 0.0, scale=1.0), rel=1e-4)
 
 
 def short_of_memory(patch: pytest.MonkeyPatch, error: Exception, *, rows: int, calls: int) -> None:

@@ -4,7 +4,7 @@ What a step holds depends on the run's place alone. Ranks and micro-batches only
 Shape legend: R rows of a step, B rows of a micro-batch, T tokens of a row, W tokens of a window.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Self, final
@@ -75,7 +75,7 @@ class Rows:
     Attributes:
         inputs: (B, T).
         targets: their successors, (B, T).
-        dropout_seeds: one integer below 2^31 a row, (B,), which seeds dropout.
+        dropout_seeds: one integer below 2^31 a row, (B,), which seeds dropout and the choice of predicted positions.
         counted: how many of the targets the loss counts.
         last: nothing of the step follows on this rank.
     """
@@ -100,6 +100,7 @@ class Batches:
         seed: chooses the order, and dropout.
         device: where tensors go.
         rank, ranks: which contiguous share of each step's rows to yield.
+        counted_per_row: how many targets the loss counts of a row of so many tokens; all unless given.
 
     Raises:
         UserError: the stream holds no window, or the sizes do not divide.
@@ -117,6 +118,7 @@ class Batches:
         device: torch.device,
         rank: int = 0,
         ranks: int = 1,
+        counted_per_row: Callable[[int], int] = int,
     ) -> None:
         rows = windows_per_step * (window // length)
         if window % length:
@@ -135,6 +137,7 @@ class Batches:
         self._device, self._seed = device, seed
         self._rank, self._ranks = rank, ranks
         self.rows_per_rank = rows // ranks
+        self._counted_per_row = counted_per_row
         self._order = Order(self.windows, seed)
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="daybreak-batches")
         self._ahead: tuple[int, int, Future[npt.NDArray[np.int64]]] | None = None
@@ -167,7 +170,7 @@ class Batches:
                     inputs=self._tensor(inputs_RT[part]),
                     targets=self._tensor(targets_RT[part]),
                     dropout_seeds=self._tensor(seeds_R[part]),
-                    counted=targets_RT[part].size,
+                    counted=len(targets_RT[part]) * self._counted_per_row(cut.length),
                     last=cut is cuts[-1] and part.stop == share,
                 )
 

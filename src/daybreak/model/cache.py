@@ -27,12 +27,12 @@ class Cache:
             B, G, _, K = keys.shape
             stored_keys = self._keys[layer] = keys.new_empty(B, G, self.capacity, K)
             stored_values = self._values[layer] = torch.empty_like(stored_keys)
-        end = self.length + keys.shape[2]
+        new, end = keys.shape[2], self.length + keys.shape[2]
         if end > self.capacity:
             raise ValueError(f"{end} positions do not fit into a cache of {self.capacity}")
-        stored_keys[:, :, self.length : end] = keys
-        stored_values[:, :, self.length : end] = values
-        return stored_keys[:, :, :end], stored_values[:, :, :end]
+        stored_keys.narrow(2, self.length, new).copy_(keys)
+        stored_values.narrow(2, self.length, new).copy_(values)
+        return stored_keys.narrow(2, 0, end), stored_values.narrow(2, 0, end)
 
     def recent(self, tokens_BT: Tensor, count: int) -> Tensor | None:
         """The `count` tokens seen before these, (B, up to count); None if there were none. Remembers these."""

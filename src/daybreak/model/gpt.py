@@ -29,6 +29,7 @@ from daybreak.model.position import (
     SinusoidalPosition,
     SinusoidalPositionConfig,
 )
+from daybreak.model.prediction import PredictionConfig, hardest_positions, random_positions
 from daybreak.model.skip import EmbeddingSkip
 
 
@@ -84,8 +85,6 @@ class ModelConfig(Configuration):
             raise ValueError(
                 "model.extra_norms.shared = true needs model.extra_norms.after_embedding = true, whose norm it shares"
             )
-        if any(window < 0 for window in self.attention.windows) or not self.attention.windows:
-            raise ValueError(f"model.attention.windows = {list(self.attention.windows)} must be lengths, or 0 for all")
         if any(length < 2 for length in self.lookup.ngrams):
             raise ValueError(f"model.lookup.ngrams = {list(self.lookup.ngrams)} must be lengths of 2 or more")
         return self
@@ -101,11 +100,12 @@ class GPT(nn.Module):
 
     Args:
         loss_rows: rows whose logits the loss holds at once; 0 holds all. The value is the same.
+        prediction: the positions whose targets the training loss counts; all unless given.
     """
 
-    def __init__(self, config: ModelConfig, loss_rows: int = 0) -> None:
+    def __init__(self, config: ModelConfig, loss_rows: int = 0, prediction: PredictionConfig | None = None) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.prediction = config, prediction or PredictionConfig()
         extra = config.extra_norms
         self.embedding = table(config.vocab_size, config.dim)
         self.position = _position(config)
@@ -123,10 +123,15 @@ class GPT(nn.Module):
         """Sum over (B, T) of -log p(target) in nats, a scalar; targets that are IGNORE count nothing.
 
         Args:
-            seeds_B: one integer below 2^31 a row, which seeds its dropout; None drops nothing.
+            seeds_B: one integer below 2^31 a row, which seeds its dropout and the choice of predicted positions; None
+                drops nothing and predicts all.
         """
-        x_BTD = self.features(tokens_BT, seeds_B=seeds_B)
-        return self.head.loss(x_BTD.flatten(0, 1), self.embedding.weight, targets_BT.flatten())
+        x_ND = self.features(tokens_BT, seeds_B=seeds_B).flatten(0, 1)
+        targets_N = targets_BT.flatten()
+        if seeds_B is not None and self.prediction.share < 1:
+            chosen = self._chosen(x_ND, targets_BT, seeds_B)
+            x_ND, targets_N = x_ND.index_select(0, chosen), targets_N.index_select(0, chosen)
+        return self.head.loss(x_ND, self.embedding.weight, targets_N)
 
     def logits(self, tokens_BT: Tensor, cache: Cache | None = None) -> Tensor:
         """Logits (B, T, V) of each next token, in fp32; with a cache, `tokens_BT` go on behind it."""
@@ -184,6 +189,17 @@ class GPT(nn.Module):
             if norm is not None:
                 norm.initialise()
 
+    def _chosen(self, x_ND: Tensor, targets_BT: Tensor, seeds_B: Tensor) -> Tensor:
+        """Which of the B · T rows are predicted, the same number of each row of the batch."""
+        B, T = targets_BT.shape
+        count = self.prediction.count(T)
+        if self.prediction.choose == "random":
+            positions_BC = random_positions(seeds_B, T, count)
+        else:
+            losses_N = self.head.losses(x_ND, self.embedding.weight, targets_BT.flatten())
+            positions_BC = hardest_positions(losses_N.view(B, T), count)
+        return (positions_BC + T * torch.arange(B, device=positions_BC.device)[:, None]).flatten()
+
     def _blocks(self) -> Iterator[SequentialBlock | ParallelBlock]:
         yield from self.blocks  # type: ignore[misc]
 
@@ -208,10 +224,16 @@ class GPT(nn.Module):
         return SequentialBlock(attention, mlp, self._norm(), self._norm())
 
 
-def build(config: ModelConfig, seed: int, device: torch.device, loss_rows: int = 0) -> GPT:
+def build(
+    config: ModelConfig,
+    seed: int,
+    device: torch.device,
+    loss_rows: int = 0,
+    prediction: PredictionConfig | None = None,
+) -> GPT:
     """An initialised model on a device; the same values on every device."""
     with torch.device("meta"):
-        model = GPT(config, loss_rows)
+        model = GPT(config, loss_rows, prediction)
     model.to_empty(device=device)
     model.initialise(seed)
     return model
