@@ -14,24 +14,19 @@ import os
 import socket
 import subprocess
 import sys
-import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
-from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.tensor import DTensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from daybreak.distributed import sharded
 from daybreak.hardware import autocast
+from daybreak.memory import counted
 from daybreak.model.attention import dense_mask
 from daybreak.model.gpt import count_parameters
+from daybreak.model.kernels import Kernels
 from daybreak.recipe import Recipe
 from daybreak.training.optimizer import build_optimizers
 
@@ -39,62 +34,11 @@ LOSS_ROWS = 512
 CHECKED = ("model.layers=4", "model.dim=256", "model.heads=4", "model.vocab_size=4096")
 
 
-class TensorMemory(TorchDispatchMode):
-    """Bytes of all storages that operations inside it made and that still live; and the most there ever were."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self._sizes: dict[int, int] = {}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if any(issubclass(kind, DTensor) for kind in types):
-            return NotImplemented  # its local tensors come here by themselves
-        result = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, torch.Tensor) and tensor.device.type != "meta":
-                self._count(tensor.untyped_storage())
-        return result
-
-    def resized(self, storage: torch.UntypedStorage, size: int) -> None:
-        """FSDP2 frees and fills what it gathers by resizing storages, past all operations."""
-        if storage._cdata in self._sizes:
-            self._add(size - self._sizes[storage._cdata])
-            self._sizes[storage._cdata] = size
-
-    def _count(self, storage: torch.UntypedStorage) -> None:
-        key = storage._cdata
-        if key in self._sizes:
-            return
-        self._sizes[key] = storage.nbytes()
-        self._add(storage.nbytes())
-        weakref.finalize(storage, lambda: self._add(-self._sizes.pop(key, 0)))
-
-    def _add(self, size: int) -> None:
-        self.now += size
-        self.peak = max(self.peak, self.now)
-
-
-@contextmanager
-def counted() -> Iterator[TensorMemory]:
-    """Count all tensors made inside."""
-    memory = TensorMemory()
-    resize = torch.UntypedStorage.resize_
-
-    def resize_and_count(storage: torch.UntypedStorage, size: int) -> Any:
-        result = resize(storage, size)
-        memory.resized(storage, size)
-        return result
-
-    with patch.object(torch.UntypedStorage, "resize_", resize_and_count), memory:
-        yield memory
-
-
 def count_a_step(recipe: Recipe, micro_batch: int, mesh: Any) -> dict[str, int]:
     """Bytes of a rank once its model stands, and at most during the second step, which has optimizer state."""
     device = torch.device("cpu")
     with counted() as memory:
-        model = sharded(recipe.model, LOSS_ROWS, mesh).to_empty(device=device)
+        model = sharded(recipe.model, Kernels(LOSS_ROWS), mesh).to_empty(device=device)
         model_bytes = memory.now
         (optimizer,) = build_optimizers(recipe.optimizer, model)
         tokens = torch.zeros(micro_batch, recipe.row_length, dtype=torch.int64)

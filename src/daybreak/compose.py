@@ -11,18 +11,19 @@ import torch
 from daybreak.data.batches import Batches, largest_divisor
 from daybreak.data.shards import Corpus
 from daybreak.data.tokenizer import Tokenizer
-from daybreak.distributed import Ranks
+from daybreak.distributed import Ranks, build_shared
 from daybreak.duration import Unit, require_positive
 from daybreak.errors import UserError
 from daybreak.evaluate.loss import Validation, row_starts
 from daybreak.hardware import device_name, free_memory, is_here
-from daybreak.model.gpt import count_parameters
+from daybreak.model.gpt import GPT, count_parameters
 from daybreak.progress import say
 from daybreak.recipe import Recipe
 from daybreak.training.budget import Budget, Clock, Rates, TimeBudget, make_count_budget
-from daybreak.training.execution import Execution, ExecutionConfig
+from daybreak.training.execution import Execution, ExecutionConfig, wrap_blocks
 from daybreak.training.flops import flops_per_token
 from daybreak.training.growth import Growth, recorded_sizes
+from daybreak.training.optimizer import build_optimizers
 
 _SAVED_BYTES_PER_SECOND = 200e6  # writing and hashing, until a save was timed
 _SAVED_BYTES_PER_PARAMETER = 12
@@ -93,6 +94,22 @@ def _rows_per_rank(recipe: Recipe, ranks: int) -> int:
                 f"among {ranks} ranks; the nearest that does is {setting}={nearest}"
             )
     return tokens // recipe.row_length // ranks
+
+
+def build_learner(
+    recipe: Recipe, execution: Execution, device: torch.device, ranks: Ranks
+) -> tuple[GPT, tuple[torch.optim.Optimizer, ...]]:
+    """An initialised model as its ranks hold it, and the optimizers of its parameters.
+
+    Raises:
+        UserError: the model or its batch cannot possibly fit into memory.
+    """
+    require_memory(recipe, device, ranks)
+    model = build_shared(
+        recipe.model, recipe.seed, device, execution.kernels, recipe.parallel, ranks, recipe.prediction
+    )
+    wrap_blocks(model, compiled=False, recompute=execution.recompute)
+    return model, build_optimizers(recipe.optimizer, model, fused=execution.fused_optimizer)
 
 
 def build_batches(recipe: Recipe, execution: Execution, corpus: Corpus, device: torch.device, ranks: Ranks) -> Batches:

@@ -23,6 +23,7 @@ from daybreak.configuration import Configuration
 from daybreak.duration import Duration, DurationField, Unit
 from daybreak.errors import LostRankError, UserError
 from daybreak.model.gpt import GPT, ModelConfig, build
+from daybreak.model.kernels import Kernels
 from daybreak.model.prediction import PredictionConfig
 from daybreak.watch import Watch
 
@@ -185,6 +186,12 @@ def joined(config: ParallelConfig) -> Iterator[Ranks]:
         watch.close()
 
 
+def require_alone() -> None:
+    """Raises UserError if a launcher has started this process with others."""
+    if _from_environment("WORLD_SIZE", default=1) != 1:
+        raise UserError("this looks at one process on one device; start it without torchrun")
+
+
 def _is_between_ranks(error: BaseException) -> bool:
     """Whether a failure is one of communication, which another rank may have caused."""
     return isinstance(error, dist.DistError) or (
@@ -219,21 +226,21 @@ def build_shared(
     config: ModelConfig,
     seed: int,
     device: torch.device,
-    loss_rows: int,
+    kernels: Kernels,
     parallel: ParallelConfig,
     ranks: Ranks,
     prediction: PredictionConfig | None = None,
 ) -> GPT:
     """An initialised model as `ranks` hold it between them: whole on each, or under FSDP2 a share on each."""
     if ranks.count == 1 or parallel.kind == "ddp":
-        return build(config, seed, device, loss_rows, prediction)
+        return build(config, seed, device, kernels, prediction)
     from torch.distributed.device_mesh import init_device_mesh
 
     shape: tuple[int, ...] = (ranks.count,)
     if parallel.replicate:
         shape = (ranks.count // ranks.local_count, ranks.local_count)
     mesh = init_device_mesh(device.type, shape, mesh_dim_names=("replicate", "shard")[-len(shape) :])
-    model = sharded(config, loss_rows, mesh, prediction).to_empty(device=device)
+    model = sharded(config, kernels, mesh, prediction).to_empty(device=device)
     initial = dict(build(config, seed, torch.device("cpu")).named_parameters()) if ranks.first else {}
     own = dict(model.named_parameters())
     with torch.no_grad():
@@ -242,12 +249,14 @@ def build_shared(
     return model
 
 
-def sharded(config: ModelConfig, loss_rows: int, mesh: "DeviceMesh", prediction: PredictionConfig | None = None) -> GPT:
+def sharded(
+    config: ModelConfig, kernels: Kernels, mesh: "DeviceMesh", prediction: PredictionConfig | None = None
+) -> GPT:
     """A model over a mesh by FSDP2, its parameters still on `meta`."""
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
     with torch.device("meta"):
-        model = GPT(config, loss_rows, prediction)
+        model = GPT(config, kernels, prediction)
     for block in model.blocks:
         fully_shard(block, mesh=mesh)
     # The root holds embedding, head and norms; it too gives up what it gathered once its forward pass is over.

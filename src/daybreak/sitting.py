@@ -1,7 +1,7 @@
 """One sitting of a run: from what its folder holds to the loop, until the budget is spent or a stop is asked for."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import closing, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
@@ -12,15 +12,15 @@ from daybreak.checkpoint import Checkpoint, checkpoint_path, open_latest, restor
 from daybreak.compose import (
     build_batches,
     build_budget,
+    build_learner,
     build_validation,
     choose_execution,
     execution_again,
-    require_memory,
     summary,
 )
 from daybreak.data.batches import Batches, Rows
 from daybreak.data.shards import Corpus
-from daybreak.distributed import Ranks, build_shared, forward_of
+from daybreak.distributed import Ranks, forward_of
 from daybreak.duration import Unit
 from daybreak.errors import Stopped, UserError
 from daybreak.files import locked, write_json
@@ -41,11 +41,16 @@ from daybreak.sample import Sampler
 from daybreak.saving import Checkpoints, sweep
 from daybreak.training import loop
 from daybreak.training.budget import Clock, Rates, TimeBudget
-from daybreak.training.execution import Execution, compile_blocks, time_micro_batch, undo_compilation
+from daybreak.training.execution import (
+    Execution,
+    compile_blocks,
+    keep_compiled_code,
+    time_micro_batch,
+    wrap_blocks,
+)
 from daybreak.training.guard import make_guard
 from daybreak.training.metrics import Metrics, finite, read_journal
 from daybreak.training.microbatch import halve_micro_batch
-from daybreak.training.optimizer import build_optimizers
 from daybreak.training.schedule import check_schedule
 from daybreak.training.signals import StopRequest
 from daybreak.training.spent import Spent
@@ -81,6 +86,23 @@ class Outcome:
     execution: Execution
     checkpoint: Checkpoint
     result: Mapping[str, Any] | None
+
+
+@final
+@dataclass(frozen=True)
+class Assembled:
+    """A run that is ready to train.
+
+    Attributes:
+        execution: as it turned out.
+        spent: where it goes on from.
+        owes_validation: the last sitting was stopped inside an evaluation.
+    """
+
+    execution: Execution
+    parts: loop.Parts
+    spent: Spent
+    owes_validation: bool
 
 
 @final
@@ -181,11 +203,34 @@ def _share(sitting: Sitting, found: _Beginning | None) -> tuple[Execution, State
 
 
 def _train(sitting: Sitting, found: _Beginning | None, execution: Execution, state: State | None) -> Outcome:
-    """Put the parts together and train.
+    """Put the parts together, train, and write what the run came to.
 
     Args:
         found: on the first rank alone.
         state: of the checkpoint to go on from, if there is one.
+    """
+    with assembled(sitting, execution, found, state) as ready:
+        execution, parts = ready.execution, ready.parts
+        spent, validation = loop.train(parts, ready.spent, owes_validation=ready.owes_validation)
+    state = State.of(spent, parts.guard, parts.batches.micro_batch, owes_validation=False)
+    if validation is None:
+        return Outcome(execution, _as_saved(sitting, state), None)
+    result = {"validation": finite({**asdict(validation), "bits_per_byte": validation.bits_per_byte})}
+    if sitting.ranks.first:
+        if isinstance(parts.budget, TimeBudget):
+            _warn_of_a_budget_too_small(parts.budget, spent, sitting.clock)
+        write_result(sitting.path, {"spent": asdict(spent), **result})
+    return Outcome(execution, _as_saved(sitting, state), result)
+
+
+@contextmanager
+def assembled(
+    sitting: Sitting, execution: Execution, found: _Beginning | None = None, state: State | None = None
+) -> Iterator[Assembled]:
+    """The parts of a run, compiled and warm. Without `found`, nothing is written but metrics and checkpoints.
+
+    Raises:
+        UserError: it does not fit into memory, or its budget is spent before the first step.
     """
     recipe, corpus, clock, ranks = sitting.recipe, sitting.corpus, sitting.clock, sitting.ranks
     recorded = found.recorded if found is not None else []
@@ -195,11 +240,7 @@ def _train(sitting: Sitting, found: _Beginning | None, execution: Execution, sta
     batches = build_batches(recipe, execution, corpus, device, ranks)
     budget = build_budget(recipe, batches, clock)
     check_schedule(recipe.schedule, budget.moment(Spent()))
-    require_memory(recipe, device, ranks)
-    model = build_shared(
-        recipe.model, recipe.seed, device, execution.loss_rows, recipe.parallel, ranks, recipe.prediction
-    )
-    optimizers = build_optimizers(recipe.optimizer, model)
+    model, optimizers = build_learner(recipe, execution, device, ranks)
     guard, spent, owes_validation = make_guard(recipe.guard, execution.precision), Spent(), False
     if state is not None:
         restore(found.checkpoint if found is not None else None, model, optimizers, ranks)
@@ -225,7 +266,7 @@ def _train(sitting: Sitting, found: _Beginning | None, execution: Execution, sta
     corpus.tokenizer.encode(recipe.samples.prompt)  # a character it lacks is said now, not at the first sample
     if found is not None:
         _write_beginning(sitting, execution, found)
-    say(summary(sitting.path, recipe, budget, execution, device, ranks))
+        say(summary(sitting.path, recipe, budget, execution, device, ranks))
 
     samples = recipe.samples
     attempt = 1 + max((record["attempt"] for record in recorded), default=0)
@@ -257,16 +298,7 @@ def _train(sitting: Sitting, found: _Beginning | None, execution: Execution, sta
             precision=execution.precision,
             peak_flops=None if peak is None else peak * ranks.count,
         )
-        spent, validation = loop.train(parts, spent, owes_validation=owes_validation)
-    state = State.of(spent, guard, batches.micro_batch, owes_validation=False)
-    if validation is None:
-        return Outcome(execution, _as_saved(sitting, state), None)
-    result = {"validation": finite({**asdict(validation), "bits_per_byte": validation.bits_per_byte})}
-    if ranks.first:
-        if isinstance(budget, TimeBudget):
-            _warn_of_a_budget_too_small(budget, spent, clock)
-        write_result(sitting.path, {"spent": asdict(spent), **result})
-    return Outcome(execution, _as_saved(sitting, state), result)
+        yield Assembled(execution, parts, spent, owes_validation)
 
 
 def _as_saved(sitting: Sitting, state: State) -> Checkpoint:
@@ -321,10 +353,12 @@ def _try_a_micro_batch(
     device = rows.inputs.device
     if execution.compile:
         ranks.enter("compilation")
-        failed = ranks.any(not compile_blocks(model, shapes, device, execution.precision))
+        keep_compiled_code()
+        compiles = compile_blocks(model, shapes, device, execution.precision, recompute=execution.recompute)
+        failed = ranks.any(not compiles)
         if failed:
             say("training goes on without compilation")
-            undo_compilation(model)
+            wrap_blocks(model, compiled=False, recompute=execution.recompute)
         execution = execution.model_copy(update={"compile": not failed})
     ranks.enter("the first pass")
     # DDP orders its buckets by the first gradients; passing some now makes a resumed run's bits those of the first.

@@ -21,6 +21,7 @@ from daybreak.run import Run
 # losses 2e-7 off, relative; weights 5e-6, where a step may move them by 2e-3 or 1e-2.
 LOSS, NORM, VALIDATION, WEIGHTS = 1e-5, 1e-5, 1e-6, 1e-4
 # Newton-Schulz in bf16 makes more of a last bit. Measured: 7e-6, 4e-4, and 5e-3, where a step may move them by 2e-2.
+BF16_LOSS = 2e-3
 MUON_LOSS, MUON_NORM, MUON_WEIGHTS = 1e-4, 3e-3, 2e-2
 
 everywhere = pytest.mark.parametrize(
@@ -208,6 +209,31 @@ def test_rows_that_do_not_divide_among_ranks_are_refused(launcher: Launcher) -> 
     assert run.codes == [[2, 4]]
     assert "batch.ramp.start = 48 is 3 rows of 16 tokens" in run.ranks[0].errors
     assert "batch.ramp.start=64" in run.ranks[0].errors
+
+
+@pytest.mark.parametrize("kind", [pytest.param("parallel.kind=ddp", marks=pytest.mark.slow), FSDP])
+def test_recomputed_blocks_on_two_ranks_have_the_losses_of_one(
+    kind: str, launcher: Launcher, alone: Callable[..., Run]
+) -> None:
+    run = launcher.run(f"recomputed-{kind}", Sitting(2, ("execution.recompute=true", kind)))
+    assert run.codes == [[0, 0]]
+    assert load(run.out).execution.recompute
+    assert run.column("loss") == pytest.approx(values(alone().metrics(), "loss"), rel=LOSS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["parallel.kind=ddp", FSDP])
+def test_bf16_copies_on_two_ranks_have_the_losses_of_one(
+    kind: str, launcher: Launcher, alone: Callable[..., Run]
+) -> None:
+    """Recomputed as well, since both are for large models."""
+    copies = ("execution.precision=bf16", "execution.weights=bf16", "execution.recompute=true")
+    run = launcher.run(f"copies-{kind}", Sitting(2, (*copies, kind)))
+    assert run.codes == [[0, 0]]
+    assert run.column("loss") == pytest.approx(values(alone(*copies).metrics(), "loss"), rel=BF16_LOSS)
+    assert {str(tensor.dtype) for tensor in load_file(run.checkpoint / "model.safetensors").values()} == {
+        "torch.float32"
+    }
 
 
 def test_ranks_with_a_budget_of_time_agree_on_every_moment(launcher: Launcher) -> None:

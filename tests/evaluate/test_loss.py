@@ -16,6 +16,7 @@ from daybreak.data.tokenizer import Tokenizer, byte_tokenizer, character_tokeniz
 from daybreak.duration import Duration, Unit
 from daybreak.evaluate.loss import Loss, Validation, row_starts
 from daybreak.model.gpt import GPT, ModelConfig, build
+from daybreak.model.kernels import Kernels
 
 LENGTH = 8
 CPU = torch.device("cpu")
@@ -24,7 +25,7 @@ TEXTS = ["Naïve café at daybreak.", "日本語 and 🌅, the light of the day"
 
 def make_model(vocab_size: int, loss_rows: int = 0, **settings: Any) -> GPT:
     sizes: dict[str, Any] = {"layers": 1, "heads": 2, "dim": 16, "context": LENGTH, "vocab_size": vocab_size}
-    return build(ModelConfig(**(sizes | {"initialisation": {"std": 0.3}} | settings)), 0, CPU, loss_rows)
+    return build(ModelConfig(**(sizes | {"initialisation": {"std": 0.3}} | settings)), 0, CPU, Kernels(loss_rows))
 
 
 def make_stream(tokens: Sequence[int], shard: int = 10) -> TokenStream:

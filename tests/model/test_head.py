@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from daybreak.model.gpt import GPT, ModelConfig, build
 from daybreak.model.head import IGNORE, Head, HeadConfig
+from daybreak.model.kernels import Kernels
 from daybreak.model.norm import Norm, NormConfig
 
 ROWS, DIM, VOCABULARY = 13, 16, 37
@@ -90,7 +91,7 @@ def test_under_bf16_the_chunks_are_near_the_loss_in_fp32(tied: bool) -> None:
 def make_model(tied: bool, loss_rows: int) -> GPT:
     head: Any = {"tied": tied}
     sizes: dict[str, Any] = {"layers": 1, "heads": 2, "dim": 16, "context": 6, "vocab_size": VOCABULARY}
-    return build(ModelConfig(**sizes, head=head), 0, torch.device("cpu"), loss_rows)
+    return build(ModelConfig(**sizes, head=head), 0, torch.device("cpu"), Kernels(loss_rows))
 
 
 TOKENS = torch.randint(VOCABULARY, (3, 7), generator=torch.Generator().manual_seed(0))

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from daybreak.model.gpt import GPT, ModelConfig, build
+from daybreak.model.kernels import Kernels
 from daybreak.model.prediction import PredictionConfig, hardest_positions, random_positions
 
 T, VOCABULARY = 12, 29
@@ -17,7 +18,7 @@ SIZES: dict[str, Any] = {"layers": 2, "heads": 2, "dim": 16, "context": T, "voca
 
 def make_model(loss_rows: int = 0, tied: bool = True, **prediction: Any) -> GPT:
     config = ModelConfig(**SIZES, head={"tied": tied}, initialisation={"std": 0.3})
-    return build(config, 0, torch.device("cpu"), loss_rows, PredictionConfig(**prediction))
+    return build(config, 0, torch.device("cpu"), Kernels(loss_rows), PredictionConfig(**prediction))
 
 
 def some_rows() -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daybreak.model.gpt import ModelConfig, count_parameters
+from daybreak.model.kernels import Kernels
 from daybreak.training.microbatch import fitting_micro_batch, largest_divisor, row_bytes
 
 MODEL = ModelConfig(layers=12, heads=12, dim=768, context=1024, vocab_size=50_304)
@@ -15,7 +16,9 @@ GIB = 1 << 30
 def micro_batch(monkeypatch: pytest.MonkeyPatch, free: float, *, rows: int, device: str = "cuda", **sizes: int) -> int:
     monkeypatch.setattr("daybreak.training.microbatch.free_memory", lambda device: int(free))
     length = sizes.get("length", 1024)
-    return fitting_micro_batch(rows, MODEL, length=length, loss_rows=0, device=torch.device(device), precision="bf16")
+    return fitting_micro_batch(
+        rows, MODEL, length=length, kernels=Kernels(), device=torch.device(device), precision="bf16"
+    )
 
 
 @given(number=st.integers(1, 5000), limit=st.integers(1, 6000))
@@ -28,7 +31,7 @@ def test_the_largest_divisor_is_that_of_a_plain_search(number: int, limit: int) 
 def test_the_micro_batch_divides_the_rows_and_fits(monkeypatch: pytest.MonkeyPatch, rows: int, free: int) -> None:
     chosen = micro_batch(monkeypatch, free, rows=rows)
     assert rows % chosen == 0
-    needed = 16 * count_parameters(MODEL) + chosen * row_bytes(MODEL, 1024, 0, "bf16")
+    needed = 16 * count_parameters(MODEL) + chosen * row_bytes(MODEL, 1024, Kernels(), "bf16")
     assert chosen == 1 or needed <= free
 
 
@@ -51,5 +54,5 @@ def test_a_cpu_takes_no_more_rows_than_its_caches_like(monkeypatch: pytest.Monke
 def test_the_estimate_counts_at_least_what_a_backward_pass_must_keep() -> None:
     logits = 1024 * MODEL.vocab_size * 4
     activations = 12 * 1024 * 768 * 2 * 8
-    assert row_bytes(MODEL, 1024, 0, "bf16") > logits + activations
-    assert row_bytes(MODEL, 1024, 0, "fp32") > row_bytes(MODEL, 1024, 0, "bf16")
+    assert row_bytes(MODEL, 1024, Kernels(), "bf16") > logits + activations
+    assert row_bytes(MODEL, 1024, Kernels(), "fp32") > row_bytes(MODEL, 1024, Kernels(), "bf16")

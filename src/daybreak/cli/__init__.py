@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from daybreak import __version__
-from daybreak.cli import demo, doctor, evaluate, prepare, recipes, sample, train, verify
+from daybreak.cli import bench, demo, doctor, evaluate, prepare, profile, recipes, sample, train, verify
 from daybreak.errors import LostRankError, Stopped, UserError
 
 app = typer.Typer(
@@ -32,6 +32,8 @@ app.command()(train.train)
 app.command()(evaluate.evaluate)
 app.command()(sample.sample)
 app.command()(recipes.recipes)
+app.command()(bench.bench)
+app.command()(profile.profile)
 app.command()(doctor.doctor)
 app.command()(verify.verify)
 

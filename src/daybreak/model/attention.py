@@ -75,6 +75,7 @@ class Attention(nn.Module):
     Args:
         layer: counted from 0; selects the window, the stride and the cache.
         gated_values: values of a token, from outside, are added to those of its features, each head by its own gate.
+        fused: use torch's fused kernels, where they can do it.
     """
 
     def __init__(
@@ -88,10 +89,12 @@ class Attention(nn.Module):
         bias: bool,
         dropout: float,
         gated_values: bool = False,
+        fused: bool = True,
     ) -> None:
         super().__init__()
         self.layer, self.heads, self.kv_heads = layer, heads, config.kv_heads or heads
         self.head_size, self.dropout, self.qk_norm = dim // heads, dropout, config.qk_norm
+        self.fused = fused
         self.window = config.windows[layer % len(config.windows)]
         self.stride = config.strides[layer % len(config.strides)]
         self.rotary_base = position.base if isinstance(position, RotaryPositionConfig) else None
@@ -146,6 +149,7 @@ class Attention(nn.Module):
             slopes=self.slopes,
             dropout_rate=self.dropout,
             seeds_B=seeds_B,
+            fused=self.fused,
         )
         y_BTD = y_BHTK.transpose(1, 2).reshape(B, T, D)
         return dropout(self.output(y_BTD), self.dropout, seeds_B, site=1)
@@ -161,6 +165,7 @@ def causal_attention(
     slopes: tuple[float, ...] | None = None,
     dropout_rate: float = 0.0,
     seeds_B: Tensor | None = None,
+    fused: bool = True,
 ) -> Tensor:
     """Attend from the last T of S positions to those not after them: (B, H, T, K).
 
@@ -169,11 +174,12 @@ def causal_attention(
         stride: of those behind the window it sees the ones at multiples of this distance; 0 sees none.
         slopes: ALiBi's, one a head.
         seeds_B: seeds the dropout of attention weights; None drops nothing.
+        fused: False writes it out, always.
     """
     T, S = q_BHTK.shape[2], k_BGSK.shape[2]
     grouped = q_BHTK.shape[1] != k_BGSK.shape[1]
     windowed = 0 < window < S
-    if dropout_rate and seeds_B is not None:
+    if not fused or (dropout_rate and seeds_B is not None):
         return plain_attention(q_BHTK, k_BGSK, v_BGSK, window, slopes, dropout_rate, seeds_B, stride)
     if T == 1 and windowed and not stride:  # the newest position needs no mask: it sees the last keys
         k_BGSK, v_BGSK = k_BGSK[:, :, -window:], v_BGSK[:, :, -window:]

@@ -15,7 +15,7 @@ def laid_out_for_one_row(model: GPT) -> GPT:
     head = "embedding.weight" if model.head.weight is None else "head.weight"
     matrices = {f"{name}.weight" for name, part in model.named_modules() if isinstance(part, nn.Linear)} | {head}
     with torch.device("meta"):
-        laid_out = GPT(model.config, model.head.loss_rows)
+        laid_out = GPT(model.config, model.kernels)
     weights = {
         name: _by_columns(weight) if name in matrices and weight.shape[0] > weight.shape[1] else weight
         for name, weight in model.state_dict().items()

@@ -18,6 +18,7 @@ from daybreak.model.cache import Cache
 from daybreak.model.dropout import dropout, next_layer
 from daybreak.model.head import Head, HeadConfig
 from daybreak.model.initialise import InitialisationConfig, normal_, table
+from daybreak.model.kernels import PLAIN, Kernels
 from daybreak.model.lookup import LookupConfig, NgramEmbedding, ValueEmbeddings
 from daybreak.model.mlp import MLP, MLPConfig, PlainMLPConfig
 from daybreak.model.norm import ExtraNormsConfig, Norm, NormConfig
@@ -99,13 +100,15 @@ class GPT(nn.Module):
     `train()` and `eval()` change nothing.
 
     Args:
-        loss_rows: rows whose logits the loss holds at once; 0 holds all. The value is the same.
+        kernels: how it computes; the values are the same.
         prediction: the positions whose targets the training loss counts; all unless given.
     """
 
-    def __init__(self, config: ModelConfig, loss_rows: int = 0, prediction: PredictionConfig | None = None) -> None:
+    def __init__(
+        self, config: ModelConfig, kernels: Kernels = PLAIN, prediction: PredictionConfig | None = None
+    ) -> None:
         super().__init__()
-        self.config, self.prediction = config, prediction or PredictionConfig()
+        self.config, self.kernels, self.prediction = config, kernels, prediction or PredictionConfig()
         extra = config.extra_norms
         self.embedding = table(config.vocab_size, config.dim)
         self.position = _position(config)
@@ -117,7 +120,7 @@ class GPT(nn.Module):
         self.blocks = nn.ModuleList(self._block(layer) for layer in range(config.layers))
         self.final_norm = None if extra.shared else self._norm()
         logit_norm = Norm(config.norm, config.vocab_size, config.bias) if extra.over_logits else None
-        self.head = Head(config.head, config.dim, config.vocab_size, logit_norm, loss_rows)
+        self.head = Head(config.head, config.dim, config.vocab_size, logit_norm, kernels.loss_rows)
 
     def forward(self, tokens_BT: Tensor, targets_BT: Tensor, seeds_B: Tensor | None = None) -> Tensor:
         """Sum over (B, T) of -log p(target) in nats, a scalar; targets that are IGNORE count nothing.
@@ -155,6 +158,8 @@ class GPT(nn.Module):
         if self.embedding_norm is not None:
             x_BTD = self.embedding_norm(x_BTD)
         x_BTD = dropout(x_BTD, self.config.dropout, seeds_B, site=0)
+        if self.kernels.bf16_copies and torch.is_grad_enabled():
+            x_BTD = x_BTD.bfloat16()  # what the blocks add to it is bf16 already, by autocast
         x0_BTD = x_BTD
         for layer, block in enumerate(self._blocks()):
             seeds_B = next_layer(seeds_B)
@@ -217,6 +222,7 @@ class GPT(nn.Module):
             bias=config.bias,
             dropout=config.dropout,
             gated_values=self.values is not None and layer in config.lookup.value_layers(config.layers),
+            fused=self.kernels.fused_attention,
         )
         mlp = MLP(config.mlp, config.dim, config.bias, config.dropout)
         if config.residual == "parallel":
@@ -228,12 +234,12 @@ def build(
     config: ModelConfig,
     seed: int,
     device: torch.device,
-    loss_rows: int = 0,
+    kernels: Kernels = PLAIN,
     prediction: PredictionConfig | None = None,
 ) -> GPT:
     """An initialised model on a device; the same values on every device."""
     with torch.device("meta"):
-        model = GPT(config, loss_rows, prediction)
+        model = GPT(config, kernels, prediction)
     model.to_empty(device=device)
     model.initialise(seed)
     return model

@@ -4,17 +4,21 @@ Chosen once, kept in the run, and used again on resume: the same choices on the 
 machine give the same bits. None of them changes what a step computes.
 """
 
+import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated, Literal, Self, final
 
 import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from daybreak.configuration import Configuration, Size
 from daybreak.data.batches import Rows, largest_divisor
+from daybreak.data.download import cache_folder
 from daybreak.duration import human_seconds
 from daybreak.errors import UserError
 from daybreak.hardware import (
@@ -25,7 +29,9 @@ from daybreak.hardware import (
     choose_precision,
     is_out_of_memory,
 )
+from daybreak.model.cache import Cache
 from daybreak.model.gpt import GPT, ModelConfig
+from daybreak.model.kernels import Kernels
 from daybreak.progress import say
 from daybreak.training.microbatch import fitting_micro_batch
 
@@ -46,6 +52,11 @@ class ExecutionConfig(Configuration):
         loss_rows: rows whose logits the loss holds at once; 0 holds all.
         threads: of the CPU; torch's own choice unless stated.
         deterministic: ask torch for algorithms with equal bits on CUDA too.
+        fused_attention: torch's fused kernels; false writes attention out.
+        fused_optimizer: AdamW in one kernel; false is torch's default way.
+        recompute: keep of each block only what goes in, and compute it once more in the backward pass.
+        weights: what a training pass reads. `bf16`: copies, cast once a micro-batch, with bf16 from block to block too;
+            the weights that are updated, saved and evaluated are fp32, and so are gradients and moments.
     """
 
     device: str = "auto"
@@ -55,6 +66,10 @@ class ExecutionConfig(Configuration):
     loss_rows: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     threads: Threads | None = None
     deterministic: bool = False
+    fused_attention: bool = True
+    fused_optimizer: bool = True
+    recompute: bool = False
+    weights: Literal["fp32", "bf16"] = "fp32"
 
 
 @final
@@ -68,9 +83,18 @@ class Execution(Configuration):
     loss_rows: int = Field(ge=0)
     threads: Threads
     deterministic: bool
+    fused_attention: bool = True
+    fused_optimizer: bool = True
+    recompute: bool = False
+    weights: Literal["fp32", "bf16"] = "fp32"
     ranks: Size
     torch_version: str
     machine: str
+
+    @property
+    def kernels(self) -> Kernels:
+        """What the model is to know of these choices."""
+        return Kernels(self.loss_rows, self.fused_attention, bf16_copies=self.weights == "bf16")
 
     @classmethod
     def choose(
@@ -85,10 +109,19 @@ class Execution(Configuration):
         """
         device = choose_device(config.device)
         precision = choose_precision(config.precision, device, model.dim)
+        if config.weights == "bf16" and precision != "bf16":
+            raise UserError(f"execution.weights = bf16 needs execution.precision = bf16; here it is {precision}")
         loss_rows = _LOSS_ROWS[device.type] if config.loss_rows == "auto" else config.loss_rows
+        kernels = Kernels(loss_rows, config.fused_attention, bf16_copies=config.weights == "bf16")
         if config.micro_batch == "auto":
             micro_batch = fitting_micro_batch(
-                rows, model, length=length, loss_rows=loss_rows, device=device, precision=precision
+                rows,
+                model,
+                length=length,
+                kernels=kernels,
+                device=device,
+                precision=precision,
+                recompute=config.recompute,
             )
         else:
             micro_batch = largest_divisor(rows, config.micro_batch)
@@ -103,6 +136,10 @@ class Execution(Configuration):
             loss_rows=loss_rows,
             threads=config.threads or torch.get_num_threads(),
             deterministic=config.deterministic,
+            fused_attention=config.fused_attention,
+            fused_optimizer=config.fused_optimizer,
+            recompute=config.recompute,
+            weights=config.weights,
             ranks=ranks,
             torch_version=torch.__version__,
             machine=platform.machine(),
@@ -140,7 +177,48 @@ def time_micro_batch(model: nn.Module, rows: Rows, device: torch.device, precisi
     return seconds
 
 
-def compile_blocks(model: GPT, shapes: Sequence[Rows], device: torch.device, precision: PrecisionName) -> bool:
+def wrap_blocks(model: GPT, *, compiled: bool, recompute: bool) -> None:
+    """Let every block run as it is, or compiled, and hold what its backward pass needs or compute it anew."""
+    for block in model.blocks:
+        block.__dict__.pop("forward", None)
+        # The forward alone: FSDP2 gathers and frees parameters around it, which no compiler must see.
+        forward = torch.compile(block.forward, dynamic=False) if compiled else block.forward
+        if compiled or recompute:
+            block.forward = partial(_recomputed, forward) if recompute else forward
+
+
+def _recomputed(
+    forward: Callable[..., Tensor],
+    x_BTD: Tensor,
+    seeds_B: Tensor | None = None,
+    cache: Cache | None = None,
+    extra_BTE: Tensor | None = None,
+) -> Tensor:
+    """Keep only the input for the backward pass (Chen et al. 2016). Dropout is a function, so it drops the same."""
+    if not torch.is_grad_enabled():
+        return forward(x_BTD, seeds_B, cache, extra_BTE)
+    output_BTD: Tensor = checkpoint(
+        forward, x_BTD, seeds_B, cache, extra_BTE, use_reentrant=False, preserve_rng_state=False
+    )
+    return output_BTD
+
+
+def keep_compiled_code() -> None:
+    """Let the compiler keep its work in the user's cache, for later runs, unless the person named a place."""
+    if "TORCHINDUCTOR_CACHE_DIR" in os.environ:
+        return
+    folder = cache_folder() / "compiled"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        say(f"warning: {folder} cannot be made ({error}); compiled code is kept where torch keeps it")
+        return
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
+
+
+def compile_blocks(
+    model: GPT, shapes: Sequence[Rows], device: torch.device, precision: PrecisionName, *, recompute: bool = False
+) -> bool:
     """Compile each block for the run's shapes, tried at once; False if it cannot be done here.
 
     A failure is said aloud and leaves the model eager, with its gradients cleared.
@@ -153,9 +231,7 @@ def compile_blocks(model: GPT, shapes: Sequence[Rows], device: torch.device, pre
     graphs = 2 * (len(shapes) + 1) * len(set(model.config.attention.windows))
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, graphs)
     torch._dynamo.config.fail_on_recompile_limit_hit = True
-    for block in model.blocks:
-        # The forward alone: FSDP2 gathers and frees parameters around it, which no compiler must see.
-        block.forward = torch.compile(block.forward, dynamic=False)
+    wrap_blocks(model, compiled=True, recompute=recompute)
     try:
         for rows in shapes:
             with autocast(device, precision):
@@ -167,15 +243,9 @@ def compile_blocks(model: GPT, shapes: Sequence[Rows], device: torch.device, pre
         if is_out_of_memory(error):
             raise
         say(f"warning: compilation failed, going on without it: {type(error).__name__}: {str(error)[:300]}")
-        undo_compilation(model)
+        wrap_blocks(model, compiled=False, recompute=recompute)
         return False
     finally:
         model.zero_grad(set_to_none=True)
     say(f"compiled in {human_seconds(time.monotonic() - began)}")
     return True
-
-
-def undo_compilation(model: GPT) -> None:
-    """Let every block run eagerly again."""
-    for block in model.blocks:
-        block.__dict__.pop("forward", None)

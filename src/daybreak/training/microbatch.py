@@ -6,6 +6,7 @@ from daybreak.data.batches import Batches, largest_divisor
 from daybreak.errors import UserError
 from daybreak.hardware import PrecisionName, free_memory
 from daybreak.model.gpt import ModelConfig, count_parameters
+from daybreak.model.kernels import Kernels
 
 _BYTES_PER_PARAMETER = 16  # weight, gradient and two moments, all fp32
 _LOGIT_BYTES = 12  # a logit, its softmax and its gradient
@@ -14,26 +15,40 @@ _CPU_TOKENS = 8192  # more rows at once only push activations out of the caches
 
 
 def fitting_micro_batch(
-    rows: int, model: ModelConfig, *, length: int, loss_rows: int, device: torch.device, precision: PrecisionName
+    rows: int,
+    model: ModelConfig,
+    *,
+    length: int,
+    kernels: Kernels,
+    device: torch.device,
+    precision: PrecisionName,
+    recompute: bool = False,
 ) -> int:
     """The most rows that divide `rows` and fit into the free memory by estimate; at least 1."""
     free = free_memory(device) - _BYTES_PER_PARAMETER * count_parameters(model)
-    chunk = _LOGIT_BYTES * model.vocab_size * loss_rows
-    fits = int((_SHARE_OF_FREE_MEMORY * free - chunk) // row_bytes(model, length, loss_rows, precision))
+    chunk = _LOGIT_BYTES * model.vocab_size * kernels.loss_rows
+    each = row_bytes(model, length, kernels, precision, recompute=recompute)
+    fits = int((_SHARE_OF_FREE_MEMORY * free - chunk) // each)
     if device.type == "cpu":
         fits = min(fits, _CPU_TOKENS // length)
     return largest_divisor(rows, max(1, fits))
 
 
-def row_bytes(model: ModelConfig, length: int, loss_rows: int, precision: PrecisionName) -> int:
-    """Estimate of the bytes that one row keeps until its backward pass; `loss_rows` as for the head."""
+def row_bytes(
+    model: ModelConfig, length: int, kernels: Kernels, precision: PrecisionName, *, recompute: bool = False
+) -> int:
+    """Estimate of the bytes that one row keeps until its backward pass, of which one block's come anew if asked."""
     width = 2 if precision in ("bf16", "fp16") else 4
+    between = 2 if kernels.bf16_copies else 4
     hidden = model.mlp.hidden or 4 * model.dim
     gated = 3 if model.mlp.kind == "glu" else 2
-    per_layer = (8 * width + 8) * model.dim + gated * hidden * width
-    scores = 3 * 4 * model.heads * length if model.dropout else 0
-    logits = 0 if loss_rows else _LOGIT_BYTES * model.vocab_size
-    return length * (model.layers * (per_layer + scores) + logits)
+    per_layer = (8 * width + 2 * between) * model.dim + gated * hidden * width
+    scores = 3 * 4 * model.heads * length if model.dropout or not kernels.fused_attention else 0
+    kept = model.layers * (per_layer + scores)
+    if recompute:
+        kept = model.layers * between * model.dim + per_layer + scores
+    logits = 0 if kernels.loss_rows else _LOGIT_BYTES * model.vocab_size
+    return length * (kept + logits)
 
 
 def halve_micro_batch(batches: Batches, device: torch.device, ranks: int) -> int:

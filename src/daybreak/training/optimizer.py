@@ -22,7 +22,7 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 
 @final
 class AdamWConfig(Configuration):
-    """AdamW, in torch's fused form. Weight decay acts on tensors of two or more dimensions only.
+    """AdamW. Weight decay acts on tensors of two or more dimensions only.
 
     Attributes:
         lr: peak learning rate, which the schedule scales.
@@ -79,8 +79,11 @@ Optimizer = AdamWConfig | AdamW8bitConfig | MuonConfig
 OptimizerConfig = Annotated[Optimizer, Field(discriminator="kind"), default_kind("adamw")]
 
 
-def build_optimizers(config: Optimizer, model: nn.Module) -> tuple[torch.optim.Optimizer, ...]:
+def build_optimizers(config: Optimizer, model: nn.Module, *, fused: bool = True) -> tuple[torch.optim.Optimizer, ...]:
     """The optimizers for a model's parameters, each of which is in exactly one.
+
+    Args:
+        fused: AdamW in one kernel for all tensors, where there is one; otherwise as torch does it by default.
 
     Raises:
         UserError: this kind does not work yet.
@@ -89,7 +92,9 @@ def build_optimizers(config: Optimizer, model: nn.Module) -> tuple[torch.optim.O
     _spare_the_compiler()
     match config:
         case AdamWConfig():
-            built: list[torch.optim.Optimizer] = [_adamw(parameters.values(), config.lr, config.weight_decay, config)]
+            built: list[torch.optim.Optimizer] = [
+                _adamw(parameters.values(), config.lr, config.weight_decay, config, fused)
+            ]
         case MuonConfig():
             matrices = {name: p for name, p in parameters.items() if name.startswith("blocks.") and p.ndim == 2}
             tables = {name: p for name, p in parameters.items() if name.startswith(_TABLES)}
@@ -102,7 +107,11 @@ def build_optimizers(config: Optimizer, model: nn.Module) -> tuple[torch.optim.O
                 cautious=config.cautious,
             )
             table_lr = config.embedding_lr or config.adam_lr
-            built = [muon, _adamw(tables.values(), table_lr, 0.0, config), _adamw(rest, config.adam_lr, 0.0, config)]
+            built = [
+                muon,
+                _adamw(tables.values(), table_lr, 0.0, config, fused),
+                _adamw(rest, config.adam_lr, 0.0, config, fused),
+            ]
         case AdamW8bitConfig():
             raise UserError("optimizer.kind = adamw8bit does not work yet; use optimizer.kind=adamw")
     for optimizer in built:
@@ -121,7 +130,7 @@ def _spare_the_compiler() -> None:
 
 
 def _adamw(
-    parameters: Iterable[nn.Parameter], lr: float, weight_decay: float, config: AdamWConfig | MuonConfig
+    parameters: Iterable[nn.Parameter], lr: float, weight_decay: float, config: AdamWConfig | MuonConfig, fused: bool
 ) -> torch.optim.AdamW:
     parameters = list(parameters)
     groups = [
@@ -133,7 +142,7 @@ def _adamw(
         lr=lr,
         betas=config.betas,
         eps=config.eps,
-        fused=parameters[0].device.type in ("cpu", "cuda", "mps"),
+        fused=True if fused and parameters[0].device.type in ("cpu", "cuda", "mps") else None,
     )
 
 

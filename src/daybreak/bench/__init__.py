@@ -1,0 +1,1 @@
+"""How fast a recipe trains on this machine, in how much memory, and what each optimisation is worth."""
