@@ -19,6 +19,7 @@ from daybreak.training import guard
 from daybreak.training.budget import Clock
 from daybreak.training.metrics import Metrics
 from daybreak.training.signals import StopRequest
+from daybreak.verify import verify
 
 STEPS = 12
 RECIPE = """
@@ -251,3 +252,20 @@ def test_muon_goes_on_bit_for_bit(recipe_file: Path, small_corpus: Corpus, tmp_p
     losses = [record["loss"] for record in undisturbed.metrics()]
     assert losses[-1] < losses[0] - 0.3
     assert torch.isfinite(torch.tensor(losses)).all()
+
+
+@pytest.mark.parametrize("background", ["true", "false"])
+def test_eight_bit_adamw_goes_on_bit_for_bit(
+    background: str, recipe_file: Path, small_corpus: Corpus, tmp_path: Path
+) -> None:
+    eight_bit = ["optimizer={kind='adamw8bit', lr=1e-2}", "model.dim=32", "model.vocab_size=264"]
+    recipe = Recipe.load(recipe_file, *eight_bit, "checkpoint.every=2steps", f"checkpoint.background={background}")
+    undisturbed = train(recipe, data=small_corpus.path, out=tmp_path / "undisturbed")
+    saved = load_file(undisturbed.checkpoint.path / "optimizer.safetensors")
+    assert saved["embedding.weight/exp_avg.codes"].dtype == torch.uint8
+    with stopping_in(6, 1):
+        train(recipe, data=small_corpus.path, out=tmp_path / "run")
+    assert_same(train(recipe, data=small_corpus.path, out=tmp_path / "run"), undisturbed)
+    assert {checked.problem for checked in verify(tmp_path / "run")} == {None}
+    losses = [record["loss"] for record in undisturbed.metrics()]
+    assert losses[-1] < losses[0] - 0.3

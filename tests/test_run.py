@@ -804,7 +804,6 @@ def test_a_tokenizer_of_another_kind_than_the_recipes_is_refused_with_the_way_ou
     [
         ('curriculum={ lengths = [8, 16], stage = "5 steps" }', "curriculum"),
         ('batch.ramp={ start = 64, over = "5 steps" }', "batch.ramp"),
-        ("optimizer={ kind = 'adamw8bit', lr = 1e-3 }", "adamw8bit"),
         ("budget=$20", r"\$20"),
     ],
 )

@@ -175,9 +175,6 @@ def refuse_what_does_not_work_yet(recipe: Recipe) -> None:
         "curriculum": recipe.curriculum is not None,
         "batch.ramp": recipe.batch.ramp is not None,
         "data.mixture (give one corpus with --data)": recipe.data.corpus is None and bool(recipe.data.mixture),
-        f"optimizer.kind = adamw8bit (use optimizer.kind=adamw optimizer.lr={recipe.optimizer.lr})": (
-            recipe.optimizer.kind == "adamw8bit"
-        ),
         f"budget = {recipe.budget} (use hours, as 24h)": recipe.budget.unit is Unit.DOLLARS,
     }
     for setting, asked in waiting.items():

@@ -1,7 +1,7 @@
 """Optimizers: which parameters each is for, and AdamW (Loshchilov and Hutter 2017)."""
 
 from collections.abc import Iterable
-from typing import Annotated, Literal, final
+from typing import Annotated, Any, Literal, final
 
 import torch
 from pydantic import Field
@@ -9,7 +9,7 @@ from torch import nn
 
 from daybreak.configuration import Configuration, default_kind
 from daybreak.distributed import full_tensor
-from daybreak.errors import UserError
+from daybreak.training.adamw8bit import AdamW8bit
 from daybreak.training.muon import Muon
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -34,7 +34,10 @@ class AdamWConfig(Configuration):
 
 @final
 class AdamW8bitConfig(Configuration):
-    """AdamW whose moments are kept in eight bits (Dettmers et al. 2021)."""
+    """AdamW whose moments are kept in eight bits (Dettmers et al. 2021); needs the package torchao.
+
+    Weight decay acts on tensors of two or more dimensions only.
+    """
 
     kind: Literal["adamw8bit"]
     lr: float = Field(gt=0)
@@ -72,7 +75,7 @@ def build_optimizers(config: Optimizer, model: nn.Module) -> tuple[torch.optim.O
     """The optimizers for a model's parameters, each of which is in exactly one.
 
     Raises:
-        UserError: this kind does not work yet.
+        UserError: a package that this kind needs is not installed.
     """
     parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     match config:
@@ -84,7 +87,8 @@ def build_optimizers(config: Optimizer, model: nn.Module) -> tuple[torch.optim.O
             muon = Muon(matrices.values(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
             built = [muon, _adamw(rest, config.adam_lr, 0.0, config)]
         case AdamW8bitConfig():
-            raise UserError("optimizer.kind = adamw8bit does not work yet; use optimizer.kind=adamw")
+            groups = _groups(parameters.values(), config.weight_decay)
+            built = [AdamW8bit(groups, lr=config.lr, betas=config.betas, eps=config.eps, weight_decay=0.0)]
     for optimizer in built:
         for group in optimizer.param_groups:
             group["peak_lr"] = group["lr"]
@@ -94,18 +98,19 @@ def build_optimizers(config: Optimizer, model: nn.Module) -> tuple[torch.optim.O
 def _adamw(
     parameters: Iterable[nn.Parameter], lr: float, weight_decay: float, config: AdamWConfig | MuonConfig
 ) -> torch.optim.AdamW:
+    groups = _groups(parameters, weight_decay)
+    fused = groups[0]["params"][0].device.type in ("cpu", "cuda", "mps")
+    return torch.optim.AdamW(groups, lr=lr, betas=config.betas, eps=config.eps, fused=fused)
+
+
+def _groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
+    """Those that decay, and those that do not."""
     parameters = list(parameters)
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=lr,
-        betas=config.betas,
-        eps=config.eps,
-        fused=parameters[0].device.type in ("cpu", "cuda", "mps"),
-    )
+    return [group for group in groups if group["params"]]
 
 
 def set_learning_rates(optimizers: Iterable[torch.optim.Optimizer], share: float) -> None:
