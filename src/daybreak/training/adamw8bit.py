@@ -18,8 +18,7 @@ from daybreak.checkpoint import BLOCK
 from daybreak.errors import UserError
 
 _LEAST_ELEMENTS = 4096  # smaller tensors keep fp32 moments: they weigh nothing
-# Elements updated at once. Quantisation holds some 40 bytes of each: on a CPU near its caches, on a GPU little memory.
-_PIECE = {"cpu": 1 << 18, "cuda": 1 << 23}
+_PIECE = 1 << 22  # elements updated at once, with some 30 bytes of fp32 values and indices each
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -58,9 +57,8 @@ def _update(state: dict[str, Any], parameter: Tensor, grad: Tensor, group: dict[
     state["step"] += 1
     corrections = [1 - beta ** state["step"] for beta in group["betas"]]
     value_N, grad_N = parameter.detach().view(-1), grad.reshape(-1)
-    piece = _PIECE.get(parameter.device.type, _PIECE["cpu"])
-    for start in range(0, len(value_N), piece):
-        part = slice(start, start + piece)
+    for start in range(0, len(value_N), _PIECE):
+        part = slice(start, start + _PIECE)
         grad_part = grad_N[part].float()
         first, second = (_moment(state, name, part) for name in _MOMENTS)
         first.lerp_(grad_part, 1 - group["betas"][0])
@@ -85,13 +83,15 @@ def _moment(state: Mapping[str, Tensor], name: str, part: slice) -> Tensor:
 
 def _keep(state: Mapping[str, Tensor], name: str, part: slice, moment_N: Tensor) -> None:
     """Write part of a moment back, rounded where it is kept in eight bits."""
-    from torchao.optim.quant_utils import quantize_8bit_with_qmap, scale_tensor
+    from torchao.optim.quant_utils import scale_tensor
 
     if name in state:
         state[name].view(-1)[part] = moment_N
         return
     scaled_N, state[f"{name}.scale"][_blocks(part)] = scale_tensor(moment_N, BLOCK)
-    codes_N = quantize_8bit_with_qmap(scaled_N, _codebook(name, moment_N.device))
+    codebook = _codebook(name, moment_N.device)
+    # The nearest code; torchao's own search is eight gathers, which only a compiler makes fast.
+    codes_N = torch.bucketize(scaled_N, (codebook[1:] + codebook[:-1]) / 2, out_int32=True, right=True)
     if name == "exp_avg_sq":
         # A second moment that rounds to zero leaves eps alone to divide by, once the gradient ends.
         codes_N.clamp_(min=1)
