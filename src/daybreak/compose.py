@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from daybreak.data.batches import Batches
 from daybreak.data.shards import Corpus
@@ -18,14 +19,16 @@ from daybreak.hardware import device_name, free_memory, is_here
 from daybreak.model.gpt import count_parameters
 from daybreak.progress import say
 from daybreak.recipe import Recipe
-from daybreak.training.budget import Budget, Clock, Rates, TimeBudget, make_step_budget
+from daybreak.training.budget import Budget, Clock, Rates, StepBudget, TimeBudget, make_step_budget
 from daybreak.training.execution import Execution, ExecutionConfig
 from daybreak.training.flops import flops_per_token
 from daybreak.training.microbatch import largest_divisor
+from daybreak.training.optimizer import moment_bytes
+from daybreak.training.probing import Allowance, is_worth_probing, probe_micro_batch
 
 _SAVED_BYTES_PER_SECOND = 200e6  # writing and hashing, until a save was timed
 _SAVED_BYTES_PER_PARAMETER = 12
-_TRAINED_BYTES_PER_PARAMETER = 16
+_WEIGHT_BYTES = 8  # a weight and its gradient
 _READ_BYTES_PER_TOKEN = 16  # read ahead, and in use
 
 
@@ -85,6 +88,25 @@ def _rows_per_rank(recipe: Recipe, ranks: int) -> int:
             f"among {ranks} ranks; the nearest that does is batch.tokens={nearest}"
         )
     return rows // ranks
+
+
+def probed(
+    recipe: Recipe, execution: Execution, budget: Budget, forward: nn.Module, batches: Batches, ranks: Ranks
+) -> Execution:
+    """With the micro-batch that trains fastest, where the recipe leaves it to the machine and is long enough to try."""
+    seconds = budget.seconds if isinstance(budget, TimeBudget) else None
+    steps = budget.steps if isinstance(budget, StepBudget) else 0
+    if not is_worth_probing(recipe.execution, seconds, steps):
+        return execution
+    batches.micro_batch = probe_micro_batch(
+        forward,
+        list(batches.step(0)),
+        execution,
+        Allowance(seconds, rows=steps * batches.rows_per_rank),
+        moment_bytes=moment_bytes(recipe.optimizer) * _parameters_per_rank(recipe, ranks),
+        ranks=ranks,
+    )
+    return execution.model_copy(update={"micro_batch": batches.micro_batch})
 
 
 def build_batches(recipe: Recipe, execution: Execution, corpus: Corpus, device: torch.device, ranks: Ranks) -> Batches:
@@ -157,16 +179,21 @@ def build_validation(
 def require_memory(recipe: Recipe, device: torch.device, ranks: Ranks) -> None:
     """Raises UserError for a model or a batch that cannot possibly fit."""
     free = free_memory(device)
-    share = _TRAINED_BYTES_PER_PARAMETER * count_parameters(recipe.model)
-    if recipe.parallel.kind == "fsdp":
-        share //= ranks.local_count if recipe.parallel.replicate else ranks.count
+    each = _WEIGHT_BYTES + moment_bytes(recipe.optimizer)
     needed = {
-        "the model, its gradient and its optimizer": share,
+        "the model, its gradient and its optimizer": each * _parameters_per_rank(recipe, ranks),
         f"a step of batch.tokens = {recipe.batch.tokens:,}": _READ_BYTES_PER_TOKEN * recipe.batch.tokens,
     }
     for what, size in needed.items():
         if size > free:
             raise UserError(f"{what} takes {size / 1e9:,.1f} GB; {device} has {free / 1e9:,.1f} GB free")
+
+
+def _parameters_per_rank(recipe: Recipe, ranks: Ranks) -> int:
+    parameters = count_parameters(recipe.model)
+    if recipe.parallel.kind == "fsdp":
+        return parameters // (ranks.local_count if recipe.parallel.replicate else ranks.count)
+    return parameters
 
 
 def refuse_what_does_not_work_yet(recipe: Recipe) -> None:

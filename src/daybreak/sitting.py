@@ -15,6 +15,7 @@ from daybreak.compose import (
     build_validation,
     choose_execution,
     execution_again,
+    probed,
     require_memory,
     summary,
 )
@@ -112,11 +113,11 @@ def sit(sitting: Sitting) -> Outcome:
     with locked(sitting.path) if first else nullcontext():
         with sitting.stop.at_once():
             found = _look(sitting) if first else None
-            execution, state, finished = _share(sitting, found)
+            execution, state, finished, fresh = _share(sitting, found)
         if finished and state is not None:
             say(f"{sitting.path} is finished; choose another --out to train again")
             return Outcome(execution, _as_saved(sitting, state), {"validation": {"loss": None}})
-        return _train(sitting, found, execution, state)
+        return _train(sitting, found, execution, state, fresh=fresh)
 
 
 def _look(sitting: Sitting) -> _Beginning:
@@ -152,15 +153,20 @@ def _look(sitting: Sitting) -> _Beginning:
     return _Beginning(checkpoint, read_journal(path / "metrics.jsonl"), changes.all, goes_on=True, finished=finished)
 
 
-def _share(sitting: Sitting, found: _Beginning | None) -> tuple[Execution, State | None, bool]:
-    """What the first rank found, on every rank: how to execute, the state to go on from, whether all is done."""
+def _share(sitting: Sitting, found: _Beginning | None) -> tuple[Execution, State | None, bool, bool]:
+    """What the first rank found, on every rank.
+
+    Returns:
+        How to execute; the state to go on from; whether all is done; whether the execution was chosen just now.
+    """
 
     path, recipe, ranks = sitting.path, sitting.recipe, sitting.ranks
 
     def described() -> dict[str, Any]:
         assert found is not None
         state = None if found.checkpoint is None else State.read(found.checkpoint)
-        if found.goes_on and (path / "execution.json").exists():
+        again = found.goes_on and (path / "execution.json").exists()
+        if again:
             micro_batch = None if state is None else state.micro_batch
             before = read_recipe(path).execution
             execution = execution_again(read_execution(path), micro_batch, before, recipe, ranks.count)
@@ -172,19 +178,23 @@ def _share(sitting: Sitting, found: _Beginning | None) -> tuple[Execution, State
             "execution": execution.model_dump(mode="json"),
             "state": None if state is None else state.to_json(),
             "finished": found.finished,
+            "fresh": not again,
         }
 
     shared = ranks.share(described)
     state = None if shared["state"] is None else State.from_json(shared["state"], "the first rank's state")
-    return Execution.model_validate(shared["execution"]), state, shared["finished"]
+    return Execution.model_validate(shared["execution"]), state, shared["finished"], shared["fresh"]
 
 
-def _train(sitting: Sitting, found: _Beginning | None, execution: Execution, state: State | None) -> Outcome:
+def _train(
+    sitting: Sitting, found: _Beginning | None, execution: Execution, state: State | None, *, fresh: bool
+) -> Outcome:
     """Put the parts together and train.
 
     Args:
         found: on the first rank alone.
         state: of the checkpoint to go on from, if there is one.
+        fresh: the execution was chosen just now, by estimate.
     """
     recipe, corpus, clock, ranks = sitting.recipe, sitting.corpus, sitting.clock, sitting.ranks
     recorded = found.recorded if found is not None else []
@@ -192,7 +202,8 @@ def _train(sitting: Sitting, found: _Beginning | None, execution: Execution, sta
     clock.before = max((float(record["elapsed_seconds"]) for record in recorded), default=0.0)
     device = execution.apply(ranks.local_rank if ranks.count > 1 else None)
     batches = build_batches(recipe, execution, corpus, device, ranks)
-    check_schedule(recipe.schedule, build_budget(recipe, batches, clock).moment(Spent()))
+    planned = build_budget(recipe, batches, clock)
+    check_schedule(recipe.schedule, planned.moment(Spent()))
     require_memory(recipe, device, ranks)
     model = build_shared(recipe.model, recipe.seed, device, execution.loss_rows, recipe.parallel, ranks)
     optimizers = build_optimizers(recipe.optimizer, model)
@@ -207,6 +218,8 @@ def _train(sitting: Sitting, found: _Beginning | None, execution: Execution, sta
     try:
         # Several ranks compile and warm up together or not at all: there a request waits until they have.
         with sitting.stop.at_once() if ranks.count == 1 else nullcontext():
+            if fresh:
+                execution = probed(recipe, execution, planned, forward, batches, ranks)
             execution, step_seconds = _warm_up(sitting, execution, model, forward, batches, spent)
     except Stopped:
         pass  # the loop begins no step, and saves what there is

@@ -95,6 +95,11 @@ def build_optimizers(config: Optimizer, model: nn.Module) -> tuple[torch.optim.O
     return tuple(built)
 
 
+def moment_bytes(config: Optimizer) -> int:
+    """What an optimizer keeps of a parameter's element, at most."""
+    return 3 if config.kind == "adamw8bit" else 8
+
+
 def _adamw(
     parameters: Iterable[nn.Parameter], lr: float, weight_decay: float, config: AdamWConfig | MuonConfig
 ) -> torch.optim.AdamW:
