@@ -21,7 +21,7 @@ from daybreak.model.gpt import GPT, ModelConfig, build
 from daybreak.training import probing
 from daybreak.training.execution import Execution, ExecutionConfig
 from daybreak.training.metrics import Metrics
-from daybreak.training.microbatch import Trial, candidates, fastest, has_peaked, rows_that_fit
+from daybreak.training.microbatch import Trial, candidates, fastest, has_peaked, rows_that_fit, still_gains
 from daybreak.training.probing import Allowance, is_worth_probing, probe_micro_batch
 
 MODEL = ModelConfig(layers=1, heads=2, dim=16, context=16, vocab_size=257)
@@ -59,6 +59,14 @@ def test_more_rows_are_taken_only_where_they_gain(rates: dict[int, float], chose
 )
 def test_two_trials_without_a_gain_end_the_search(rates: dict[int, float], peaked: bool) -> None:
     assert has_peaked(trials(rates)) == peaked
+
+
+@pytest.mark.parametrize(
+    ("rates", "gains"),
+    [({1: 100}, True), ({1: 100, 2: 103}, True), ({1: 100, 2: 102}, False), ({1: 100, 2: 102, 4: 104}, False)],
+)
+def test_more_rows_might_gain_while_the_last_did(rates: dict[int, float], gains: bool) -> None:
+    assert still_gains(trials(rates)) == gains
 
 
 @given(rows=st.integers(1, 2000), limit=st.integers(1, 3000))
@@ -180,6 +188,14 @@ def test_what_would_cost_too_much_is_not_tried_and_the_estimate_stays(
     passed = pace(lambda rows: float(rows))
     assert chosen(32, allowance) == 32
     assert passed == tried
+
+
+def test_where_the_allowance_ends_on_a_plateau_its_beginning_is_taken(pace: Pace) -> None:
+    passed = pace(lambda rows: 2.0 if rows == 1 else 0.75 * rows)
+    assert (
+        chosen(64, Allowance(seconds=600.0, rows=0)) == 2
+    )  # of 12 seconds, three passes of 4 rows take 9, of 8 rows 18
+    assert max(passed) == 4
 
 
 def test_the_model_is_left_without_gradients_and_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:

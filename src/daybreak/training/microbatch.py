@@ -85,6 +85,11 @@ def has_peaked(trials: Sequence[Trial]) -> bool:
     return fastest(trials) not in trials[-2:]
 
 
+def still_gains(trials: Sequence[Trial]) -> bool:
+    """Whether the last gained on the one before it, so that more rows might gain more; True of fewer than two."""
+    return len(trials) < 2 or trials[-1].rate >= _GAIN * trials[-2].rate
+
+
 def rows_that_fit(few: tuple[int, float], many: tuple[int, float], available: float) -> int:
     """How many rows take at most `available` bytes, on the line through two measured (rows, peak bytes); at least 1."""
     (few_rows, low), (many_rows, high) = few, many

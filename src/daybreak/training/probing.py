@@ -17,7 +17,15 @@ from daybreak.distributed import Ranks, synchronise_gradients
 from daybreak.hardware import PrecisionName, autocast, is_out_of_memory
 from daybreak.progress import say
 from daybreak.training.execution import Execution, ExecutionConfig
-from daybreak.training.microbatch import Trial, candidates, fastest, has_peaked, largest_divisor, rows_that_fit
+from daybreak.training.microbatch import (
+    Trial,
+    candidates,
+    fastest,
+    has_peaked,
+    largest_divisor,
+    rows_that_fit,
+    still_gains,
+)
 
 SHARE_OF_BUDGET = 0.02  # that probing may take
 _SHORTEST_RUN = 120.0  # seconds of a budget in time
@@ -111,7 +119,7 @@ def _search(passes: "_Passes", counts: list[int], allowance: Allowance, began: f
     """Time growing numbers of rows until more gain nothing.
 
     Returns:
-        What was timed, and whether the fastest is among them: not if the allowance ended while more rows still gained.
+        What was timed, and whether the fastest is among it: not if the allowance ended while more rows still gained.
     """
     trials: list[Trial] = []
     # The first pass of all is slow, and still tells what others will cost.
@@ -119,7 +127,7 @@ def _search(passes: "_Passes", counts: list[int], allowance: Allowance, began: f
     for count in counts:
         (spent,) = passes.ranks.of_first(time.perf_counter() - began)
         if spent + _PASSES * count * pace > allowance.seconds_at(pace):
-            return trials, bool(trials) and fastest(trials) is not trials[-1]
+            return trials, not still_gains(trials)
         seconds = [passes.seconds(count) for _ in range(_PASSES)]
         if max(seconds) == math.inf:
             return trials, bool(trials)
