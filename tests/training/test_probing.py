@@ -1,7 +1,7 @@
 """The micro-batch that fits and is fastest, found by measuring: from given times and bytes, and in a real run."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from daybreak import Recipe, train
 from daybreak.checkpoint import open_latest
 from daybreak.data.batches import Rows
 from daybreak.data.shards import Corpus
-from daybreak.distributed import ALONE
+from daybreak.distributed import ALONE, Ranks
 from daybreak.identity import read_execution
 from daybreak.model.gpt import GPT, ModelConfig, build
 from daybreak.training import probing
@@ -234,6 +234,18 @@ def test_on_a_gpu_what_fits_is_measured_and_leaves_room_for_the_optimizer(
     without_chunks = execution(2).model_copy(update={"loss_rows": 0})
     found = probe_micro_batch(model(), step(64), without_chunks, AMPLE, moment_bytes=moment_bytes, ranks=ALONE)
     assert found == limit
+
+
+def test_the_rank_with_the_least_memory_decides(gpu_of: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    def with_the_second_rank(ranks: Ranks, values: Sequence[float]) -> list[float]:
+        its_limit = [0.0, 20.0] if list(values) == [40.0, 0.0] else [0.0] * len(values)
+        return [own + other for own, other in zip(values, its_limit, strict=True)]
+
+    gpu_of(capacity=1000, base=100, row=20)
+    monkeypatch.setattr(Ranks, "sums", with_the_second_rank)
+    two = Ranks(rank=0, count=2)
+    without_chunks = execution(2).model_copy(update={"loss_rows": 0})
+    assert probe_micro_batch(model(), step(64), without_chunks, AMPLE, moment_bytes=0, ranks=two) == 16
 
 
 @pytest.mark.gpu
