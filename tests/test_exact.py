@@ -20,6 +20,7 @@ from daybreak.training import guard
 from daybreak.training.budget import Clock
 from daybreak.training.metrics import Metrics
 from daybreak.training.signals import StopRequest
+from daybreak.verify import verify
 
 STEPS = 12
 RECIPE = """
@@ -338,3 +339,20 @@ def test_a_replay_follows_the_sizes_that_its_steps_had_by_the_clock(
     assert chosen(resumed)[:9] == killed
     assert len(set(killed[5:])) > 1
     assert chosen(resumed)[9][:2] == (128, 16)  # and then on by the clock
+
+
+@pytest.mark.parametrize("background", ["true", "false"])
+def test_eight_bit_adamw_goes_on_bit_for_bit(
+    background: str, recipe_file: Path, small_corpus: Corpus, tmp_path: Path
+) -> None:
+    eight_bit = ["optimizer={kind='adamw8bit', lr=1e-2}", "model.dim=32", "model.vocab_size=264"]
+    recipe = Recipe.load(recipe_file, *eight_bit, "checkpoint.every=2steps", f"checkpoint.background={background}")
+    undisturbed = train(recipe, data=small_corpus.path, out=tmp_path / "undisturbed")
+    saved = load_file(undisturbed.checkpoint.path / "optimizer.safetensors")
+    assert saved["embedding.weight/exp_avg.codes"].dtype == torch.uint8
+    with stopping_in(6, 1):
+        train(recipe, data=small_corpus.path, out=tmp_path / "run")
+    assert_same(train(recipe, data=small_corpus.path, out=tmp_path / "run"), undisturbed)
+    assert {checked.problem for checked in verify(tmp_path / "run")} == {None}
+    losses = [record["loss"] for record in undisturbed.metrics()]
+    assert losses[-1] < losses[0] - 0.3

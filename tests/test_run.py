@@ -803,7 +803,6 @@ def test_a_tokenizer_of_another_kind_than_the_recipes_is_refused_with_the_way_ou
 @pytest.mark.parametrize(
     ("override", "named"),
     [
-        ("optimizer={ kind = 'adamw8bit', lr = 1e-3 }", "adamw8bit"),
         ("budget=$20", r"\$20"),
     ],
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from daybreak.data.batches import Batches, largest_divisor
 from daybreak.data.shards import Corpus
@@ -23,11 +24,13 @@ from daybreak.training.budget import Budget, Clock, Rates, TimeBudget, make_coun
 from daybreak.training.execution import Execution, ExecutionConfig, wrap_blocks
 from daybreak.training.flops import flops_per_token
 from daybreak.training.growth import Growth, recorded_sizes
-from daybreak.training.optimizer import build_optimizers
+from daybreak.training.optimizer import build_optimizers, moment_bytes
+from daybreak.training.probing import Allowance, is_worth_probing, probe_micro_batch
+from daybreak.training.spent import Spent
 
 _SAVED_BYTES_PER_SECOND = 200e6  # writing and hashing, until a save was timed
 _SAVED_BYTES_PER_PARAMETER = 12
-_TRAINED_BYTES_PER_PARAMETER = 16
+_WEIGHT_BYTES = 8  # a weight and its gradient
 _READ_BYTES_PER_TOKEN = 16  # read ahead, and in use
 
 
@@ -112,6 +115,25 @@ def build_learner(
     return model, build_optimizers(recipe.optimizer, model, fused=execution.fused_optimizer)
 
 
+def probed(
+    recipe: Recipe, execution: Execution, budget: Budget, forward: nn.Module, batches: Batches, ranks: Ranks
+) -> Execution:
+    """With the micro-batch that trains fastest, where the recipe leaves it to the machine and is long enough to try."""
+    seconds = budget.seconds if isinstance(budget, TimeBudget) else None
+    steps = int(budget.moment(Spent()).steps_total)
+    if not is_worth_probing(recipe.execution, seconds, steps):
+        return execution
+    batches.micro_batch = probe_micro_batch(
+        forward,
+        list(batches.step(0, windows=recipe.batch.smallest // recipe.data.window)),
+        execution,
+        Allowance(seconds, rows=steps * batches.rows_per_rank),
+        moment_bytes=moment_bytes(recipe.optimizer) * _parameters_per_rank(recipe, ranks),
+        ranks=ranks,
+    )
+    return execution.model_copy(update={"micro_batch": batches.micro_batch})
+
+
 def build_batches(recipe: Recipe, execution: Execution, corpus: Corpus, device: torch.device, ranks: Ranks) -> Batches:
     return Batches(
         corpus.stream("train"),
@@ -192,11 +214,9 @@ def build_validation(
 def require_memory(recipe: Recipe, device: torch.device, ranks: Ranks) -> None:
     """Raises UserError for a model or a batch that cannot possibly fit."""
     free = free_memory(device)
-    share = _TRAINED_BYTES_PER_PARAMETER * count_parameters(recipe.model)
-    if recipe.parallel.kind == "fsdp":
-        share //= ranks.local_count if recipe.parallel.replicate else ranks.count
+    each = _WEIGHT_BYTES + moment_bytes(recipe.optimizer)
     needed = {
-        "the model, its gradient and its optimizer": share,
+        "the model, its gradient and its optimizer": each * _parameters_per_rank(recipe, ranks),
         f"a step of batch.tokens = {recipe.batch.tokens:,}": _READ_BYTES_PER_TOKEN * recipe.batch.tokens,
     }
     for what, size in needed.items():
@@ -204,13 +224,17 @@ def require_memory(recipe: Recipe, device: torch.device, ranks: Ranks) -> None:
             raise UserError(f"{what} takes {size / 1e9:,.1f} GB; {device} has {free / 1e9:,.1f} GB free")
 
 
+def _parameters_per_rank(recipe: Recipe, ranks: Ranks) -> int:
+    parameters = count_parameters(recipe.model)
+    if recipe.parallel.kind == "fsdp":
+        return parameters // (ranks.local_count if recipe.parallel.replicate else ranks.count)
+    return parameters
+
+
 def refuse_what_does_not_work_yet(recipe: Recipe) -> None:
     """Raises UserError: a setting is never silently ignored."""
     waiting = {
         "data.mixture (give one corpus with --data)": recipe.data.corpus is None and bool(recipe.data.mixture),
-        f"optimizer.kind = adamw8bit (use optimizer.kind=adamw optimizer.lr={recipe.optimizer.lr})": (
-            recipe.optimizer.kind == "adamw8bit"
-        ),
         f"budget = {recipe.budget} (use hours, as 24h)": recipe.budget.unit is Unit.DOLLARS,
     }
     for setting, asked in waiting.items():

@@ -99,6 +99,10 @@ class Ranks:
         """Whether it holds on some rank."""
         return self.sums([flag])[0] > 0
 
+    def smallest(self, value: float) -> float:
+        """The least of all ranks' values."""
+        return min(self.sums([value if rank == self.rank else 0.0 for rank in range(self.count)]))
+
     def of_first(self, *values: float) -> list[float]:
         """The first rank's values, on every rank."""
         return self.sums([value if self.first else 0.0 for value in values])

@@ -16,6 +16,7 @@ from daybreak.compose import (
     build_validation,
     choose_execution,
     execution_again,
+    probed,
     summary,
 )
 from daybreak.data.batches import Batches, Rows
@@ -135,11 +136,11 @@ def sit(sitting: Sitting) -> Outcome:
     with locked(sitting.path) if first else nullcontext():
         with sitting.stop.at_once():
             found = _look(sitting) if first else None
-            execution, state, finished = _share(sitting, found)
+            execution, state, finished, fresh = _share(sitting, found)
         if finished and state is not None:
             say(f"{sitting.path} is finished; choose another --out to train again")
             return Outcome(execution, _as_saved(sitting, state), {"validation": {"loss": None}})
-        return _train(sitting, found, execution, state)
+        return _train(sitting, found, execution, state, fresh=fresh)
 
 
 def _look(sitting: Sitting) -> _Beginning:
@@ -175,15 +176,20 @@ def _look(sitting: Sitting) -> _Beginning:
     return _Beginning(checkpoint, read_journal(path / "metrics.jsonl"), changes.all, goes_on=True, finished=finished)
 
 
-def _share(sitting: Sitting, found: _Beginning | None) -> tuple[Execution, State | None, bool]:
-    """What the first rank found, on every rank: how to execute, the state to go on from, whether all is done."""
+def _share(sitting: Sitting, found: _Beginning | None) -> tuple[Execution, State | None, bool, bool]:
+    """What the first rank found, on every rank.
+
+    Returns:
+        How to execute; the state to go on from; whether all is done; whether the execution was chosen just now.
+    """
 
     path, recipe, ranks = sitting.path, sitting.recipe, sitting.ranks
 
     def described() -> dict[str, Any]:
         assert found is not None
         state = None if found.checkpoint is None else State.read(found.checkpoint)
-        if found.goes_on and (path / "execution.json").exists():
+        again = found.goes_on and (path / "execution.json").exists()
+        if again:
             micro_batch = None if state is None else state.micro_batch
             before = read_recipe(path).execution
             execution = execution_again(read_execution(path), micro_batch, before, recipe, ranks.count)
@@ -195,21 +201,25 @@ def _share(sitting: Sitting, found: _Beginning | None) -> tuple[Execution, State
             "execution": execution.model_dump(mode="json"),
             "state": None if state is None else state.to_json(),
             "finished": found.finished,
+            "fresh": not again,
         }
 
     shared = ranks.share(described)
     state = None if shared["state"] is None else State.from_json(shared["state"], "the first rank's state")
-    return Execution.model_validate(shared["execution"]), state, shared["finished"]
+    return Execution.model_validate(shared["execution"]), state, shared["finished"], shared["fresh"]
 
 
-def _train(sitting: Sitting, found: _Beginning | None, execution: Execution, state: State | None) -> Outcome:
+def _train(
+    sitting: Sitting, found: _Beginning | None, execution: Execution, state: State | None, *, fresh: bool
+) -> Outcome:
     """Put the parts together, train, and write what the run came to.
 
     Args:
         found: on the first rank alone.
         state: of the checkpoint to go on from, if there is one.
+        fresh: the execution was chosen just now, by estimate.
     """
-    with assembled(sitting, execution, found, state) as ready:
+    with assembled(sitting, execution, found, state, fresh=fresh) as ready:
         execution, parts = ready.execution, ready.parts
         spent, validation = loop.train(parts, ready.spent, owes_validation=ready.owes_validation)
     state = State.of(spent, parts.guard, parts.batches.micro_batch, owes_validation=False)
@@ -225,9 +235,17 @@ def _train(sitting: Sitting, found: _Beginning | None, execution: Execution, sta
 
 @contextmanager
 def assembled(
-    sitting: Sitting, execution: Execution, found: _Beginning | None = None, state: State | None = None
+    sitting: Sitting,
+    execution: Execution,
+    found: _Beginning | None = None,
+    state: State | None = None,
+    *,
+    fresh: bool = False,
 ) -> Iterator[Assembled]:
     """The parts of a run, compiled and warm. Without `found`, nothing is written but metrics and checkpoints.
+
+    Args:
+        fresh: the execution was chosen just now, by estimate; a faster micro-batch may be found by measuring.
 
     Raises:
         UserError: it does not fit into memory, or its budget is spent before the first step.
@@ -238,8 +256,8 @@ def assembled(
     clock.before = max((float(record["elapsed_seconds"]) for record in recorded), default=0.0)
     device = execution.apply(ranks.local_rank if ranks.count > 1 else None)
     batches = build_batches(recipe, execution, corpus, device, ranks)
-    budget = build_budget(recipe, batches, clock)
-    check_schedule(recipe.schedule, budget.moment(Spent()))
+    planned = build_budget(recipe, batches, clock)
+    check_schedule(recipe.schedule, planned.moment(Spent()))
     model, optimizers = build_learner(recipe, execution, device, ranks)
     guard, spent, owes_validation = make_guard(recipe.guard, execution.precision), Spent(), False
     if state is not None:
@@ -252,7 +270,9 @@ def assembled(
     try:
         # Several ranks compile and warm up together or not at all: there a request waits until they have.
         with sitting.stop.at_once() if ranks.count == 1 else nullcontext():
-            execution, step_seconds = _warm_up(sitting, execution, model, forward, batches, spent, budget.rates)
+            if fresh:
+                execution = probed(recipe, execution, planned, forward, batches, ranks)
+            execution, step_seconds = _warm_up(sitting, execution, model, forward, batches, spent, planned.rates)
     except Stopped:
         pass  # the loop begins no step, and saves what there is
     same_course = found is None or not found.differences

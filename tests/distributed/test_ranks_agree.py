@@ -1,5 +1,6 @@
 """Ranks together compute what one computes: the same rows, rates and losses, under DDP and under FSDP2."""
 
+import re
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from typing import Any
@@ -15,6 +16,7 @@ from daybreak.checkpoint import list_checkpoints
 from daybreak.compose import build_validation
 from daybreak.data.batches import Batches
 from daybreak.data.shards import Corpus
+from daybreak.identity import read_execution
 from daybreak.run import Run
 
 # Ranks add the same gradients in another order. Measured over all these runs: losses 1.5e-7, norms 5e-7 and validation
@@ -246,3 +248,17 @@ def test_ranks_with_a_budget_of_time_agree_on_every_moment(launcher: Launcher) -
     assert run.column("lr")[-1] < 0.2 * max(run.column("lr"))
     assert len(run.metrics("validation")) in (14, 15)  # once for each 7 % that a step passes, and at the end
     assert len(run.metrics("sample")) == 9
+
+
+@pytest.mark.parametrize("kind", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
+def test_ranks_choose_one_micro_batch_that_fits_on_each(kind: str, launcher: Launcher) -> None:
+    """Six rows a rank; the second rank has memory for two."""
+    overrides = ("execution.micro_batch=auto", f"parallel.kind={kind}")
+    scarce = {1: {"lacks_memory_for": 3}}
+    run = launcher.run(f"probed-{kind}", Sitting(2, overrides, of_rank=scarce, of_all={"probes": True}))
+    assert run.codes == [[0, 0]]
+    first, second = run.ranks
+    assert first.seen["micro_batch"] == second.seen["micro_batch"] in (1, 2)
+    assert read_execution(run.out).micro_batch == first.seen["micro_batch"]
+    assert re.search(r"micro-batch [12], .*tok/s: 1: .*, 2: ", first.errors)
+    assert not second.errors

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from daybreak.duration import Duration, Unit
-from daybreak.errors import UserError
 from daybreak.model.gpt import GPT, ModelConfig, build
 from daybreak.training.budget import Moment, Rates
 from daybreak.training.growth import StepSize
@@ -15,6 +14,7 @@ from daybreak.training.optimizer import (
     AdamW8bitConfig,
     AdamWConfig,
     MuonConfig,
+    Optimizer,
     build_optimizers,
     set_learning_rates,
     set_momentum,
@@ -38,9 +38,14 @@ def gradients(model: nn.Module) -> list[torch.Tensor]:
     return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
 
 
-def test_only_tensors_of_two_or_more_dimensions_decay() -> None:
+@pytest.mark.parametrize(
+    "config",
+    [AdamWConfig(lr=1e-3, weight_decay=0.3), AdamW8bitConfig(kind="adamw8bit", lr=1e-3, weight_decay=0.3)],
+    ids=lambda config: config.kind,
+)
+def test_only_tensors_of_two_or_more_dimensions_decay(config: Optimizer) -> None:
     model = tiny_model()
-    (optimizer,) = build_optimizers(AdamWConfig(lr=1e-3, weight_decay=0.3), model)
+    (optimizer,) = build_optimizers(config, model)
     decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     assert decay == {id(p): 0.3 if p.ndim >= 2 else 0.0 for p in model.parameters()}
     assert set(decay.values()) == {0.3, 0.0}
@@ -88,8 +93,12 @@ def test_muons_momentum_rises_over_its_warmup(progress: float, expected: float) 
     assert all("momentum" not in group for each in optimizers[1:] for group in each.param_groups)
 
 
-@pytest.mark.parametrize("config", [AdamWConfig(lr=1e-3), MuonConfig(kind="muon")], ids=["adamw", "muon"])
-def test_every_parameter_is_in_exactly_one_group(config: AdamWConfig | MuonConfig) -> None:
+@pytest.mark.parametrize(
+    "config",
+    [AdamWConfig(lr=1e-3), AdamW8bitConfig(kind="adamw8bit", lr=1e-3), MuonConfig(kind="muon")],
+    ids=lambda config: config.kind,
+)
+def test_every_parameter_is_in_exactly_one_group(config: Optimizer) -> None:
     model = tiny_model()
     groups = [group for optimizer in build_optimizers(config, model) for group in optimizer.param_groups]
     inside = [id(parameter) for group in groups for parameter in group["params"]]
@@ -136,8 +145,3 @@ def test_adamw_steps_as_its_paper_says() -> None:
         optimizer.step()
     for parameter, value in zip(model.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.detach().double(), value, rtol=1e-5, atol=1e-6)
-
-
-def test_eight_bit_adamw_is_refused_while_it_does_not_work() -> None:
-    with pytest.raises(UserError, match="adamw8bit"):
-        build_optimizers(AdamW8bitConfig(kind="adamw8bit", lr=1e-3), tiny_model())

@@ -48,7 +48,7 @@ class ExecutionConfig(Configuration):
     """What a recipe may say about execution; `auto` leaves it to the machine.
 
     Attributes:
-        micro_batch: rows that pass through the model at once, on one rank.
+        micro_batch: rows that pass through the model at once, on one rank; in a long run `auto` tries which is fastest.
         loss_rows: rows whose logits the loss holds at once; 0 holds all.
         threads: of the CPU; torch's own choice unless stated.
         deterministic: ask torch for algorithms with equal bits on CUDA too.

@@ -1,7 +1,7 @@
 """Optimizers: which parameters each is for, and AdamW (Loshchilov and Hutter 2017)."""
 
 from collections.abc import Iterable
-from typing import Annotated, Literal, final
+from typing import Annotated, Any, Literal, final
 
 import torch
 from pydantic import Field
@@ -10,7 +10,7 @@ from torch import nn
 from daybreak.configuration import Configuration, default_kind
 from daybreak.distributed import full_tensor
 from daybreak.duration import Duration, DurationField, Unit
-from daybreak.errors import UserError
+from daybreak.training.adamw8bit import AdamW8bit
 from daybreak.training.budget import Moment
 from daybreak.training.muon import Muon
 
@@ -39,7 +39,10 @@ class AdamWConfig(Configuration):
 
 @final
 class AdamW8bitConfig(Configuration):
-    """AdamW whose moments are kept in eight bits (Dettmers et al. 2021)."""
+    """AdamW whose moments are kept in eight bits (Dettmers et al. 2021); needs the package torchao.
+
+    Weight decay acts on tensors of two or more dimensions only.
+    """
 
     kind: Literal["adamw8bit"]
     lr: float = Field(gt=0)
@@ -86,7 +89,7 @@ def build_optimizers(config: Optimizer, model: nn.Module, *, fused: bool = True)
         fused: AdamW in one kernel for all tensors, where there is one; otherwise as torch does it by default.
 
     Raises:
-        UserError: this kind does not work yet.
+        UserError: a package that this kind needs is not installed.
     """
     parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     _spare_the_compiler()
@@ -113,7 +116,8 @@ def build_optimizers(config: Optimizer, model: nn.Module, *, fused: bool = True)
                 _adamw(rest, config.adam_lr, 0.0, config, fused),
             ]
         case AdamW8bitConfig():
-            raise UserError("optimizer.kind = adamw8bit does not work yet; use optimizer.kind=adamw")
+            groups = _groups(parameters.values(), config.weight_decay)
+            built = [AdamW8bit(groups, lr=config.lr, betas=config.betas, eps=config.eps, weight_decay=0.0)]
     for optimizer in built:
         for group in optimizer.param_groups:
             group["peak_lr"] = group["lr"]
@@ -129,21 +133,29 @@ def _spare_the_compiler() -> None:
     method.__dynamo_disable = method
 
 
+def moment_bytes(config: Optimizer) -> int:
+    """What an optimizer keeps of a parameter's element, at most."""
+    return 3 if config.kind == "adamw8bit" else 8
+
+
 def _adamw(
     parameters: Iterable[nn.Parameter], lr: float, weight_decay: float, config: AdamWConfig | MuonConfig, fused: bool
 ) -> torch.optim.AdamW:
+    groups = _groups(parameters, weight_decay)
+    has_kernel = groups[0]["params"][0].device.type in ("cpu", "cuda", "mps")
+    return torch.optim.AdamW(
+        groups, lr=lr, betas=config.betas, eps=config.eps, fused=True if fused and has_kernel else None
+    )
+
+
+def _groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
+    """Those that decay, and those that do not."""
     parameters = list(parameters)
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=lr,
-        betas=config.betas,
-        eps=config.eps,
-        fused=True if fused and parameters[0].device.type in ("cpu", "cuda", "mps") else None,
-    )
+    return [group for group in groups if group["params"]]
 
 
 def set_learning_rates(optimizers: Iterable[torch.optim.Optimizer], share: float) -> None:
