@@ -19,6 +19,8 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
+import torch
+
 import around
 import throughput
 from compression import compress
@@ -108,6 +110,8 @@ def main() -> None:
     journal = Journal(asked.results or kept / "cpu.jsonl")
     for contestant in asked.again:
         journal.forget(contestant)
+    if torch.get_num_threads() < (os.cpu_count() or 1):
+        say(f"warning: torch uses {torch.get_num_threads()} of {os.cpu_count()} cores; is OMP_NUM_THREADS set?")
     if not asked.report:
         text, corpus = sources(asked)
         config = protocol.compression

@@ -29,6 +29,7 @@ _MODULES = (
     "pytest",
     "hypothesis",
 )
+_STEPS = ("tests", "plain", "cold", "target", "ours", "stock", "tune")
 _PYDANTIC_NEEDS = ("pydantic_core", "annotated_types", "typing_inspection", "typing_extensions")
 
 
@@ -59,7 +60,7 @@ def main() -> None:
     parser.add_argument(
         "--work", type=Path, default=Path("runs/bench-gpu-work"), help="folder for runs and compiled code"
     )
-    parser.add_argument("--only", nargs="+", default=[], help="tests, plain, cold, target, ours, stock, tune")
+    parser.add_argument("--only", nargs="+", choices=_STEPS, default=[], help="some steps")
     parser.add_argument("--minutes", type=float, default=9.0, help="of all steps; one that does not fit is not begun")
     parser.add_argument("--ours", default="daybreak-124m", help="the fast recipe")
     parser.add_argument(

@@ -28,7 +28,9 @@ def page(results: Mapping[str, Any]) -> str:
     ]
     if results.get("tune", {}).get("runs"):
         parts += ["## Tuning of AdamW", _tuning(results["tune"]["runs"])]
-    failures = {step: found["failed"] for step, found in results.items() if "failed" in found}
+    ours = results.get("ours", {}).get("runs", {})
+    whole = {**results, **{f"ours, {budget}": run for budget, run in ours.items()}}
+    failures = {step: found["failed"] for step, found in whole.items() if "failed" in found}
     parts += [f"`{step}` failed:\n\n```\n{said}\n```" for step, said in failures.items()]
     return "\n\n".join(parts) + "\n"
 

@@ -5,7 +5,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +14,6 @@ from typing import Any
 import torch
 
 from daybreak.duration import Duration, Unit
-from daybreak.errors import UserError
 from daybreak.hardware import choose_device, device_name
 from daybreak.progress import say
 from gpu_page import page
@@ -52,7 +51,9 @@ class Bench:
         needed = duration.amount + 10 if duration.unit is Unit.SECONDS else _STARTING
         left = self.ends - time.monotonic()
         if left < needed:
-            raise FailedError(f"not begun: {left:.0f} s are left, and it needs {needed:.0f}; run --only {kind}")
+            raise FailedError(
+                f"not begun: {left:.0f} s are left, and it needs {needed:.0f}; give it a call of its own with --only"
+            )
         say(f"{name}: {recipe} budget={budget}, {left:.0f} s left")
         every = (*self.plan.every, *settings, f"budget={budget}")
         limit = min(self.plan.limits[kind], left)
@@ -77,7 +78,7 @@ def measure(bench: Bench, only: list[str]) -> int:
         began = time.monotonic()
         try:
             results[step] = _DO[step](bench, results)
-        except (FailedError, UserError, KeyError, OSError, ValueError) as error:
+        except Exception as error:  # whatever it is, the other steps are worth their time
             results[step] = {"failed": f"{type(error).__name__}: {error}"}
             failed += 1
             say(f"{step} failed: {error}")
@@ -133,24 +134,26 @@ def _ours(bench: Bench, results: Results) -> Results:
             continue
         if target is not None and runs[budget]["loss"] <= target:
             break
+    if all("failed" in run for run in runs.values()):
+        raise FailedError("; ".join(run["failed"] for run in runs.values()))
     return {"runs": runs}
 
 
 def _tune(bench: Bench, results: Results) -> Results:
     """Short runs of the peer, judged by the training loss of their last steps, never on the scored split."""
-    tried = []
-    for settings in _not_yet_tried(bench, results):
+    runs = list(results.get("tune", {}).get("runs", []))
+    done = [tuple(run["settings"]) for run in runs]
+    for settings in bench.plan.tuning:
+        if settings in done:
+            continue
         whole = (*bench.plan.tuned, *settings)
-        figures = bench.train("tune", "gpt2", whole, bench.plan.tuning_budget, "tuning", "gpt2")
-        tried.append({"settings": settings, **asdict(figures)})
-        results["tune"] = {"runs": [*results.get("tune", {}).get("runs", []), tried[-1]]}
-        (bench.out / "results.json").write_text(json.dumps(results, indent=1))
-    return results.get("tune", {"runs": []})
-
-
-def _not_yet_tried(bench: Bench, results: Results) -> Iterator[tuple[str, ...]]:
-    done = [tuple(run["settings"]) for run in results.get("tune", {}).get("runs", [])]
-    return (settings for settings in bench.plan.tuning if settings not in done)
+        try:
+            figures = bench.train("tune", "gpt2", whole, bench.plan.tuning_budget, "tuning", "gpt2")
+        except FailedError as error:  # what was tried is kept, and a later call tries the others
+            say(f"tune, {' '.join(settings)}: {error}")
+            continue
+        runs.append({"settings": settings, **asdict(figures)})
+    return {"runs": runs}
 
 
 _DO: dict[str, Callable[[Bench, Results], Results]] = {

@@ -62,6 +62,15 @@ def test_a_run_that_does_not_fit_is_not_begun(tmp_path: Path, runs: list[tuple[s
     assert "it needs 190" in results["target"]["failed"]
 
 
+def test_tuning_keeps_what_was_tried_when_the_time_is_up(tmp_path: Path, runs: list[tuple[str, str]]) -> None:
+    assert measure(bench(tmp_path, seconds=30), ["tune"]) == 0
+    assert runs == []
+    measure(bench(tmp_path), ["tune"])
+    measure(bench(tmp_path), ["tune"])
+    assert runs == [("gpt2", "50s")] * len(FULL.tuning)
+    assert "optimizer.lr=1.8e-3 batch.tokens=131072" in (tmp_path / "out" / "results.md").read_text()
+
+
 def test_a_later_call_keeps_what_was_measured(tmp_path: Path, runs: list[tuple[str, str]]) -> None:
     measure(bench(tmp_path), ["target"])
     measure(bench(tmp_path), ["ours"])
