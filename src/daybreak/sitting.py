@@ -1,12 +1,10 @@
 """One sitting of a run: from what its folder holds to the loop, until the budget is spent or a stop is asked for."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
-
-from torch import nn
 
 from daybreak.checkpoint import Checkpoint, checkpoint_path, open_latest, restore
 from daybreak.compose import (
@@ -19,13 +17,11 @@ from daybreak.compose import (
     probed,
     summary,
 )
-from daybreak.data.batches import Batches, Rows
 from daybreak.data.shards import Corpus
 from daybreak.distributed import Ranks, forward_of
-from daybreak.duration import Unit
 from daybreak.errors import Stopped, UserError
 from daybreak.files import locked, write_json
-from daybreak.hardware import is_out_of_memory, peak_flops
+from daybreak.hardware import peak_flops
 from daybreak.identity import (
     changes_to,
     read_execution,
@@ -35,27 +31,22 @@ from daybreak.identity import (
     write_identity,
     write_result,
 )
-from daybreak.model.gpt import GPT
 from daybreak.progress import say
 from daybreak.recipe import Recipe
 from daybreak.sample import Sampler
 from daybreak.saving import Checkpoints, sweep
 from daybreak.training import loop
-from daybreak.training.budget import Clock, Rates, TimeBudget
+from daybreak.training.budget import Clock, TimeBudget
 from daybreak.training.execution import (
     Execution,
-    compile_blocks,
-    keep_compiled_code,
-    time_micro_batch,
-    wrap_blocks,
 )
 from daybreak.training.guard import make_guard
 from daybreak.training.metrics import Metrics, finite, read_journal
-from daybreak.training.microbatch import halve_micro_batch
 from daybreak.training.schedule import check_schedule
 from daybreak.training.signals import StopRequest
 from daybreak.training.spent import Spent
 from daybreak.training.state import State
+from daybreak.warm_up import warmed_up
 
 _FEW_STEPS = 20
 
@@ -272,7 +263,7 @@ def assembled(
         with sitting.stop.at_once() if ranks.count == 1 else nullcontext():
             if fresh:
                 execution = probed(recipe, execution, planned, forward, batches, ranks)
-            execution, step_seconds = _warm_up(sitting, execution, model, forward, batches, spent, planned.rates)
+            execution, step_seconds = warmed_up(recipe, execution, model, forward, batches, spent, planned.rates, ranks)
     except Stopped:
         pass  # the loop begins no step, and saves what there is
     same_course = found is None or not found.differences
@@ -324,67 +315,6 @@ def assembled(
 def _as_saved(sitting: Sitting, state: State) -> Checkpoint:
     """The last checkpoint, as every rank knows it without reading it."""
     return Checkpoint(checkpoint_path(sitting.path / "checkpoints", state.spent.steps), state.to_json())
-
-
-def _warm_up(
-    sitting: Sitting,
-    execution: Execution,
-    model: GPT,
-    forward: nn.Module,
-    batches: Batches,
-    spent: Spent,
-    rates: Rates,
-) -> tuple[Execution, float]:
-    """Compile and time as `_try_a_micro_batch` does, with fewer rows at once where memory does not suffice.
-
-    Returns:
-        The execution as it turned out; seconds of a full step, 0 if it was not timed.
-    """
-    lengths = sitting.recipe.row_lengths if execution.compile else sitting.recipe.row_lengths[-1:]
-    while True:
-        shapes = batches.shapes(spent.windows, lengths)
-        rows = shapes[-1]  # full ones: if they fit into memory, all do
-        try:
-            execution, seconds = _try_a_micro_batch(sitting, execution, model, forward, shapes)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-        else:
-            micro_batches = rates.full.tokens / (sitting.ranks.count * rows.inputs.numel())
-            return execution, seconds * micro_batches
-        model.zero_grad(set_to_none=True)
-        half = halve_micro_batch(batches, rows.inputs.device, sitting.ranks.count)
-        say(f"warning: memory does not suffice for {len(rows.inputs)} rows at once; trying {half}")
-        execution = execution.model_copy(update={"micro_batch": half})
-
-
-def _try_a_micro_batch(
-    sitting: Sitting, execution: Execution, model: GPT, forward: nn.Module, shapes: Sequence[Rows]
-) -> tuple[Execution, float]:
-    """Compile, and time a micro-batch where that is asked for; the model stays as it is.
-
-    Args:
-        shapes: a micro-batch of each shape that is to be compiled; the last is timed.
-
-    Returns:
-        The execution, without compilation if that failed on some rank; seconds of a micro-batch, 0 if not timed.
-    """
-    ranks, rows = sitting.ranks, shapes[-1]
-    device = rows.inputs.device
-    if execution.compile:
-        ranks.enter("compilation")
-        keep_compiled_code()
-        compiles = compile_blocks(model, shapes, device, execution.precision, recompute=execution.recompute)
-        failed = ranks.any(not compiles)
-        if failed:
-            say("training goes on without compilation")
-            wrap_blocks(model, compiled=False, recompute=execution.recompute)
-        execution = execution.model_copy(update={"compile": not failed})
-    ranks.enter("the first pass")
-    # DDP orders its buckets by the first gradients; passing some now makes a resumed run's bits those of the first.
-    if ranks.count == 1 and sitting.recipe.budget.unit is not Unit.SECONDS:
-        return execution, 0.0
-    return execution, time_micro_batch(forward, rows, device, execution.precision)
 
 
 def _write_beginning(sitting: Sitting, execution: Execution, found: _Beginning) -> None:
