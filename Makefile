@@ -1,7 +1,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
+NANOGPT ?=
 
-.PHONY: demo test test-slow soak check clean
+.PHONY: demo test test-slow soak bench-cpu bench-gpu bench-toy check clean
 
 demo: .venv/run.done  ## train a small GPT for three minutes and show what it writes
 	$(BIN)/daybreak demo
@@ -14,6 +15,15 @@ test-slow: .venv/check.done  ## what takes longer
 
 soak: .venv/check.done  ## kill a run over a hundred times and see that nothing is lost, under a quarter of an hour
 	$(BIN)/python tests/soak.py --kills 100
+
+bench-cpu: .venv/bench.done  ## against nanoGPT's code (NANOGPT=checkout) and transformers, on a CPU: hours; stop it and go on at will
+	$(BIN)/python benchmarks/cpu.py $(if $(NANOGPT),--nanogpt $(NANOGPT))
+
+bench-gpu: .venv/check.done  ## on one H200 within nine minutes; data/bench-gpu is made by: python benchmarks/gpu.py prepare
+	$(BIN)/python benchmarks/gpu.py
+
+bench-toy: .venv/check.done  ## the same as bench-gpu in sizes of seconds, on a CPU
+	$(BIN)/python benchmarks/gpu.py --toy
 
 check: .venv/check.done  ## lint, format, types, layers
 	$(BIN)/ruff check .
@@ -37,3 +47,7 @@ clean:
 .venv/check.done: .venv/torch.done pyproject.toml
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[check]'
 	touch $@ .venv/run.done
+
+.venv/bench.done: .venv/check.done
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	touch $@

@@ -19,7 +19,7 @@ from daybreak.errors import UserError
 from daybreak.files import read_sealed, sha256_file, write_sealed
 from daybreak.model.gpt import GPT, ModelConfig, build
 from daybreak.saving import CheckpointConfig, Checkpoints, sweep
-from daybreak.training.optimizer import AdamWConfig, MuonConfig, Optimizer, build_optimizers
+from daybreak.training.optimizer import AdamW8bitConfig, AdamWConfig, MuonConfig, Optimizer, build_optimizers
 
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json", "manifest.json")
 STATE = {"spent": {"steps": 3, "progress": 1 / 3}, "finished": False}
@@ -27,6 +27,9 @@ STATE = {"spent": {"steps": 3, "progress": 1 / 3}, "finished": False}
 
 Optimizers = tuple[torch.optim.Optimizer, ...]
 ADAMW, MUON = AdamWConfig(lr=1e-2), MuonConfig(kind="muon")
+EIGHT_BIT = AdamW8bitConfig(kind="adamw8bit", lr=1e-2)
+ADAMW_ENTRIES = {"step", "exp_avg", "exp_avg_sq"}
+EIGHT_BIT_ENTRIES = {"exp_avg.codes", "exp_avg.scale", "exp_avg_sq.codes", "exp_avg_sq.scale"}
 
 
 def trained(seed: int = 0, dim: int = 16, config: Optimizer = ADAMW) -> tuple[GPT, Optimizers]:
@@ -88,18 +91,18 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize(
     ("config", "entries"),
-    [(ADAMW, {"step", "exp_avg", "exp_avg_sq"}), (MUON, {"step", "exp_avg", "exp_avg_sq", "momentum"})],
-    ids=["adamw", "muon"],
+    [(ADAMW, ADAMW_ENTRIES), (MUON, ADAMW_ENTRIES | {"momentum"}), (EIGHT_BIT, ADAMW_ENTRIES | EIGHT_BIT_ENTRIES)],
+    ids=["adamw", "muon", "adamw8bit"],
 )
 def test_what_is_restored_is_what_was_saved_bit_for_bit(tmp_path: Path, config: Optimizer, entries: set[str]) -> None:
-    model, optimizers = trained(seed=1, config=config)
+    model, optimizers = trained(seed=1, dim=32, config=config)
     with torch.no_grad():
         model.embedding.weight[0, :4] = torch.tensor([float("nan"), -0.0, 1e-42, float("inf")])
     with Checkpoints(tmp_path, CheckpointConfig()) as checkpoints:
         checkpoints.save(3, Tensors.of(model, optimizers), STATE)
     assert names(tmp_path) == ["step-00000003"]
 
-    other, other_optimizers = trained(seed=2, config=config)
+    other, other_optimizers = trained(seed=2, dim=32, config=config)
     checkpoint = open_checkpoint(tmp_path / "step-00000003")
     restore(checkpoint, other, other_optimizers)
     assert checkpoint.step == 3
@@ -114,10 +117,10 @@ def test_what_is_restored_is_what_was_saved_bit_for_bit(tmp_path: Path, config: 
         assert bits(saved[key]) == bits(restored[key]), key
 
 
-@pytest.mark.parametrize("config", [ADAMW, MUON], ids=["adamw", "muon"])
+@pytest.mark.parametrize("config", [ADAMW, MUON, EIGHT_BIT], ids=["adamw", "muon", "adamw8bit"])
 def test_restored_optimizers_go_on_as_the_saved_ones(tmp_path: Path, config: Optimizer) -> None:
-    pair = trained(seed=1, config=config)
-    other = trained(seed=2, config=config)
+    pair = trained(seed=1, dim=32, config=config)
+    other = trained(seed=2, dim=32, config=config)
     with Checkpoints(tmp_path, CheckpointConfig()) as checkpoints:
         checkpoints.save(3, Tensors.of(*pair), STATE)
     restore(open_latest(tmp_path), *other)
@@ -147,6 +150,36 @@ def test_an_optimizer_that_was_saved_before_its_first_step_is_restored_without_m
     other, optimizers = trained(seed=2)
     restore(open_latest(tmp_path), other, optimizers)
     assert moments(other, optimizers) == {}
+
+
+def lose_codes(moments: dict[str, torch.Tensor], codes: str) -> None:
+    del moments[codes]
+
+
+def retype_codes(moments: dict[str, torch.Tensor], codes: str) -> None:
+    moments[codes] = moments[codes].float()
+
+
+def retype_the_first_moment(moments: dict[str, torch.Tensor], codes: str) -> None:
+    name = next(name for name in moments if name.endswith("exp_avg"))
+    moments[name] = moments[name].to(torch.uint8)
+
+
+def cut_the_scale(moments: dict[str, torch.Tensor], codes: str) -> None:
+    scale = codes.removesuffix("codes") + "scale"
+    moments[scale] = moments[scale][:-1].clone()
+
+
+@pytest.mark.parametrize("damage", [lose_codes, retype_codes, retype_the_first_moment, cut_the_scale])
+def test_eight_bit_moments_that_do_not_fit_are_refused(tmp_path: Path, damage: Callable[..., None]) -> None:
+    model, optimizers = trained(dim=32, config=EIGHT_BIT)
+    tensors = Tensors.of(model, optimizers)
+    changed = dict(tensors.moments)
+    damage(changed, next(name for name in changed if name.endswith("exp_avg.codes")))
+    with Checkpoints(tmp_path, CheckpointConfig()) as checkpoints:
+        checkpoints.save(3, Tensors(tensors.weights, changed), STATE)
+    with pytest.raises(UserError, match="the optimizer of another model"):
+        restore(open_latest(tmp_path), model, optimizers)
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
 """The same run from every kind of stop: inside accumulation, across epochs and shards, with a loss scale, by time."""
 
+import itertools
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from daybreak import Recipe, Run, train
+from daybreak import Recipe, Run, load, train
 from daybreak.data.batches import Batches, Rows
 from daybreak.data.prepare import prepare
 from daybreak.data.shards import Corpus, ShardWriter
@@ -19,6 +20,7 @@ from daybreak.training import guard
 from daybreak.training.budget import Clock
 from daybreak.training.metrics import Metrics
 from daybreak.training.signals import StopRequest
+from daybreak.verify import verify
 
 STEPS = 12
 RECIPE = """
@@ -79,7 +81,8 @@ def bits(run: Run) -> dict[str, bytes]:
 
 
 def course(run: Run) -> list[tuple[Any, ...]]:
-    kept = ("step", "tokens", "loss", "lr", "gradient_norm", "progress", "progress_share", "skipped")
+    size = ("tokens", "batch_tokens", "length")
+    kept = ("step", *size, "loss", "lr", "gradient_norm", "progress", "progress_share", "skipped")
     return [tuple(record[key] for key in kept) for record in run.metrics()]
 
 
@@ -89,9 +92,14 @@ def assert_same(one: Run, other: Run) -> None:
     assert [r["loss"] for r in one.metrics("validation")] == [r["loss"] for r in other.metrics("validation")]
 
 
+def stopping_in(step: int, micro_batch: int) -> AbstractContextManager[None]:
+    """As if a signal came while a step's micro-batch was read, counted from 0; steps are of eight windows."""
+    return stopping_at((step - 1) * 8, micro_batch)
+
+
 @contextmanager
-def stopping_in(step: int, micro_batch: int) -> Iterator[None]:
-    """As if a signal came while a step's micro-batch was read, counted from 0."""
+def stopping_at(at: int, micro_batch: int) -> Iterator[None]:
+    """As `stopping_in`, in the step that begins at a place."""
     stop = StopRequest()
     steps_of = Batches.step
 
@@ -99,9 +107,9 @@ def stopping_in(step: int, micro_batch: int) -> Iterator[None]:
     def on_signals(*_: object) -> Iterator[StopRequest]:
         yield stop
 
-    def step_and_stop(self: Batches, place: int) -> Iterator[Rows]:
-        for index, rows in enumerate(steps_of(self, place)):
-            if place == (step - 1) * self.windows_per_step and index == micro_batch:
+    def step_and_stop(self: Batches, place: int, **size: int) -> Iterator[Rows]:
+        for index, rows in enumerate(steps_of(self, place, **size)):
+            if place == at and index == micro_batch:
                 stop.requested = True
             yield rows
 
@@ -251,3 +259,100 @@ def test_muon_goes_on_bit_for_bit(recipe_file: Path, small_corpus: Corpus, tmp_p
     losses = [record["loss"] for record in undisturbed.metrics()]
     assert losses[-1] < losses[0] - 0.3
     assert torch.isfinite(torch.tensor(losses)).all()
+
+
+CURRICULUM = "curriculum={ lengths = [5, 6, 8, 12, 16], stage = '2 steps' }"
+RAMP = "batch.ramp={ start = 32, over = '400 tokens' }"
+GROWING = {
+    "curriculum": (CURRICULUM,),
+    "ramp": (RAMP, "budget=1200 tokens"),
+    "both, in percent": (CURRICULUM, RAMP, "curriculum.stage=15%", "batch.ramp.over=60%", "budget=900 tokens"),
+    "flops": (CURRICULUM, "budget=8e7 flops"),
+}
+
+
+def chosen(run: Run) -> list[tuple[int, int, float]]:
+    """What each step of a run was to be."""
+    return [(record["batch_tokens"], record["length"], record["lr"]) for record in run.metrics()]
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "flops")) for name in GROWING])
+def test_a_run_that_grows_and_is_stopped_at_every_step_changes_no_bit(
+    name: str, recipe_file: Path, small_corpus: Corpus, tmp_path: Path
+) -> None:
+    """One sitting a step, each stopped inside the next one, in this micro-batch of it or that."""
+    recipe = Recipe.load(recipe_file, *GROWING[name])
+    undisturbed = train(recipe, data=small_corpus.path, out=tmp_path / "undisturbed")
+    sizes = {(tokens, length) for tokens, length, _ in chosen(undisturbed)}
+    assert len(sizes) >= 4
+    for number, record in enumerate(undisturbed.metrics()):
+        micro_batches = record["batch_tokens"] // 32  # of 2 x 16 tokens, or fewer
+        with stopping_at((record["tokens"] - record["batch_tokens"]) // 16, number % max(1, micro_batches)):
+            stopped = train(recipe, data=small_corpus.path, out=tmp_path / "run")
+        assert (stopped.finished, stopped.spent.steps) == (False, number)
+    resumed = train(recipe, data=small_corpus.path, out=tmp_path / "run")
+    assert resumed.spent.flops == undisturbed.spent.flops > 0
+    assert_same(resumed, undisturbed)
+
+
+@pytest.mark.parametrize("name", ["curriculum", "ramp"])
+def test_a_micro_batch_of_one_row_trains_a_growing_run_as_one_of_all_rows_does(
+    name: str, recipe_file: Path, small_corpus: Corpus, tmp_path: Path
+) -> None:
+    settings = (*GROWING[name], "batch.ramp.start=64") if name == "ramp" else GROWING[name]
+    small, large = (
+        train(Recipe.load(recipe_file, *settings, f"execution.micro_batch={rows}"), data=small_corpus.path, out=out)
+        for rows, out in ((1, tmp_path / "small"), (8, tmp_path / "large"))
+    )
+    assert small.checkpoint.state["micro_batch"] == 1
+    assert large.checkpoint.state["micro_batch"] == (4 if name == "ramp" else 8)
+    assert chosen(small) == chosen(large)
+    for key in ("loss", "gradient_norm"):
+        expected = [record[key] for record in large.metrics()]
+        assert [record[key] for record in small.metrics()] == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_replay_follows_the_sizes_that_its_steps_had_by_the_clock(
+    recipe_file: Path, small_corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill behind step 9: its lost seconds count, but steps 6 to 9 are of the lengths and tokens they had."""
+
+    class Killed(BaseException):
+        pass
+
+    def die_at_9(self: Metrics, step: dict[str, Any], *, seconds_left: float | None) -> None:
+        record(self, step, seconds_left=seconds_left)
+        if step["step"] == 9:
+            raise Killed
+
+    record, seconds = Metrics.step, itertools.count()
+    monkeypatch.setattr(Clock, "elapsed", lambda self: self.before + next(seconds))
+    settings = ("curriculum={ lengths = [6, 8, 12, 16], stage = '3s' }", "batch.ramp={ start = 32, over = '16s' }")
+    recipe = Recipe.load(recipe_file, *settings, "evaluation.every=never", "checkpoint.every=5 steps")
+    with monkeypatch.context() as patch:
+        patch.setattr(Metrics, "step", die_at_9)
+        with pytest.raises(Killed):
+            train(recipe, data=small_corpus.path, out=tmp_path / "run")
+    killed = chosen(load(tmp_path / "run"))
+    resumed = train(recipe, data=small_corpus.path, out=tmp_path / "run")
+    assert [r["attempt"] for r in resumed.metrics()] == [1] * 5 + [2] * 7
+    assert chosen(resumed)[:9] == killed
+    assert len(set(killed[5:])) > 1
+    assert chosen(resumed)[9][:2] == (128, 16)  # and then on by the clock
+
+
+@pytest.mark.parametrize("background", ["true", "false"])
+def test_eight_bit_adamw_goes_on_bit_for_bit(
+    background: str, recipe_file: Path, small_corpus: Corpus, tmp_path: Path
+) -> None:
+    eight_bit = ["optimizer={kind='adamw8bit', lr=1e-2}", "model.dim=32", "model.vocab_size=264"]
+    recipe = Recipe.load(recipe_file, *eight_bit, "checkpoint.every=2steps", f"checkpoint.background={background}")
+    undisturbed = train(recipe, data=small_corpus.path, out=tmp_path / "undisturbed")
+    saved = load_file(undisturbed.checkpoint.path / "optimizer.safetensors")
+    assert saved["embedding.weight/exp_avg.codes"].dtype == torch.uint8
+    with stopping_in(6, 1):
+        train(recipe, data=small_corpus.path, out=tmp_path / "run")
+    assert_same(train(recipe, data=small_corpus.path, out=tmp_path / "run"), undisturbed)
+    assert {checked.problem for checked in verify(tmp_path / "run")} == {None}
+    losses = [record["loss"] for record in undisturbed.metrics()]
+    assert losses[-1] < losses[0] - 0.3

@@ -385,6 +385,7 @@ COURSE = [
     "counts=train",
     "batch.tokens=256",
     "guard.spike=5",
+    "prediction.share=0.5",
 ]
 FREE = [
     "evaluation.every=30%",
@@ -802,9 +803,6 @@ def test_a_tokenizer_of_another_kind_than_the_recipes_is_refused_with_the_way_ou
 @pytest.mark.parametrize(
     ("override", "named"),
     [
-        ('curriculum={ lengths = [8, 16], stage = "5 steps" }', "curriculum"),
-        ('batch.ramp={ start = 64, over = "5 steps" }', "batch.ramp"),
-        ("optimizer={ kind = 'adamw8bit', lr = 1e-3 }", "adamw8bit"),
         ("budget=$20", r"\$20"),
     ],
 )
@@ -821,6 +819,23 @@ def test_a_mixture_is_refused_by_name(tmp_path: Path, recipe_file: Path) -> None
     with pytest.raises(UserError, match="mixture"):
         train(recipe, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_gpt_1b_star_trains_small_through_its_curriculum_and_a_ramp(tmp_path: Path, corpus: Corpus) -> None:
+    """An eighth of its row lengths; 192 and 384 of 512 do not divide there either."""
+    recipe = Recipe.load(
+        "gpt-star-1b", "budget=15 steps", "data.window=64", "data.tokenizer=bytes", "batch.tokens=512",
+        "batch.ramp={ start = 128, over = '40%' }", "model.layers=2", "model.heads=2", "model.dim=16",
+        "model.context=64", "model.vocab_size=257", "optimizer={ kind = 'adamw', lr = 2e-2 }",
+        "curriculum={ lengths = [16, 24, 32, 48, 64], stage = '2 steps' }", "evaluation.tokens=256",
+        "execution.threads=1", "schedule.warmup=2 steps",
+    )  # fmt: skip
+    run = train(recipe, data=corpus.path, out=tmp_path / "run")
+    lengths, tokens = ([record[key] for record in run.metrics()] for key in ("length", "batch_tokens"))
+    assert lengths == [16, 16, 24, 24, 32, 32, 48, 48, *[64] * 7]
+    assert tokens == [*[128] * 2, *[256] * 2, *[384] * 2, *[512] * 9]
+    assert run.spent.tokens == sum(tokens)
+    assert run.final_loss < run.metrics()[0]["loss"] - 1
 
 
 def test_a_run_of_six_seconds_ends_within_them_with_its_learning_rate_decayed(

@@ -79,8 +79,10 @@ def test_small_contexts_do_too(context: int) -> None:
     assert ids(model, [1, 2, 3], 9, GREEDY) == ids(model, [1, 2, 3], 9, GREEDY, cached=False)
 
 
-@pytest.mark.parametrize("attention", [{"windows": (3, 0)}, {"kv_heads": 1}])
-def test_windows_and_grouped_heads_do_too(attention: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "attention", [{"windows": (3, 0)}, {"kv_heads": 1}, {"windows": (2,), "strides": (3, 0)}, {"windows": (1, 0)}]
+)
+def test_windows_strides_and_grouped_heads_do_too(attention: dict[str, Any]) -> None:
     model = make_model(attention=attention)
     assert ids(model, [1, 2, 3], 20, GREEDY) == ids(model, [1, 2, 3], 20, GREEDY, cached=False)
 
@@ -156,6 +158,13 @@ def test_draws_have_the_probabilities_kept() -> None:
     expected = torch.tensor([2.0, 1.0, 0.0, 1.5, -torch.inf, -torch.inf]).div(1.5).softmax(-1)
     error = (expected * (1 - expected) / draws).sqrt()
     assert ((shares - expected).abs() <= 5 * error).all()
+
+
+def test_what_has_no_probability_is_never_drawn() -> None:
+    logits = torch.full((500, 9), -torch.inf)
+    logits[:, [2, 5]] = 0.0  # with words of no probability first, between and last
+    generators = [torch.Generator().manual_seed(row) for row in range(500)]
+    assert set(choose(logits, SamplingConfig(), generators).tolist()) == {2, 5}
 
 
 def test_a_seed_repeats_and_seeds_differ() -> None:

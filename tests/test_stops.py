@@ -37,7 +37,7 @@ def waiting(function):
 
 waiting.done = False
 from daybreak.training import execution, loop, signals
-from daybreak import saving, sitting
+from daybreak import saving, warm_up
 from daybreak.evaluate import loss
 
 requests = []
@@ -53,7 +53,7 @@ if stage == "training":
 elif stage == "evaluation":
     loss.Validation._batch = waiting(loss.Validation._batch)
 elif stage == "compilation":
-    sitting.compile_blocks = waiting(sitting.compile_blocks)
+    warm_up.compile_blocks = waiting(warm_up.compile_blocks)
 elif stage == "saving":
     saving._write_tensors = waiting(saving._write_tensors)
 elif stage == "background":

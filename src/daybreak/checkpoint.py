@@ -27,7 +27,12 @@ FORMAT = 1
 PREFIX = "step-"
 TENSOR_FILES = ("model.safetensors", "optimizer.safetensors")
 FILES = (*TENSOR_FILES, "state.json")
-_MOMENTS = ({"step", "exp_avg", "exp_avg_sq"}, {"momentum"})  # of AdamW, of Muon
+BLOCK = 256  # elements of an 8-bit moment that share a scale
+_MOMENTS = (
+    {"step", "exp_avg", "exp_avg_sq"},  # of AdamW
+    {"step", "exp_avg.codes", "exp_avg.scale", "exp_avg_sq.codes", "exp_avg_sq.scale"},  # in eight bits
+    {"momentum"},  # of Muon
+)
 
 
 @final
@@ -155,13 +160,23 @@ def _require_fitting_moments(where: str, moments: Mapping[str, Tensor], own: Map
     entries: dict[str, set[str]] = {}
     for key, tensor in moments.items():
         name, _, entry = key.rpartition("/")
-        shape = torch.Size() if entry == "step" or name not in own else own[name].shape
-        if name not in own or tensor.shape != shape or tensor.dtype != torch.float32:
+        if name not in own or (tensor.shape, tensor.dtype) != _form(entry, own[name]):
             raise UserError(f"{where} holds the optimizer of another model: {key} does not fit")
         entries.setdefault(name, set()).add(entry)
     for name in own if entries else ():
         if entries.get(name) not in _MOMENTS:
             raise UserError(f"{where} holds the optimizer of another model: of {name} it lacks some, or has more")
+
+
+def _form(entry: str, parameter: Tensor) -> tuple[torch.Size, torch.dtype]:
+    """Shape and type that an entry of a parameter's moments has."""
+    if entry == "step":
+        return torch.Size(), torch.float32
+    if entry.endswith(".codes"):
+        return parameter.shape, torch.uint8
+    if entry.endswith(".scale"):
+        return torch.Size([parameter.numel() // BLOCK]), torch.float32
+    return parameter.shape, torch.float32
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:

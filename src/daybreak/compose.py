@@ -2,12 +2,14 @@
 
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from daybreak.data.batches import Batches
+from daybreak.data.batches import Batches, largest_divisor
 from daybreak.data.shards import Corpus
 from daybreak.data.tokenizer import Tokenizer
 from daybreak.distributed import Ranks, build_shared
@@ -18,15 +20,17 @@ from daybreak.hardware import device_name, free_memory, is_here
 from daybreak.model.gpt import GPT, count_parameters
 from daybreak.progress import say
 from daybreak.recipe import Recipe
-from daybreak.training.budget import Budget, Clock, Rates, TimeBudget, make_step_budget
+from daybreak.training.budget import Budget, Clock, Rates, TimeBudget, make_count_budget
 from daybreak.training.execution import Execution, ExecutionConfig, wrap_blocks
 from daybreak.training.flops import flops_per_token
-from daybreak.training.microbatch import largest_divisor
-from daybreak.training.optimizer import build_optimizers
+from daybreak.training.growth import Growth, recorded_sizes
+from daybreak.training.optimizer import build_optimizers, moment_bytes
+from daybreak.training.probing import Allowance, is_worth_probing, probe_micro_batch
+from daybreak.training.spent import Spent
 
 _SAVED_BYTES_PER_SECOND = 200e6  # writing and hashing, until a save was timed
 _SAVED_BYTES_PER_PARAMETER = 12
-_TRAINED_BYTES_PER_PARAMETER = 16
+_WEIGHT_BYTES = 8  # a weight and its gradient
 _READ_BYTES_PER_TOKEN = 16  # read ahead, and in use
 
 
@@ -77,15 +81,22 @@ def execution_again(
 
 
 def _rows_per_rank(recipe: Recipe, ranks: int) -> int:
-    rows = recipe.batch.tokens // recipe.row_length
-    if rows % ranks:
-        length = ranks * recipe.data.window
-        nearest = max(1, round(recipe.batch.tokens / length)) * length
-        raise UserError(
-            f"batch.tokens = {recipe.batch.tokens} is {rows} rows of {recipe.row_length} tokens, which do not divide "
-            f"among {ranks} ranks; the nearest that does is batch.tokens={nearest}"
-        )
-    return rows // ranks
+    """Full rows of the smallest step on each rank.
+
+    Raises:
+        UserError: rows of some length do not divide among the ranks.
+    """
+    setting = "batch.tokens" if recipe.batch.ramp is None else "batch.ramp.start"
+    tokens, window = recipe.batch.smallest, recipe.data.window
+    for length in recipe.row_lengths:
+        rows, remainders = tokens // window * (window // length), tokens // window if window % length else 0
+        if rows % ranks or remainders % ranks:
+            nearest = max(1, round(tokens / (ranks * window))) * ranks * window
+            raise UserError(
+                f"{setting} = {tokens} is {rows} rows of {length} tokens, which do not divide "
+                f"among {ranks} ranks; the nearest that does is {setting}={nearest}"
+            )
+    return tokens // recipe.row_length // ranks
 
 
 def build_learner(
@@ -97,9 +108,30 @@ def build_learner(
         UserError: the model or its batch cannot possibly fit into memory.
     """
     require_memory(recipe, device, ranks)
-    model = build_shared(recipe.model, recipe.seed, device, execution.kernels, recipe.parallel, ranks)
+    model = build_shared(
+        recipe.model, recipe.seed, device, execution.kernels, recipe.parallel, ranks, recipe.prediction
+    )
     wrap_blocks(model, compiled=False, recompute=execution.recompute)
     return model, build_optimizers(recipe.optimizer, model, fused=execution.fused_optimizer)
+
+
+def probed(
+    recipe: Recipe, execution: Execution, budget: Budget, forward: nn.Module, batches: Batches, ranks: Ranks
+) -> Execution:
+    """With the micro-batch that trains fastest, where the recipe leaves it to the machine and is long enough to try."""
+    seconds = budget.seconds if isinstance(budget, TimeBudget) else None
+    steps = int(budget.moment(Spent()).steps_total)
+    if not is_worth_probing(recipe.execution, seconds, steps):
+        return execution
+    batches.micro_batch = probe_micro_batch(
+        forward,
+        list(batches.step(0, windows=recipe.batch.smallest // recipe.data.window)),
+        execution,
+        Allowance(seconds, rows=steps * batches.rows_per_rank),
+        moment_bytes=moment_bytes(recipe.optimizer) * _parameters_per_rank(recipe, ranks),
+        ranks=ranks,
+    )
+    return execution.model_copy(update={"micro_batch": batches.micro_batch})
 
 
 def build_batches(recipe: Recipe, execution: Execution, corpus: Corpus, device: torch.device, ranks: Ranks) -> Batches:
@@ -107,12 +139,13 @@ def build_batches(recipe: Recipe, execution: Execution, corpus: Corpus, device: 
         corpus.stream("train"),
         window=recipe.data.window,
         length=recipe.row_length,
-        windows_per_step=recipe.batch.tokens // recipe.data.window,
+        windows_per_step=recipe.batch.smallest // recipe.data.window,
         micro_batch=execution.micro_batch,
         seed=recipe.seed,
         device=device,
         rank=ranks.rank,
         ranks=ranks.count,
+        counted_per_row=recipe.prediction.count,
     )
 
 
@@ -126,28 +159,37 @@ def build_budget(
     """The run's budget.
 
     Args:
-        recorded: training records of earlier sittings; a step done again follows the progress it had.
-        step_seconds: what a step may take, until one was done.
+        recorded: training records of earlier sittings; a step done again follows the progress and the size it had.
+        step_seconds: what a full step may take, until one was done.
     """
-    rates = Rates(
-        tokens_per_step=batches.tokens_per_step,
-        windows_per_step=batches.windows_per_step,
-        windows_per_epoch=batches.windows,
-        flops_per_token=flops_per_token(recipe.model, recipe.row_length),
-        parameters=count_parameters(recipe.model),
-    )
+    flops = {length: _mean_flops_per_token(recipe, length) for length in recipe.row_lengths}
+    steps = Growth(recipe.batch, recipe.curriculum, recipe.data.window, flops)
+    grows = recipe.batch.ramp is not None or recipe.curriculum is not None
+    growth = replace(steps, recorded=recorded_sizes(recorded, steps)) if grows else None
+    rates = Rates(steps.full, windows_per_epoch=batches.windows, parameters=count_parameters(recipe.model))
     if recipe.budget.unit is not Unit.SECONDS:
-        return make_step_budget(recipe.budget, rates)
+        return make_count_budget(recipe.budget, rates, growth)
     return TimeBudget(
         require_positive(recipe.budget, "budget").amount,
         recipe.counts,
         clock,
         rates,
+        growth,
         evaluation_steps=recipe.evaluation.tokens / recipe.batch.tokens,
         step_seconds=step_seconds,
         save_seconds=_SAVED_BYTES_PER_PARAMETER * rates.parameters / _SAVED_BYTES_PER_SECOND,
         recorded={record["step"] - 1: (record["progress"], record["progress_share"]) for record in recorded},
     )
+
+
+def _mean_flops_per_token(recipe: Recipe, length: int) -> float:
+    """In rows of `length` tokens and what remains of each window."""
+    rest = recipe.data.window % length
+    flops = flops_per_token(recipe.model, length)
+    if not rest:
+        return flops
+    share = rest / recipe.data.window
+    return (1 - share) * flops + share * flops_per_token(recipe.model, rest)
 
 
 def build_validation(
@@ -172,11 +214,9 @@ def build_validation(
 def require_memory(recipe: Recipe, device: torch.device, ranks: Ranks) -> None:
     """Raises UserError for a model or a batch that cannot possibly fit."""
     free = free_memory(device)
-    share = _TRAINED_BYTES_PER_PARAMETER * count_parameters(recipe.model)
-    if recipe.parallel.kind == "fsdp":
-        share //= ranks.local_count if recipe.parallel.replicate else ranks.count
+    each = _WEIGHT_BYTES + moment_bytes(recipe.optimizer)
     needed = {
-        "the model, its gradient and its optimizer": share,
+        "the model, its gradient and its optimizer": each * _parameters_per_rank(recipe, ranks),
         f"a step of batch.tokens = {recipe.batch.tokens:,}": _READ_BYTES_PER_TOKEN * recipe.batch.tokens,
     }
     for what, size in needed.items():
@@ -184,15 +224,17 @@ def require_memory(recipe: Recipe, device: torch.device, ranks: Ranks) -> None:
             raise UserError(f"{what} takes {size / 1e9:,.1f} GB; {device} has {free / 1e9:,.1f} GB free")
 
 
+def _parameters_per_rank(recipe: Recipe, ranks: Ranks) -> int:
+    parameters = count_parameters(recipe.model)
+    if recipe.parallel.kind == "fsdp":
+        return parameters // (ranks.local_count if recipe.parallel.replicate else ranks.count)
+    return parameters
+
+
 def refuse_what_does_not_work_yet(recipe: Recipe) -> None:
     """Raises UserError: a setting is never silently ignored."""
     waiting = {
-        "curriculum": recipe.curriculum is not None,
-        "batch.ramp": recipe.batch.ramp is not None,
         "data.mixture (give one corpus with --data)": recipe.data.corpus is None and bool(recipe.data.mixture),
-        f"optimizer.kind = adamw8bit (use optimizer.kind=adamw optimizer.lr={recipe.optimizer.lr})": (
-            recipe.optimizer.kind == "adamw8bit"
-        ),
         f"budget = {recipe.budget} (use hours, as 24h)": recipe.budget.unit is Unit.DOLLARS,
     }
     for setting, asked in waiting.items():
@@ -221,9 +263,12 @@ def summary(
 ) -> str:
     """What is about to be trained, and on what."""
     accumulation = _rows_per_rank(recipe, ranks.count) // execution.micro_batch
+    in_rows = "" if recipe.curriculum is None else f", in rows of {', '.join(map(str, recipe.row_lengths))} tokens"
+    at_first = "" if recipe.batch.ramp is None else " at first"
     together = f"{ranks.count} ranks ({recipe.parallel.kind}), each " if ranks.count > 1 else ""
     return (
         f"{recipe.name} -> {path}: {budget.rates.parameters:,} parameters, budget {budget}\n"
         f"{together}{device_name(device)}, {execution.precision}{', compiled' if execution.compile else ''}, "
         f"micro-batch {execution.micro_batch} x {recipe.row_length} tokens, accumulated {accumulation}x"
+        f"{at_first}{in_rows}"
     )

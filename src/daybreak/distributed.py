@@ -24,6 +24,7 @@ from daybreak.duration import Duration, DurationField, Unit
 from daybreak.errors import LostRankError, UserError
 from daybreak.model.gpt import GPT, ModelConfig, build
 from daybreak.model.kernels import Kernels
+from daybreak.model.prediction import PredictionConfig
 from daybreak.watch import Watch
 
 if TYPE_CHECKING:
@@ -97,6 +98,10 @@ class Ranks:
     def any(self, flag: bool) -> bool:
         """Whether it holds on some rank."""
         return self.sums([flag])[0] > 0
+
+    def smallest(self, value: float) -> float:
+        """The least of all ranks' values."""
+        return min(self.sums([value if rank == self.rank else 0.0 for rank in range(self.count)]))
 
     def of_first(self, *values: float) -> list[float]:
         """The first rank's values, on every rank."""
@@ -222,18 +227,24 @@ def _from_environment(name: str, default: int | None = None) -> int:
 
 
 def build_shared(
-    config: ModelConfig, seed: int, device: torch.device, kernels: Kernels, parallel: ParallelConfig, ranks: Ranks
+    config: ModelConfig,
+    seed: int,
+    device: torch.device,
+    kernels: Kernels,
+    parallel: ParallelConfig,
+    ranks: Ranks,
+    prediction: PredictionConfig | None = None,
 ) -> GPT:
     """An initialised model as `ranks` hold it between them: whole on each, or under FSDP2 a share on each."""
     if ranks.count == 1 or parallel.kind == "ddp":
-        return build(config, seed, device, kernels)
+        return build(config, seed, device, kernels, prediction)
     from torch.distributed.device_mesh import init_device_mesh
 
     shape: tuple[int, ...] = (ranks.count,)
     if parallel.replicate:
         shape = (ranks.count // ranks.local_count, ranks.local_count)
     mesh = init_device_mesh(device.type, shape, mesh_dim_names=("replicate", "shard")[-len(shape) :])
-    model = sharded(config, kernels, mesh).to_empty(device=device)
+    model = sharded(config, kernels, mesh, prediction).to_empty(device=device)
     initial = dict(build(config, seed, torch.device("cpu")).named_parameters()) if ranks.first else {}
     own = dict(model.named_parameters())
     with torch.no_grad():
@@ -242,12 +253,14 @@ def build_shared(
     return model
 
 
-def sharded(config: ModelConfig, kernels: Kernels, mesh: "DeviceMesh") -> GPT:
+def sharded(
+    config: ModelConfig, kernels: Kernels, mesh: "DeviceMesh", prediction: PredictionConfig | None = None
+) -> GPT:
     """A model over a mesh by FSDP2, its parameters still on `meta`."""
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
     with torch.device("meta"):
-        model = GPT(config, kernels)
+        model = GPT(config, kernels, prediction)
     for block in model.blocks:
         fully_shard(block, mesh=mesh)
     # The root holds embedding, head and norms; it too gives up what it gathered once its forward pass is over.

@@ -22,13 +22,15 @@ from daybreak.errors import UserError
 from daybreak.evaluate.loss import EvaluationConfig
 from daybreak.files import canonical_json, sha256_bytes
 from daybreak.model.gpt import ModelConfig
+from daybreak.model.prediction import PredictionConfig
 from daybreak.sample import SamplesConfig
 from daybreak.saving import CheckpointConfig
 from daybreak.training.budget import Counts
 from daybreak.training.execution import ExecutionConfig
+from daybreak.training.growth import BatchConfig, LengthCurriculumConfig, require_fitting
 from daybreak.training.guard import GuardConfig
 from daybreak.training.optimizer import OptimizerConfig
-from daybreak.training.schedule import BatchConfig, CosineConfig, LengthCurriculumConfig, ScheduleConfig
+from daybreak.training.schedule import CosineConfig, ScheduleConfig
 
 # What nanoGPT and others call it.
 _ELSEWHERE = {
@@ -48,7 +50,7 @@ _ELSEWHERE = {
     "warmup_iters": "schedule.warmup",
     "min_lr": "schedule.final, a share of optimizer.lr",
 }
-_FINGERPRINTED = ("model", "data", "optimizer", "schedule", "batch", "curriculum", "guard", "seed")
+_FINGERPRINTED = ("model", "data", "optimizer", "schedule", "batch", "curriculum", "prediction", "guard", "seed")
 
 
 @final
@@ -72,6 +74,7 @@ class Recipe(Configuration):
     optimizer: OptimizerConfig
     schedule: ScheduleConfig = CosineConfig()
     curriculum: LengthCurriculumConfig | None = None
+    prediction: PredictionConfig = PredictionConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     samples: SamplesConfig = SamplesConfig()
@@ -89,6 +92,7 @@ class Recipe(Configuration):
             raise ValueError(
                 f"batch.tokens = {tokens} is not a multiple of data.window = {window}; the nearest is {nearest}"
             )
+        require_fitting(self.batch, self.curriculum, window, self.row_length)
         if self.parallel.kind == "fsdp" and self.optimizer.kind == "adamw8bit":
             raise ValueError(
                 "optimizer.kind = adamw8bit does not work with parallel.kind = fsdp: torchao's 8-bit moments cannot be "
@@ -100,6 +104,11 @@ class Recipe(Configuration):
     def row_length(self) -> int:
         """Tokens that the model trains on at once: a window, or a piece of one."""
         return min(self.data.window, self.model.context)
+
+    @property
+    def row_lengths(self) -> tuple[int, ...]:
+        """Those that the steps of a run have, one behind the other; the last is the full one."""
+        return (self.row_length,) if self.curriculum is None else self.curriculum.lengths
 
     @property
     def fingerprint(self) -> str:

@@ -176,15 +176,17 @@ def choose(logits_BV: Tensor, sampling: SamplingConfig, generators: Sequence[tor
     Raises:
         UserError: the predictions are not numbers, since the model has diverged.
     """
-    if torch.isnan(logits_BV).any():
+    if logits_BV.amax().isnan():
         raise UserError(
             "the model's predictions are not numbers: its training has diverged, and nothing can be sampled"
         )
     if sampling.greedy:
         return logits_BV.argmax(-1)
     probabilities_BV = kept_probabilities(logits_BV, sampling)
-    drawn = [torch.multinomial(row, 1, generator=each) for row, each in zip(probabilities_BV, generators, strict=True)]
-    return torch.cat(drawn)
+    # One uniform number a row, looked up in the cumulative sums: `torch.multinomial` draws one for every word.
+    cumulative_BV = probabilities_BV.cumsum(-1, dtype=torch.float64)
+    uniform_B1 = torch.stack([torch.rand(1, dtype=torch.float64, generator=each) for each in generators])
+    return torch.searchsorted(cumulative_BV, uniform_B1 * cumulative_BV[:, -1:], right=True).squeeze(1)
 
 
 def kept_probabilities(logits_BV: Tensor, sampling: SamplingConfig) -> Tensor:

@@ -6,8 +6,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
 
-from torch import nn
-
 from daybreak.checkpoint import Checkpoint, checkpoint_path, open_latest, restore
 from daybreak.compose import (
     build_batches,
@@ -16,15 +14,14 @@ from daybreak.compose import (
     build_validation,
     choose_execution,
     execution_again,
+    probed,
     summary,
 )
-from daybreak.data.batches import Batches, Rows
 from daybreak.data.shards import Corpus
 from daybreak.distributed import Ranks, forward_of
-from daybreak.duration import Unit
 from daybreak.errors import Stopped, UserError
 from daybreak.files import locked, write_json
-from daybreak.hardware import is_out_of_memory, peak_flops
+from daybreak.hardware import peak_flops
 from daybreak.identity import (
     changes_to,
     read_execution,
@@ -34,26 +31,22 @@ from daybreak.identity import (
     write_identity,
     write_result,
 )
-from daybreak.model.gpt import GPT
 from daybreak.progress import say
 from daybreak.recipe import Recipe
 from daybreak.sample import Sampler
 from daybreak.saving import Checkpoints, sweep
 from daybreak.training import loop
-from daybreak.training.budget import Clock, Spent, TimeBudget
+from daybreak.training.budget import Clock, TimeBudget
 from daybreak.training.execution import (
     Execution,
-    compile_blocks,
-    keep_compiled_code,
-    time_micro_batch,
-    wrap_blocks,
 )
 from daybreak.training.guard import make_guard
 from daybreak.training.metrics import Metrics, finite, read_journal
-from daybreak.training.microbatch import halve_micro_batch
 from daybreak.training.schedule import check_schedule
 from daybreak.training.signals import StopRequest
+from daybreak.training.spent import Spent
 from daybreak.training.state import State
+from daybreak.warm_up import warmed_up
 
 _FEW_STEPS = 20
 
@@ -134,11 +127,11 @@ def sit(sitting: Sitting) -> Outcome:
     with locked(sitting.path) if first else nullcontext():
         with sitting.stop.at_once():
             found = _look(sitting) if first else None
-            execution, state, finished = _share(sitting, found)
+            execution, state, finished, fresh = _share(sitting, found)
         if finished and state is not None:
             say(f"{sitting.path} is finished; choose another --out to train again")
             return Outcome(execution, _as_saved(sitting, state), {"validation": {"loss": None}})
-        return _train(sitting, found, execution, state)
+        return _train(sitting, found, execution, state, fresh=fresh)
 
 
 def _look(sitting: Sitting) -> _Beginning:
@@ -174,15 +167,20 @@ def _look(sitting: Sitting) -> _Beginning:
     return _Beginning(checkpoint, read_journal(path / "metrics.jsonl"), changes.all, goes_on=True, finished=finished)
 
 
-def _share(sitting: Sitting, found: _Beginning | None) -> tuple[Execution, State | None, bool]:
-    """What the first rank found, on every rank: how to execute, the state to go on from, whether all is done."""
+def _share(sitting: Sitting, found: _Beginning | None) -> tuple[Execution, State | None, bool, bool]:
+    """What the first rank found, on every rank.
+
+    Returns:
+        How to execute; the state to go on from; whether all is done; whether the execution was chosen just now.
+    """
 
     path, recipe, ranks = sitting.path, sitting.recipe, sitting.ranks
 
     def described() -> dict[str, Any]:
         assert found is not None
         state = None if found.checkpoint is None else State.read(found.checkpoint)
-        if found.goes_on and (path / "execution.json").exists():
+        again = found.goes_on and (path / "execution.json").exists()
+        if again:
             micro_batch = None if state is None else state.micro_batch
             before = read_recipe(path).execution
             execution = execution_again(read_execution(path), micro_batch, before, recipe, ranks.count)
@@ -194,21 +192,25 @@ def _share(sitting: Sitting, found: _Beginning | None) -> tuple[Execution, State
             "execution": execution.model_dump(mode="json"),
             "state": None if state is None else state.to_json(),
             "finished": found.finished,
+            "fresh": not again,
         }
 
     shared = ranks.share(described)
     state = None if shared["state"] is None else State.from_json(shared["state"], "the first rank's state")
-    return Execution.model_validate(shared["execution"]), state, shared["finished"]
+    return Execution.model_validate(shared["execution"]), state, shared["finished"], shared["fresh"]
 
 
-def _train(sitting: Sitting, found: _Beginning | None, execution: Execution, state: State | None) -> Outcome:
+def _train(
+    sitting: Sitting, found: _Beginning | None, execution: Execution, state: State | None, *, fresh: bool
+) -> Outcome:
     """Put the parts together, train, and write what the run came to.
 
     Args:
         found: on the first rank alone.
         state: of the checkpoint to go on from, if there is one.
+        fresh: the execution was chosen just now, by estimate.
     """
-    with assembled(sitting, execution, found, state) as ready:
+    with assembled(sitting, execution, found, state, fresh=fresh) as ready:
         execution, parts = ready.execution, ready.parts
         spent, validation = loop.train(parts, ready.spent, owes_validation=ready.owes_validation)
     state = State.of(spent, parts.guard, parts.batches.micro_batch, owes_validation=False)
@@ -224,9 +226,17 @@ def _train(sitting: Sitting, found: _Beginning | None, execution: Execution, sta
 
 @contextmanager
 def assembled(
-    sitting: Sitting, execution: Execution, found: _Beginning | None = None, state: State | None = None
+    sitting: Sitting,
+    execution: Execution,
+    found: _Beginning | None = None,
+    state: State | None = None,
+    *,
+    fresh: bool = False,
 ) -> Iterator[Assembled]:
     """The parts of a run, compiled and warm. Without `found`, nothing is written but metrics and checkpoints.
+
+    Args:
+        fresh: the execution was chosen just now, by estimate; a faster micro-batch may be found by measuring.
 
     Raises:
         UserError: it does not fit into memory, or its budget is spent before the first step.
@@ -237,7 +247,8 @@ def assembled(
     clock.before = max((float(record["elapsed_seconds"]) for record in recorded), default=0.0)
     device = execution.apply(ranks.local_rank if ranks.count > 1 else None)
     batches = build_batches(recipe, execution, corpus, device, ranks)
-    check_schedule(recipe.schedule, build_budget(recipe, batches, clock).moment(Spent()))
+    planned = build_budget(recipe, batches, clock)
+    check_schedule(recipe.schedule, planned.moment(Spent()))
     model, optimizers = build_learner(recipe, execution, device, ranks)
     guard, spent, owes_validation = make_guard(recipe.guard, execution.precision), Spent(), False
     if state is not None:
@@ -250,7 +261,9 @@ def assembled(
     try:
         # Several ranks compile and warm up together or not at all: there a request waits until they have.
         with sitting.stop.at_once() if ranks.count == 1 else nullcontext():
-            execution, step_seconds = _warm_up(sitting, execution, model, forward, batches, spent)
+            if fresh:
+                execution = probed(recipe, execution, planned, forward, batches, ranks)
+            execution, step_seconds = warmed_up(recipe, execution, model, forward, batches, spent, planned.rates, ranks)
     except Stopped:
         pass  # the loop begins no step, and saves what there is
     same_course = found is None or not found.differences
@@ -283,8 +296,7 @@ def assembled(
             batches=batches,
             budget=budget,
             schedule=recipe.schedule,
-            peak_lr=recipe.optimizer.lr,
-            clip=recipe.optimizer.clip,
+            optimization=recipe.optimizer,
             guard=guard,
             validation=validation_part,
             sampler=Sampler(samples.every, corpus.tokenizer, samples.prompt, samples.tokens, samples.sampling),
@@ -295,7 +307,6 @@ def assembled(
             clock=clock,
             device=device,
             precision=execution.precision,
-            flops_per_token=budget.rates.flops_per_token,
             peak_flops=None if peak is None else peak * ranks.count,
         )
         yield Assembled(execution, parts, spent, owes_validation)
@@ -304,54 +315,6 @@ def assembled(
 def _as_saved(sitting: Sitting, state: State) -> Checkpoint:
     """The last checkpoint, as every rank knows it without reading it."""
     return Checkpoint(checkpoint_path(sitting.path / "checkpoints", state.spent.steps), state.to_json())
-
-
-def _warm_up(
-    sitting: Sitting, execution: Execution, model: GPT, forward: nn.Module, batches: Batches, spent: Spent
-) -> tuple[Execution, float]:
-    """Compile and time as `_try_a_micro_batch` does, with fewer rows at once where memory does not suffice.
-
-    Returns:
-        The execution as it turned out; seconds of a step, 0 if it was not timed.
-    """
-    while True:
-        rows = next(batches.step(spent.windows))
-        try:
-            execution, seconds = _try_a_micro_batch(sitting, execution, model, forward, rows)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-        else:
-            return execution, seconds * batches.micro_batches
-        model.zero_grad(set_to_none=True)
-        half = halve_micro_batch(batches, rows.inputs.device, sitting.ranks.count)
-        say(f"warning: memory does not suffice for {len(rows.inputs)} rows at once; trying {half}")
-        execution = execution.model_copy(update={"micro_batch": half})
-
-
-def _try_a_micro_batch(
-    sitting: Sitting, execution: Execution, model: GPT, forward: nn.Module, rows: Rows
-) -> tuple[Execution, float]:
-    """Compile, and time a micro-batch where that is asked for; the model stays as it is.
-
-    Returns:
-        The execution, without compilation if that failed on some rank; seconds of a micro-batch, 0 if not timed.
-    """
-    ranks, device = sitting.ranks, rows.inputs.device
-    if execution.compile:
-        ranks.enter("compilation")
-        keep_compiled_code()
-        compiles = compile_blocks(model, rows, device, execution.precision, recompute=execution.recompute)
-        failed = ranks.any(not compiles)
-        if failed:
-            say("training goes on without compilation")
-            wrap_blocks(model, compiled=False, recompute=execution.recompute)
-        execution = execution.model_copy(update={"compile": not failed})
-    ranks.enter("the first pass")
-    # DDP orders its buckets by the first gradients; passing some now makes a resumed run's bits those of the first.
-    if ranks.count == 1 and sitting.recipe.budget.unit is not Unit.SECONDS:
-        return execution, 0.0
-    return execution, time_micro_batch(forward, rows, device, execution.precision)
 
 
 def _write_beginning(sitting: Sitting, execution: Execution, found: _Beginning) -> None:

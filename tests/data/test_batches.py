@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from daybreak.data.batches import Batches
+from daybreak.data.batches import Batches, Rows
 from daybreak.data.shards import TokenStream
 from daybreak.errors import UserError
 
@@ -132,7 +132,6 @@ def test_a_jump_to_another_place_gives_that_place() -> None:
 def test_only_the_last_micro_batch_of_a_rank_is_marked_as_the_last(ranks: int) -> None:
     for rank in range(ranks):
         with opened(windows_per_step=12, micro_batch=2, rank=rank, ranks=ranks) as batches:
-            assert batches.micro_batches == 6 // ranks
             for place in (0, 12):
                 marks = [rows.last for rows in batches.step(place)]
                 assert marks == [False] * (6 // ranks - 1) + [True]
@@ -144,7 +143,6 @@ def test_a_smaller_micro_batch_from_some_step_on_changes_no_step() -> None:
     with opened(windows_per_step=12, micro_batch=12) as batches:
         for micro_batch, place, whole in zip((12, 4, 1), (0, 12, 24), expected, strict=True):
             batches.micro_batch = micro_batch
-            assert batches.micro_batches == 12 // micro_batch
             assert [len(rows.inputs) for rows in batches.step(place)] == [micro_batch] * (12 // micro_batch)
             assert same(step(batches, place), whole)
 
@@ -159,7 +157,6 @@ def test_a_place_between_steps_goes_on_where_it_is() -> None:
 def test_a_window_cut_into_rows_stays_in_its_step(length: int) -> None:
     pieces = 8 // length
     with opened() as whole, opened(length=length, micro_batch=2) as cut:
-        assert whole.tokens_per_step == cut.tokens_per_step == 32
         for place in (0, 4, 8):
             whole_inputs, whole_targets, _ = step(whole, place)
             inputs, targets, _ = step(cut, place)
@@ -207,3 +204,68 @@ def test_rows_are_whole_numbers_and_all_of_them_count() -> None:
 def test_sizes_that_do_not_fit_are_named(settings: dict[str, int], named: str) -> None:
     with pytest.raises(UserError, match=named), opened(**settings):
         pass
+
+
+def steps_of(batches: Batches, sizes: list[tuple[int, int]]) -> list[list[Rows]]:
+    """Steps one behind the other, each of so many windows in rows of such a length."""
+    steps, place = [], 0
+    for windows, length in sizes:
+        steps.append(list(batches.step(place, windows=windows, length=length)))
+        place += windows
+    return steps
+
+
+@pytest.mark.parametrize("length", range(1, 13))
+def test_rows_of_any_length_hold_every_token_of_a_step_once_within_its_windows(length: int) -> None:
+    with opened(12 * 10 + 1, window=12, length=12) as batches:
+        whole = step(batches, 4)[0]
+        rows = list(batches.step(4, length=length))
+    tokens = torch.cat([part.inputs.flatten() for part in rows])
+    assert sorted(tokens.tolist()) == sorted(whole.flatten().tolist())
+    for part in rows:
+        assert torch.equal(part.targets, part.inputs + 1)
+        assert torch.equal(part.inputs // 12, part.inputs[:, :1].expand_as(part.inputs) // 12)
+        assert part.inputs.numel() <= 4 * 12  # no more at once than in full rows
+        assert part.counted == part.inputs.numel()
+    assert {part.inputs.shape[1] for part in rows} == {length, 12 % length} - {0}
+    assert [part.last for part in rows] == [False] * (len(rows) - 1) + [True]
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2, 3, 6])
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_neither_ranks_nor_micro_batches_change_what_is_in_a_step_that_grows(micro_batch: int, ranks: int) -> None:
+    sizes = [(12, 5), (24, 5), (24, 8), (36, 12)]
+
+    def numbered(rank: int, ranks: int, micro_batch: int) -> list[list[tuple[int, ...]]]:
+        """Of each step its rows: the tokens, and what seeds their dropout."""
+        settings = {"windows_per_step": 12, "micro_batch": micro_batch, "rank": rank, "ranks": ranks}
+        with opened(12 * 50 + 1, window=12, length=12, **settings) as batches:
+            return [
+                [tuple(row) for part in rows for row in torch.column_stack((part.inputs, part.dropout_seeds)).tolist()]
+                for rows in steps_of(batches, sizes)
+            ]
+
+    expected = numbered(0, 1, 12)
+    shares = [numbered(rank, ranks, micro_batch) for rank in range(ranks)]
+    for number, rows in enumerate(expected):
+        assert len({len(share[number]) for share in shares}) == 1
+        assert sorted(row for share in shares for row in share[number]) == sorted(rows)
+    seeds = [row[-1] for rows in expected for row in rows]
+    assert len(set(seeds)) == len(seeds)
+
+
+def test_steps_that_grow_take_the_windows_in_the_order_of_steps_that_do_not() -> None:
+    with opened(windows_per_step=2, micro_batch=2) as growing, opened(windows_per_step=12, micro_batch=12) as plain:
+        inputs = [part.inputs for rows in steps_of(growing, [(2, 8), (4, 8), (6, 8)]) for part in rows]
+        assert torch.equal(torch.cat(inputs), step(plain, 0)[0])
+        assert {len(part) for part in inputs} == {2}
+
+
+def test_the_shapes_of_a_run_are_known_before_it() -> None:
+    lengths = [3, 5, 8]
+    with opened(windows_per_step=12, micro_batch=4) as batches:
+        known = [tuple(rows.inputs.shape) for rows in batches.shapes(0, lengths)]
+        met = {tuple(rows.inputs.shape) for length in lengths for rows in batches.step(36, windows=24, length=length)}
+    assert set(known) == met
+    assert len(set(known)) == len(known)
+    assert known[-1] == (4, 8)

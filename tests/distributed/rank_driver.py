@@ -33,7 +33,7 @@ from daybreak.checkpoint import Tensors
 from daybreak.cli import main as command_line
 from daybreak.data.batches import Batches, Rows
 from daybreak.model.gpt import GPT
-from daybreak.training import loop
+from daybreak.training import loop, probing
 from daybreak.training.metrics import Metrics
 
 _SECONDS_BETWEEN_LOOKS = 0.02
@@ -74,6 +74,8 @@ class Rank:
         raised_loss: by step, what is added to this rank's loss.
         digests: whether to take a hash of all weights and moments behind every step, for which all ranks must ask.
         count_reductions: whether to count how often DDP brings gradients together.
+        probes: whether micro-batches are tried before a run as short as these.
+        lacks_memory_for: rows from which on this rank then has too little memory.
     """
 
     def __init__(self, task: dict[str, Any]) -> None:
@@ -107,6 +109,7 @@ class Rank:
 
         def train_with_parts(parts: loop.Parts, spent: Any, **kwargs: Any) -> Any:
             self.parts, self.step = parts, spent.steps
+            self.seen["micro_batch"] = parts.batches.micro_batch
             if self.task.get("count_reductions") and isinstance(parts.forward, DistributedDataParallel):
                 parts.forward.register_comm_hook(None, self._reduce)
             return train_loop(parts, spent, **kwargs)
@@ -120,9 +123,9 @@ class Rank:
             record_step(metrics, record, seconds_left=seconds_left)
             self._behind(record["step"])
 
-        def rows_and_tell(batches: Batches, place: int) -> Iterator[Rows]:
+        def rows_and_tell(batches: Batches, place: int, **size: int) -> Iterator[Rows]:
             self.seen["rows"][place] = []
-            for rows in rows_of_step(batches, place):
+            for rows in rows_of_step(batches, place, **size):
                 self.seen["rows"][place] += fingerprints(rows)
                 yield rows
 
@@ -136,6 +139,14 @@ class Rank:
             nll = forward(model, *args)
             return nll + self.task.get("raised_loss", {}).get(str(self.step + 1), 0.0) if nll.requires_grad else nll
 
+        passes = probing._Passes._pass
+
+        def scarce_pass(rows: probing._Passes, count: int) -> bool:
+            return passes(rows, count) and count < self.task.get("lacks_memory_for", math.inf)
+
+        if self.task.get("probes"):
+            probing._FEWEST_STEPS, probing.SHARE_OF_BUDGET = 1, math.inf
+            probing._Passes._pass = scarce_pass
         daybreak.run.train, loop.train = train_and_tell, train_with_parts
         daybreak.sitting.time_micro_batch = interrupted_warm_up
         Metrics.step, Batches.step = record_and_act, rows_and_tell

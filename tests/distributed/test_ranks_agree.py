@@ -1,17 +1,22 @@
 """Ranks together compute what one computes: the same rows, rates and losses, under DDP and under FSDP2."""
 
+import re
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from typing import Any
 
 import pytest
 import torch
+from rank_driver import fingerprints
 from rank_processes import FSDP, MICRO_BATCH, STEPS, UNDISTURBED, WATCHED, WIDE, Launcher, RanksRun, Sitting
 from safetensors.torch import load_file
 
 from daybreak import load
 from daybreak.checkpoint import list_checkpoints
 from daybreak.compose import build_validation
+from daybreak.data.batches import Batches
 from daybreak.data.shards import Corpus
+from daybreak.identity import read_execution
 from daybreak.run import Run
 
 # Ranks add the same gradients in another order. Measured over all these runs: losses 1.5e-7, norms 5e-7 and validation
@@ -161,6 +166,53 @@ def test_compiled_blocks_on_two_ranks_have_the_losses_of_one(
     assert run.column("loss") == pytest.approx(values(alone().metrics(), "loss"), rel=LOSS)
 
 
+GROWING = (
+    "curriculum={ lengths = [6, 8, 16], stage = '2 steps' }",
+    "batch.ramp={ start = 64, over = '50%' }",
+    "budget=1200 tokens",
+    "schedule.warmup=10%",
+)
+
+
+def test_ranks_share_steps_that_grow(launcher: Launcher, alone: Callable[..., Run], corpus: Corpus) -> None:
+    """Rows that do not divide a window, too: each is on one rank, with the dropout that it has on one rank."""
+    run, expected = launcher.run("growing", Sitting(2, GROWING)), alone(*GROWING)
+    assert run.codes == [[0, 0]]
+    sizes = run.course("tokens", "batch_tokens", "length")
+    assert {length for _, _, length in sizes} == {6, 8, 16}
+    assert {tokens for _, tokens, _ in sizes} == {64, 128, 192}
+    for name in ("step", "tokens", "batch_tokens", "length", "lr", "progress", "progress_share"):
+        assert run.column(name) == values(expected.metrics(), name)
+    assert run.column("loss") == pytest.approx(values(expected.metrics(), "loss"), rel=LOSS)
+    assert run.column("gradient_norm") == pytest.approx(values(expected.metrics(), "gradient_norm"), rel=NORM)
+    with closing(
+        Batches(
+            corpus.stream("train"),
+            window=16,
+            length=16,
+            windows_per_step=4,
+            micro_batch=1,
+            seed=5,
+            device=torch.device("cpu"),
+        )
+    ) as batches:
+        for after, tokens, length in sizes:
+            place = (after - tokens) // 16
+            rows = [
+                number
+                for part in batches.step(place, windows=tokens // 16, length=length)
+                for number in fingerprints(part)
+            ]
+            assert sorted(run.rows[place]) == sorted(rows)
+
+
+def test_rows_that_do_not_divide_among_ranks_are_refused(launcher: Launcher) -> None:
+    run = launcher.run("undivided", Sitting(2, ("batch.ramp={ start = 48, over = '50%' }",)))
+    assert run.codes == [[2, 4]]
+    assert "batch.ramp.start = 48 is 3 rows of 16 tokens" in run.ranks[0].errors
+    assert "batch.ramp.start=64" in run.ranks[0].errors
+
+
 @pytest.mark.parametrize("kind", [pytest.param("parallel.kind=ddp", marks=pytest.mark.slow), FSDP])
 def test_recomputed_blocks_on_two_ranks_have_the_losses_of_one(
     kind: str, launcher: Launcher, alone: Callable[..., Run]
@@ -196,3 +248,17 @@ def test_ranks_with_a_budget_of_time_agree_on_every_moment(launcher: Launcher) -
     assert run.column("lr")[-1] < 0.2 * max(run.column("lr"))
     assert len(run.metrics("validation")) in (14, 15)  # once for each 7 % that a step passes, and at the end
     assert len(run.metrics("sample")) == 9
+
+
+@pytest.mark.parametrize("kind", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
+def test_ranks_choose_one_micro_batch_that_fits_on_each(kind: str, launcher: Launcher) -> None:
+    """Six rows a rank; the second rank has memory for two."""
+    overrides = ("execution.micro_batch=auto", f"parallel.kind={kind}")
+    scarce = {1: {"lacks_memory_for": 3}}
+    run = launcher.run(f"probed-{kind}", Sitting(2, overrides, of_rank=scarce, of_all={"probes": True}))
+    assert run.codes == [[0, 0]]
+    first, second = run.ranks
+    assert first.seen["micro_batch"] == second.seen["micro_batch"] in (1, 2)
+    assert read_execution(run.out).micro_batch == first.seen["micro_batch"]
+    assert re.search(r"micro-batch [12], .*tok/s: 1: .*, 2: ", first.errors)
+    assert not second.errors

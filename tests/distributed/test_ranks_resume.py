@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from rank_processes import FSDP, STEPS, UNDISTURBED, Launcher, RanksRun, Sitting
+from safetensors.torch import load_file
 
 from daybreak.run import Run
 
@@ -43,6 +44,18 @@ def test_a_run_goes_on_bit_for_bit_on_as_many_ranks(name: str, launcher: Launche
     measured = ("step", "loss", "bits_per_byte")
     assert run.course(*measured, kind="validation") == undisturbed.course(*measured, kind="validation")
     assert run.course("step", "text", kind="sample") == undisturbed.course("step", "text", kind="sample")
+    for file in ("model.safetensors", "optimizer.safetensors"):
+        assert (run.checkpoint / file).read_bytes() == (undisturbed.checkpoint / file).read_bytes()
+
+
+@pytest.mark.slow
+def test_eight_bit_moments_go_on_bit_for_bit_on_as_many_ranks(launcher: Launcher) -> None:
+    eight_bit = Sitting(2, ("optimizer={ kind = 'adamw8bit', lr = 1e-2 }", "model.dim=32"))
+    undisturbed = launcher.run("eight-bit", eight_bit)
+    run = launcher.run("eight-bit-resumed", stopped(eight_bit, 3), eight_bit)
+    assert run.codes == [[3, 3], [0, 0]]
+    assert run.course(*COURSE) == undisturbed.course(*COURSE)
+    assert any(name.endswith("/exp_avg.codes") for name in load_file(run.checkpoint / "optimizer.safetensors"))
     for file in ("model.safetensors", "optimizer.safetensors"):
         assert (run.checkpoint / file).read_bytes() == (undisturbed.checkpoint / file).read_bytes()
 

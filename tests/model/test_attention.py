@@ -31,7 +31,9 @@ def random_qkv(kv_heads: int, queries: int, keys: int, *, batch: int = 2, **opti
     )
 
 
-def attention_in_loops(q: Tensor, k: Tensor, v: Tensor, window: int, slopes: tuple[float, ...] | None) -> Tensor:
+def attention_in_loops(
+    q: Tensor, k: Tensor, v: Tensor, window: int, slopes: tuple[float, ...] | None, stride: int = 0
+) -> Tensor:
     """The textbook's sum for one query of one head at a time, in plain numbers."""
     B, H, T, K = q.shape
     S, group = k.shape[2], H // k.shape[1]
@@ -41,7 +43,7 @@ def attention_in_loops(q: Tensor, k: Tensor, v: Tensor, window: int, slopes: tup
         weights = {}
         for s in range(here + 1):
             distance = here - s
-            if window and distance >= window:
+            if window and distance >= window and not (stride and distance % stride == 0):
                 continue
             score = sum(q[b, h, t, i].item() * k[b, h // group, s, i].item() for i in range(K)) / math.sqrt(K)
             weights[s] = math.exp(score - (slopes[h] * distance if slopes else 0.0))
@@ -73,6 +75,49 @@ def test_every_path_is_the_definition_in_value_and_gradients(
     got_grads = torch.autograd.grad(got, qkv, upstream)
     for got_grad, grad in zip(got_grads, torch.autograd.grad(expected, qkv, upstream), strict=True):
         torch.testing.assert_close(got_grad, grad, rtol=1e-4, atol=1e-5)
+
+
+every_stride = pytest.mark.parametrize(
+    ("window", "stride", "slopes", "kv_heads", "queries"),
+    list(itertools.product([1, 3], [1, 2, 4, 100], [None, SLOPES], [HEADS, 2], [1, 4, 9])),
+)
+
+
+def with_gradients(out: Tensor, qkv: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    upstream = torch.randn(out.shape, generator=torch.Generator().manual_seed(3))
+    return (out, *torch.autograd.grad(out, qkv, upstream))
+
+
+@every_stride
+def test_strides_are_a_mask_written_out_by_loops_in_value_and_gradients(
+    window: int, stride: int, slopes: tuple[float, ...] | None, kv_heads: int, queries: int
+) -> None:
+    qkv = random_qkv(kv_heads, queries, 9)
+    q, k, v = qkv
+    scores = q @ k.repeat_interleave(HEADS // kv_heads, dim=1).mT / math.sqrt(SIZE)
+    mask = torch.full((HEADS, queries, 9), -torch.inf)
+    for t, s in itertools.product(range(queries), range(9)):
+        distance = 9 - queries + t - s
+        if distance >= 0 and (distance < window or distance % stride == 0):
+            mask[:, t, s] = 0.0 if slopes is None else -distance * torch.tensor(slopes)
+    expected = with_gradients((scores + mask).softmax(-1) @ v.repeat_interleave(HEADS // kv_heads, dim=1), qkv)
+    for got in (
+        causal_attention(*qkv, window=window, slopes=slopes, stride=stride),
+        plain_attention(*qkv, window, slopes, stride=stride),
+    ):
+        for mine, its in zip(with_gradients(got, qkv), expected, strict=True):
+            torch.testing.assert_close(mine, its, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("slopes", [None, SLOPES])
+def test_the_definition_with_strides_is_the_textbooks(slopes: tuple[float, ...] | None) -> None:
+    with torch.no_grad():
+        q, k, v = random_qkv(2, 9, 9, batch=1)
+        expected = attention_in_loops(q, k, v, 2, slopes, stride=3)
+        torch.testing.assert_close(plain_attention(q, k, v, 2, slopes, stride=3), expected, rtol=1e-5, atol=1e-5)
+        later = [torch.cat((each[:, :, :5], torch.randn_like(each[:, :, 5:])), dim=2) for each in (q, k, v)]
+        got = causal_attention(*later, window=2, slopes=slopes, stride=3)
+        torch.testing.assert_close(got[:, :, :5], expected[:, :, :5], rtol=1e-5, atol=1e-5)  # what follows is not seen
 
 
 @pytest.mark.parametrize("slopes", [None, SLOPES])
@@ -143,33 +188,35 @@ def test_without_noise_nothing_is_dropped() -> None:
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("kv_heads", [HEADS, 2])
 @pytest.mark.parametrize("slopes", [None, SLOPES])
-@pytest.mark.parametrize("window", [0, 7, 130])
+@pytest.mark.parametrize(("window", "stride"), [(0, 0), (7, 0), (130, 0), (7, 40), (7, 3)])
 def test_flex_attentions_mask_and_bias_are_the_definition(
-    window: int, slopes: tuple[float, ...] | None, kv_heads: int, monkeypatch: pytest.MonkeyPatch
+    window: int, stride: int, slopes: tuple[float, ...] | None, kv_heads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not compiled, so that what CUDA is asked for is checked on a machine without it."""
     from torch.nn.attention.flex_attention import flex_attention
 
     monkeypatch.setattr(attention, "_compiled_flex", lambda: flex_attention)
     q, k, v = (tensor.detach() for tensor in random_qkv(kv_heads, 150, 150))
-    got = attention._flex_attention(q, k, v, window, slopes, kv_heads != HEADS)
-    torch.testing.assert_close(got, plain_attention(q, k, v, window, slopes), rtol=1e-5, atol=1e-5)
+    got = attention._flex_attention(q, k, v, window, slopes, kv_heads != HEADS, stride)
+    torch.testing.assert_close(got, plain_attention(q, k, v, window, slopes, stride=stride), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.gpu
 @needs_cuda
 @pytest.mark.parametrize("kv_heads", [HEADS, 2])
-@pytest.mark.parametrize(("window", "slopes"), [(100, None), (0, SLOPES), (100, SLOPES)])
+@pytest.mark.parametrize(
+    ("window", "stride", "slopes"), [(100, 0, None), (0, 0, SLOPES), (100, 0, SLOPES), (40, 64, None), (40, 7, SLOPES)]
+)
 def test_cuda_attention_is_the_definition_in_value_and_gradients(
-    window: int, slopes: tuple[float, ...] | None, kv_heads: int
+    window: int, stride: int, slopes: tuple[float, ...] | None, kv_heads: int
 ) -> None:
     generator = torch.Generator().manual_seed(0)
     shapes = [(2, heads, 256, 32) for heads in (HEADS, kv_heads, kv_heads)]
     qkv = [torch.randn(shape, generator=generator).cuda().requires_grad_() for shape in shapes]
     with torch.inference_mode():  # as an evaluation in front of training would
-        evaluated = causal_attention(*qkv, window=window, slopes=slopes)
-    got = causal_attention(*qkv, window=window, slopes=slopes)
-    expected = plain_attention(*qkv, window, slopes)
+        evaluated = causal_attention(*qkv, window=window, slopes=slopes, stride=stride)
+    got = causal_attention(*qkv, window=window, slopes=slopes, stride=stride)
+    expected = plain_attention(*qkv, window, slopes, stride=stride)
     torch.testing.assert_close(evaluated.clone(), got.detach())
     torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-3)
     upstream = torch.randn(expected.shape, generator=generator).cuda()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from daybreak.model.cache import Cache
-from daybreak.model.gpt import GPT, ModelConfig, build, count_parameters, count_without_positions
+from daybreak.model.gpt import GPT, ModelConfig, build, count_multiplied, count_parameters
 from daybreak.model.mlp import MLP, GatedMLPConfig, PlainMLPConfig
 from daybreak.model.norm import Norm, NormConfig
 
@@ -32,7 +32,7 @@ attentions: list[dict[str, Any]] = [
     {},
     {"kv_heads": 1, "qk_norm": True},
     {"windows": (3, 0)},
-    {"windows": (1, 4), "kv_heads": 2},
+    {"windows": (1, 4), "strides": (0, 2), "kv_heads": 2},
 ]
 
 every_combination = pytest.mark.parametrize(
@@ -105,6 +105,11 @@ def test_windows_repeat_over_the_layers_and_add_up() -> None:
     assert [bool(each > 1e-4) for each in difference] == [False, True, True, True, True, *[False] * 4]
     windows = [block.attention.window for block in make_model(layers=5, attention={"windows": (2, 0)}).blocks]
     assert windows == [2, 0, 2, 0, 2]
+    for cycles in ({"windows": (2,), "strides": (3, 0)}, {"windows": (2, 2), "strides": (3, 0)}):
+        blocks = make_model(layers=5, attention=cycles).blocks
+        assert [block.attention.stride for block in blocks] == [3, 0, 3, 0, 3]
+    blocks = make_model(layers=3, attention={"windows": (2, 4), "strides": (3,)}).blocks
+    assert [(block.attention.window, block.attention.stride) for block in blocks] == [(2, 3), (4, 3), (2, 3)]
 
 
 def test_a_cache_refuses_what_does_not_fit() -> None:
@@ -216,10 +221,10 @@ def test_gpt2_has_124_million_parameters() -> None:
     sizes: dict[str, Any] = {"layers": 12, "heads": 12, "dim": 768, "context": 1024, "vocab_size": 50_257}
     config = ModelConfig(**sizes)
     assert count_parameters(config) == 124_439_808
-    assert count_without_positions(config) == 124_439_808 - 1024 * 768
+    assert count_multiplied(config) == 124_439_808 - 1024 * 768
     assert count_parameters(ModelConfig(**sizes, head={"tied": False})) == 124_439_808 + 50_257 * 768
     rotary = ModelConfig(**sizes, position={"kind": "rotary"})
-    assert count_parameters(rotary) == count_without_positions(rotary) == count_without_positions(config)
+    assert count_parameters(rotary) == count_multiplied(rotary) == count_multiplied(config)
 
 
 def test_a_shared_norm_is_used_twice_and_counted_once() -> None:
@@ -286,6 +291,11 @@ def test_the_loss_is_the_sum_over_the_targets_of_the_logits_cross_entropy() -> N
         ({"extra_norms": {"shared": True}}, "model.extra_norms.after_embedding"),
         ({"attention": {"windows": ()}}, "model.attention.windows"),
         ({"attention": {"windows": (4, -1)}}, "model.attention.windows"),
+        ({"attention": {"windows": (4,), "strides": (2, -1)}}, "model.attention.strides"),
+        ({"attention": {"windows": (4,), "strides": ()}}, "model.attention.strides"),
+        ({"attention": {"strides": (2,)}}, "needs a window"),
+        ({"attention": {"windows": (4, 0), "strides": (2,)}}, "needs a window"),
+        ({"attention": {"windows": (4,) * 3, "strides": (2, 0)}}, "as many as model.attention.windows"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused_by_name(settings: dict[str, Any], named: str) -> None:

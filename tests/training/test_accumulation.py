@@ -17,6 +17,7 @@ from daybreak.data.batches import Batches, Rows
 from daybreak.data.order import Order
 from daybreak.data.shards import Corpus
 from daybreak.distributed import ALONE
+from daybreak.duration import Duration, Unit
 from daybreak.errors import UserError
 from daybreak.evaluate.loss import Validation, row_starts
 from daybreak.model.gpt import GPT, ModelConfig, build
@@ -26,12 +27,14 @@ from daybreak.run import Run, train
 from daybreak.sample import Sampler, SamplingConfig
 from daybreak.saving import CheckpointConfig, Checkpoints
 from daybreak.training import loop
-from daybreak.training.budget import Clock, Rates, Spent, StepBudget
+from daybreak.training.budget import Clock, CountBudget, Rates
+from daybreak.training.growth import StepSize
 from daybreak.training.guard import Guard, GuardConfig
 from daybreak.training.metrics import Metrics
-from daybreak.training.optimizer import unscale_and_clip
+from daybreak.training.optimizer import AdamWConfig, unscale_and_clip
 from daybreak.training.schedule import ConstantConfig
 from daybreak.training.signals import StopRequest
+from daybreak.training.spent import Spent
 
 CPU = torch.device("cpu")
 WINDOW, ROWS = 16, 8
@@ -42,14 +45,14 @@ def model() -> GPT:
     return build(MODEL, 7, CPU)
 
 
-def batches(corpus: Corpus, micro_batch: int) -> Batches:
+def batches(corpus: Corpus, micro_batch: int, seed: int = 3) -> Batches:
     return Batches(
         corpus.stream("train"),
         window=WINDOW,
         length=WINDOW,
         windows_per_step=ROWS,
         micro_batch=micro_batch,
-        seed=3,
+        seed=seed,
         device=CPU,
     )
 
@@ -69,16 +72,12 @@ class MaskedBatches:
     real: Batches
 
     @property
-    def tokens_per_step(self) -> int:
-        return self.real.tokens_per_step
-
-    @property
     def micro_batch(self) -> int:
         return self.real.micro_batch
 
-    def step(self, place: int) -> Iterator[Rows]:
+    def step(self, place: int, **size: int) -> Iterator[Rows]:
         first = 0
-        for rows in self.real.step(place):
+        for rows in self.real.step(place, **size):
             yield ignoring(rows, first)
             first += len(rows.inputs)
 
@@ -118,10 +117,9 @@ def one_step(folder: Path, corpus: Corpus, source: Any, guard: Guard) -> tuple[d
             forward=gpt,
             optimizers=(optimizer,),
             batches=source,
-            budget=StepBudget(1, Rates(WINDOW * ROWS, ROWS, 1000, 1.0, 1)),
+            budget=CountBudget(Duration(1, Unit.STEPS), Rates(StepSize(ROWS, WINDOW * ROWS, WINDOW, 1.0), 1000, 1)),
             schedule=ConstantConfig(kind="constant"),
-            peak_lr=0.1,
-            clip=0.0,
+            optimization=AdamWConfig(lr=0.1, clip=0.0),
             guard=guard,
             validation=Validation(
                 every=every,
@@ -141,7 +139,6 @@ def one_step(folder: Path, corpus: Corpus, source: Any, guard: Guard) -> tuple[d
             clock=clock,
             device=CPU,
             precision="fp32",
-            flops_per_token=1.0,
             peak_flops=None,
         )
         loop.train(parts, Spent())
@@ -240,6 +237,24 @@ def test_the_loss_of_every_step_is_the_mean_over_all_its_tokens(tmp_path: Path, 
         assert len(losses) == WINDOW * ROWS
         recomputed.append(sum(losses) / len(losses))
     assert logged == pytest.approx(recomputed, rel=1e-5)
+
+
+@pytest.mark.parametrize("choose", ["random", "hardest"])
+def test_a_share_of_the_targets_is_the_same_step_whatever_the_micro_batch(
+    tmp_path: Path, corpus: Corpus, choose: str
+) -> None:
+    sparse = ["prediction.share=0.3", f"prediction.choose={choose}", "budget=3steps", "checkpoint.every=never"]
+    runs = [trained(tmp_path, corpus, f"by-{rows}", f"execution.micro_batch={rows}", *sparse) for rows in (1, 8)]
+    for by_one, whole in zip(*(run.metrics() for run in runs), strict=True):
+        assert by_one["loss"] == pytest.approx(whole["loss"], rel=1e-5)
+        assert by_one["gradient_norm"] == pytest.approx(whole["gradient_norm"], rel=1e-4)
+    # The mean is over what was chosen, 5 of 16, and so is its gradient.
+    first, gpt = runs[0].metrics()[0], build(runs[0].recipe.model, 11, CPU, 0, runs[0].recipe.prediction)
+    whole = next(batches(corpus, ROWS, seed=11).step(0))
+    loss = gpt(whole.inputs, whole.targets, whole.dropout_seeds) / (5 * ROWS)
+    loss.backward()
+    assert first["loss"] == pytest.approx(loss.item(), rel=1e-5)
+    assert first["gradient_norm"] == pytest.approx(unscale_and_clip(gpt, 0.0, scale=1.0), rel=1e-4)
 
 
 def short_of_memory(patch: pytest.MonkeyPatch, error: Exception, *, rows: int, calls: int) -> None:

@@ -9,31 +9,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daybreak.duration import Duration
+from daybreak.duration import Duration, Unit
 from daybreak.errors import UserError
 from daybreak.training.budget import (
     Clock,
+    CountBudget,
     Counts,
     Moment,
     Rates,
-    Spent,
-    StepBudget,
     TimeBudget,
-    is_due,
-    make_step_budget,
+    make_count_budget,
 )
+from daybreak.training.growth import StepSize
+from daybreak.training.spent import Spent, is_due
 
-RATES = Rates(
-    tokens_per_step=524_288,
-    windows_per_step=512,
-    windows_per_epoch=9_765,
-    flops_per_token=8e8,
-    parameters=124_439_808,
-)
+FULL = StepSize(windows=512, tokens=524_288, length=1024, flops=8e8 * 524_288)
+RATES = Rates(FULL, windows_per_epoch=9_765, parameters=124_439_808)
 
 
-def steps(amount: str) -> int:
-    return make_step_budget(Duration.parse(amount), RATES).steps
+def steps(amount: str) -> float:
+    budget = make_count_budget(Duration.parse(amount), RATES)
+    assert budget.whole.unit is Unit.STEPS
+    return budget.whole.amount
 
 
 @pytest.mark.parametrize(
@@ -70,12 +67,12 @@ def test_a_share_or_money_is_no_budget(amount: str) -> None:
 
 
 def test_a_step_budget_allows_exactly_its_steps() -> None:
-    budget, spent = StepBudget(7, RATES), Spent()
+    budget, spent = CountBudget(Duration(7, Unit.STEPS), RATES), Spent()
     progress = []
     while budget.allows_another_step(spent):
         moment = budget.moment(spent)
         progress.append(moment.progress)
-        spent = budget.after_step(spent, seconds=1.0, elapsed=0.0)
+        spent = budget.after_step(spent, FULL, seconds=1.0, elapsed=0.0)
     assert progress == pytest.approx([step / 7 for step in range(7)])
     assert (spent.steps, spent.windows, spent.tokens) == (7, 7 * 512, 7 * 524_288)
     assert spent.progress == pytest.approx(1.0)
@@ -130,7 +127,7 @@ def simulate(
         moment = budget.moment(run.spent)
         took = step_seconds(time.now)
         time.now += took
-        before, run.spent = run.spent, budget.after_step(run.spent, seconds=took, elapsed=budget.clock.elapsed())
+        before, run.spent = run.spent, budget.after_step(run.spent, FULL, seconds=took, elapsed=budget.clock.elapsed())
         run.moments.append(moment)
         run.longest_step = max(run.longest_step, took)
         if is_due(Duration.parse("10%"), before, run.spent):
@@ -204,7 +201,7 @@ def test_time_of_earlier_sittings_counts(fake: FakeTime) -> None:
     assert clock.elapsed() == pytest.approx(35.0)
     budget = TimeBudget(36.0, "process", clock, RATES)
     assert budget.allows_another_step(Spent(steps=3, train_seconds=1.5))
-    budget.after_step(Spent(steps=2, train_seconds=1.0), seconds=0.5, elapsed=35.0)
+    budget.after_step(Spent(steps=2, train_seconds=1.0), FULL, seconds=0.5, elapsed=35.0)
     fake.now += 0.6  # 0.4 s are left, and a step takes 0.5 s
     assert not budget.allows_another_step(Spent(steps=3, train_seconds=1.5))
 
@@ -219,7 +216,7 @@ def test_recorded_progress_is_followed_when_steps_are_done_again(fake: FakeTime)
     while budget.allows_another_step(spent):
         moment = budget.moment(spent)
         fake.now += 0.9
-        spent = budget.after_step(spent, seconds=0.9, elapsed=budget.clock.elapsed())
+        spent = budget.after_step(spent, FULL, seconds=0.9, elapsed=budget.clock.elapsed())
         progress.append(moment.progress)
     assert progress[:60] == first.progress[:60]
     assert len(progress) > 60
@@ -265,9 +262,9 @@ def test_an_interval_in_seconds_fires_once_a_multiple() -> None:
 @pytest.mark.parametrize("percent", [1, 5, 10, 20, 25, 30])
 @pytest.mark.parametrize("total", [20, 49, 60, 100, 107, 200, 1000])
 def test_an_interval_in_percent_fires_at_the_first_step_that_reaches_it(total: int, percent: int) -> None:
-    budget, states = StepBudget(total, RATES), [Spent()]
+    budget, states = CountBudget(Duration(total, Unit.STEPS), RATES), [Spent()]
     while budget.allows_another_step(states[-1]):
-        states.append(budget.after_step(states[-1], seconds=1.0, elapsed=0.0))
+        states.append(budget.after_step(states[-1], FULL, seconds=1.0, elapsed=0.0))
     multiples = range(percent, 101, percent)
     expected = sorted({-(-total * multiple // 100) for multiple in multiples})
     assert firings(f"{percent}%", states) == expected

@@ -245,7 +245,7 @@ def test_compiled_blocks_are_recomputed_to_the_bit(name: str, copies: bool) -> N
     results, kept = [], []
     for recompute in (False, True):
         model = make_model(name, Kernels(bf16_copies=copies))
-        assert compile_blocks(model, some_rows(), CPU, precision, recompute=recompute)
+        assert compile_blocks(model, [some_rows()], CPU, precision, recompute=recompute)
         with saved_bytes() as total:
             results.append(loss_and_gradients(model, precision))
         kept += total
@@ -284,7 +284,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(sys.argv[1])))
 from test_execution import CPU, compile_blocks, keep_compiled_code, make_model, some_rows
 keep_compiled_code()
-assert compile_blocks(make_model("default"), some_rows(), CPU, "fp32")
+assert compile_blocks(make_model("default"), [some_rows()], CPU, "fp32")
 counters = torch._dynamo.utils.counters["inductor"]
 print(counters["fxgraph_cache_hit"], counters["fxgraph_cache_miss"])
 """

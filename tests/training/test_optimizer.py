@@ -6,14 +6,18 @@ import pytest
 import torch
 from torch import nn
 
-from daybreak.errors import UserError
+from daybreak.duration import Duration, Unit
 from daybreak.model.gpt import GPT, ModelConfig, build
+from daybreak.training.budget import Moment, Rates
+from daybreak.training.growth import StepSize
 from daybreak.training.optimizer import (
     AdamW8bitConfig,
     AdamWConfig,
     MuonConfig,
+    Optimizer,
     build_optimizers,
     set_learning_rates,
+    set_momentum,
     unscale_and_clip,
 )
 
@@ -34,9 +38,14 @@ def gradients(model: nn.Module) -> list[torch.Tensor]:
     return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
 
 
-def test_only_tensors_of_two_or_more_dimensions_decay() -> None:
+@pytest.mark.parametrize(
+    "config",
+    [AdamWConfig(lr=1e-3, weight_decay=0.3), AdamW8bitConfig(kind="adamw8bit", lr=1e-3, weight_decay=0.3)],
+    ids=lambda config: config.kind,
+)
+def test_only_tensors_of_two_or_more_dimensions_decay(config: Optimizer) -> None:
     model = tiny_model()
-    (optimizer,) = build_optimizers(AdamWConfig(lr=1e-3, weight_decay=0.3), model)
+    (optimizer,) = build_optimizers(config, model)
     decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     assert decay == {id(p): 0.3 if p.ndim >= 2 else 0.0 for p in model.parameters()}
     assert set(decay.values()) == {0.3, 0.0}
@@ -54,14 +63,42 @@ def test_the_share_of_its_peak_reaches_every_group() -> None:
 
 
 def test_each_optimizer_has_a_peak_of_its_own() -> None:
-    optimizers = build_optimizers(MuonConfig(kind="muon", lr=0.02, adam_lr=3e-3), tiny_model())
+    config = MuonConfig(kind="muon", lr=0.02, adam_lr=3e-3, embedding_lr=0.1)
+    optimizers = build_optimizers(config, tiny_model())  # matrices; tables; norms and biases
     for share in (0.25, 1.0, 0.5):
         set_learning_rates(optimizers, share)
-        assert rates(optimizers) == [share * 0.02, share * 3e-3, share * 3e-3]
+        assert rates(optimizers) == [share * 0.02, share * 0.1, share * 3e-3]
 
 
-@pytest.mark.parametrize("config", [AdamWConfig(lr=1e-3), MuonConfig(kind="muon")], ids=["adamw", "muon"])
-def test_every_parameter_is_in_exactly_one_group(config: AdamWConfig | MuonConfig) -> None:
+def test_every_table_read_by_token_has_the_embeddings_rate() -> None:
+    lookup = {"ngrams": (2,), "rows": 64, "values": "all"}
+    config = ModelConfig(layers=1, heads=2, dim=16, context=16, vocab_size=257, lookup=lookup, head={"tied": False})
+    model = build(config, 0, torch.device("cpu"))
+    optimizers = build_optimizers(MuonConfig(kind="muon", embedding_lr=0.1), model)
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    found = {
+        names[p] for each in optimizers for group in each.param_groups if group["lr"] == 0.1 for p in group["params"]
+    }
+    assert found == {"embedding.weight", "position.weight", "ngrams.tables.0.weight", "values.tables.0.weight"}
+
+
+@pytest.mark.parametrize(("progress", "expected"), [(0.0, 0.85), (0.1, 0.90), (0.2, 0.95), (0.7, 0.95)])
+def test_muons_momentum_rises_over_its_warmup(progress: float, expected: float) -> None:
+    config = MuonConfig(kind="muon", momentum=0.95, momentum_warmup=Duration(20, Unit.PERCENT))
+    optimizers = build_optimizers(config, tiny_model())
+    size = StepSize(windows=1, tokens=1, length=1, flops=1.0)
+    moment = Moment(progress, 0.01, size, Duration(100, Unit.STEPS), 100, True, Rates(size, 1, 1))
+    set_momentum(optimizers, config, moment)
+    assert optimizers[0].param_groups[0]["momentum"] == pytest.approx(expected)
+    assert all("momentum" not in group for each in optimizers[1:] for group in each.param_groups)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [AdamWConfig(lr=1e-3), AdamW8bitConfig(kind="adamw8bit", lr=1e-3), MuonConfig(kind="muon")],
+    ids=lambda config: config.kind,
+)
+def test_every_parameter_is_in_exactly_one_group(config: Optimizer) -> None:
     model = tiny_model()
     groups = [group for optimizer in build_optimizers(config, model) for group in optimizer.param_groups]
     inside = [id(parameter) for group in groups for parameter in group["params"]]
@@ -108,8 +145,3 @@ def test_adamw_steps_as_its_paper_says() -> None:
         optimizer.step()
     for parameter, value in zip(model.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.detach().double(), value, rtol=1e-5, atol=1e-6)
-
-
-def test_eight_bit_adamw_is_refused_while_it_does_not_work() -> None:
-    with pytest.raises(UserError, match="adamw8bit"):
-        build_optimizers(AdamW8bitConfig(kind="adamw8bit", lr=1e-3), tiny_model())

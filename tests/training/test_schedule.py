@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from daybreak.duration import Duration, Unit
 from daybreak.errors import UserError
-from daybreak.training.budget import Clock, Moment, Rates, Spent, StepBudget, TimeBudget
+from daybreak.training.budget import Clock, CountBudget, Moment, Rates, TimeBudget
+from daybreak.training.growth import StepSize
 from daybreak.training.schedule import (
     ConstantConfig,
     CosineConfig,
@@ -21,15 +22,19 @@ from daybreak.training.schedule import (
     check_schedule,
     learning_rate_share,
 )
+from daybreak.training.spent import Spent
 
-RATES = Rates(
-    tokens_per_step=1024, windows_per_step=4, windows_per_epoch=1000, flops_per_token=6e6, parameters=1_000_000
-)
+FULL = StepSize(windows=4, tokens=1024, length=256, flops=6e6 * 1024)
+RATES = Rates(FULL, windows_per_epoch=1000, parameters=1_000_000)
+
+
+def of_steps(steps: int) -> CountBudget:
+    return CountBudget(Duration(steps, Unit.STEPS), RATES)
 
 
 def shares(schedule: Schedule, steps: int) -> list[float]:
     """The share of the peak at every step, and last of all what would follow the last step."""
-    budget = StepBudget(steps, RATES)
+    budget = of_steps(steps)
     return [learning_rate_share(schedule, budget.moment(Spent(steps=step))) for step in range(steps + 1)]
 
 
@@ -129,7 +134,7 @@ schedules = st.one_of(
 
 @given(schedule=schedules, progress=fractions, share=st.floats(1e-9, 1))
 def test_no_share_is_negative_or_above_one(schedule: Schedule, progress: float, share: float) -> None:
-    moment = Moment(progress, share, 1 / share, None, RATES)
+    moment = Moment(progress, share, FULL, Duration(1 / share, Unit.STEPS), 1 / share, True, RATES)
     assert 0.0 <= learning_rate_share(schedule, moment) <= 1.0 + 1e-12
 
 
@@ -144,7 +149,7 @@ def test_a_warm_up_in_steps_is_exact_under_a_time_budget(schedule: Schedule) -> 
     for step in range(12):
         moment = budget.moment(spent)
         warmed.append(learning_rate_share(schedule, moment))
-        spent = budget.after_step(spent, seconds=0.1 if step % 3 else 0.4, elapsed=0.0)
+        spent = budget.after_step(spent, FULL, seconds=0.1 if step % 3 else 0.4, elapsed=0.0)
     assert warmed[:10] == pytest.approx([(step + 1) / 10 for step in range(10)], rel=1e-6)
     assert warmed[10:] == pytest.approx([1.0, 1.0], abs=1e-4)
 
@@ -152,7 +157,7 @@ def test_a_warm_up_in_steps_is_exact_under_a_time_budget(schedule: Schedule) -> 
 @pytest.mark.parametrize("warmup", ["100 steps", "101 steps", "100%", "102_400 tokens"])
 def test_a_warm_up_as_long_as_the_run_is_refused(warmup: str) -> None:
     with pytest.raises(UserError, match=r"schedule\.warmup"):
-        check_schedule(CosineConfig(warmup=warmup), StepBudget(100, RATES).moment(Spent()))
+        check_schedule(CosineConfig(warmup=warmup), of_steps(100).moment(Spent()))
 
 
 @pytest.mark.parametrize("warmup", ["100%", "1h", "2h"])
@@ -163,10 +168,10 @@ def test_a_warm_up_as_long_as_a_time_budget_is_refused(warmup: str) -> None:
 
 
 def test_a_warm_up_shorter_than_the_run_is_allowed() -> None:
-    check_schedule(CosineConfig(warmup="99 steps"), StepBudget(100, RATES).moment(Spent()))
+    check_schedule(CosineConfig(warmup="99 steps"), of_steps(100).moment(Spent()))
     check_schedule(CosineConfig(warmup="10m"), TimeBudget(3600.0, "train", Clock(0.0), RATES).moment(Spent()))
 
 
 def test_a_warm_up_in_time_needs_a_budget_in_time() -> None:
     with pytest.raises(UserError, match="10m"):
-        check_schedule(CosineConfig(warmup="10m"), StepBudget(100, RATES).moment(Spent()))
+        check_schedule(CosineConfig(warmup="10m"), of_steps(100).moment(Spent()))

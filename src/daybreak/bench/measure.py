@@ -16,6 +16,7 @@ from daybreak.bench.startup import time_startup
 from daybreak.bench.subject import Subject, Timing, make_subject, some_tokens
 from daybreak.bench.switches import NotHere, Switch, switches, tokenizer_size
 from daybreak.compose import choose_execution, refuse_what_does_not_work_yet, require_fitting_tokenizer
+from daybreak.data.batches import largest_divisor
 from daybreak.data.shards import Corpus
 from daybreak.distributed import require_alone
 from daybreak.errors import UserError
@@ -25,7 +26,7 @@ from daybreak.progress import progress, say
 from daybreak.recipe import Recipe
 from daybreak.training.execution import Execution
 from daybreak.training.flops import flops_per_token
-from daybreak.training.microbatch import largest_divisor, row_bytes
+from daybreak.training.microbatch import row_bytes
 
 _ROUNDS = 5
 _FEWEST_ROUNDS = 2

@@ -92,7 +92,7 @@ class Subject:
         keep_compiled_code()
         torch._dynamo.config.recompile_limit = _MOST_COMPILED
         rows, execution = self.rows(self.execution.micro_batch), self.execution
-        if not compile_blocks(self.model, rows, self.device, execution.precision, recompute=execution.recompute):
+        if not compile_blocks(self.model, [rows], self.device, execution.precision, recompute=execution.recompute):
             raise UserError("the blocks do not compile here; add execution.compile=false")
 
     def peak_bytes(self, rows: Rows) -> int:

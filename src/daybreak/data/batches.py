@@ -4,7 +4,7 @@ What a step holds depends on the run's place alone. Ranks and micro-batches only
 Shape legend: R rows of a step, B rows of a micro-batch, T tokens of a row, W tokens of a window.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Self, final
@@ -16,7 +16,7 @@ from pydantic import model_validator
 from torch import Tensor
 
 from daybreak.configuration import Configuration, Size
-from daybreak.data.hashing import splitmix64
+from daybreak.data.hashing import Words, splitmix64
 from daybreak.data.order import Order
 from daybreak.data.shards import TokenStream
 from daybreak.errors import UserError
@@ -55,13 +55,27 @@ class DataConfig(Configuration):
 
 @final
 @dataclass(frozen=True)
+class _Cut:
+    """Rows of one length that each window of a step is cut into: from token `start` of it on, `pieces` of them."""
+
+    start: int
+    length: int
+    pieces: int
+
+    @property
+    def end(self) -> int:
+        return self.start + self.pieces * self.length
+
+
+@final
+@dataclass(frozen=True)
 class Rows:
     """Part of a step.
 
     Attributes:
         inputs: (B, T).
         targets: their successors, (B, T).
-        dropout_seeds: one integer below 2^31 a row, (B,), which seeds dropout.
+        dropout_seeds: one integer below 2^31 a row, (B,), which seeds dropout and the choice of predicted positions.
         counted: how many of the targets the loss counts.
         last: nothing of the step follows on this rank.
     """
@@ -80,12 +94,13 @@ class Batches:
     Args:
         stream: the tokens.
         window: tokens in a window, W.
-        length: tokens in a row, T; a window is cut into rows that stay in its step.
-        windows_per_step: windows that make a step.
-        micro_batch: rows in a micro-batch, B; divides the rows of a rank. Smaller ones make the same steps.
+        length: tokens in a full row, T; a window is cut into rows that stay in its step.
+        windows_per_step: windows that make the smallest step, of which every one is a multiple.
+        micro_batch: full rows in a micro-batch, B; divides those of a rank. Smaller ones make the same steps.
         seed: chooses the order, and dropout.
         device: where tensors go.
         rank, ranks: which contiguous share of each step's rows to yield.
+        counted_per_row: how many targets the loss counts of a row of so many tokens; all unless given.
 
     Raises:
         UserError: the stream holds no window, or the sizes do not divide.
@@ -103,6 +118,7 @@ class Batches:
         device: torch.device,
         rank: int = 0,
         ranks: int = 1,
+        counted_per_row: Callable[[int], int] = int,
     ) -> None:
         rows = windows_per_step * (window // length)
         if window % length:
@@ -116,53 +132,83 @@ class Batches:
                 "use more text or a smaller data.window"
             )
         self.windows_per_step = windows_per_step
-        self.tokens_per_step = windows_per_step * window
         self.micro_batch = micro_batch
         self._stream, self._window, self._length = stream, window, length
         self._device, self._seed = device, seed
+        self._rank, self._ranks = rank, ranks
         self.rows_per_rank = rows // ranks
-        self._mine = slice(rank * self.rows_per_rank, (rank + 1) * self.rows_per_rank)
+        self._counted_per_row = counted_per_row
         self._order = Order(self.windows, seed)
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="daybreak-batches")
-        self._ahead: tuple[int, Future[npt.NDArray[np.int64]]] | None = None
+        self._ahead: tuple[int, int, Future[npt.NDArray[np.int64]]] | None = None
 
-    @property
-    def micro_batches(self) -> int:
-        """In a step, on one rank."""
-        return self.rows_per_rank // self.micro_batch
+    def step(self, place: int, *, windows: int | None = None, length: int | None = None) -> Iterator[Rows]:
+        """The micro-batches of the step that begins at `place` windows.
 
-    def step(self, place: int) -> Iterator[Rows]:
-        """The micro-batches of the step that begins at `place` windows."""
-        windows = self._fetch(place)
-        pieces = self._window // self._length
-        inputs_RT = windows[:, :-1].reshape(-1, self._length)[self._mine]
-        targets_RT = windows[:, 1:].reshape(-1, self._length)[self._mine]
-        rows = np.arange(place * pieces, (place + self.windows_per_step) * pieces, dtype=np.uint64)[self._mine]
-        seeds_R = (splitmix64(rows ^ np.uint64(splitmix64(self._seed))) >> np.uint64(33)).astype(np.int64)
-        for start in range(0, len(inputs_RT), self.micro_batch):
-            part = slice(start, start + self.micro_batch)
-            yield Rows(
-                inputs=self._tensor(inputs_RT[part]),
-                targets=self._tensor(targets_RT[part]),
-                dropout_seeds=self._tensor(seeds_R[part]),
-                counted=targets_RT[part].size,
-                last=part.stop == len(inputs_RT),
-            )
+        Args:
+            windows: in the step; `windows_per_step` unless stated.
+            length: tokens in a row; full rows unless stated. Where it does not divide a window, what remains of each
+                is a shorter row; those come last, in micro-batches of their own.
+        """
+        windows, length = windows or self.windows_per_step, length or self._length
+        tokens = self._fetch(place, windows)
+        firsts = np.arange(place, place + windows, dtype=np.uint64) * np.uint64(self._window)
+        cuts = list(self._cuts(length))
+        for cut in cuts:
+            share = windows * cut.pieces // self._ranks
+            mine = slice(self._rank * share, (self._rank + 1) * share)
+            inputs_RT = tokens[:, cut.start : cut.end].reshape(-1, cut.length)[mine]
+            targets_RT = tokens[:, cut.start + 1 : cut.end + 1].reshape(-1, cut.length)[mine]
+            # A row's number in the run is that of its first token: no two rows share it, whatever their lengths.
+            offsets = np.arange(cut.start, cut.end, cut.length, dtype=np.uint64)
+            rows: Words = np.add.outer(firsts, offsets).reshape(-1)[mine]
+            seeds_R = (splitmix64(rows ^ np.uint64(splitmix64(self._seed))) >> np.uint64(33)).astype(np.int64)
+            micro_batch = self._micro_batch_of(cut)
+            for start in range(0, share, micro_batch):
+                part = slice(start, start + micro_batch)
+                yield Rows(
+                    inputs=self._tensor(inputs_RT[part]),
+                    targets=self._tensor(targets_RT[part]),
+                    dropout_seeds=self._tensor(seeds_R[part]),
+                    counted=len(targets_RT[part]) * self._counted_per_row(cut.length),
+                    last=cut is cuts[-1] and part.stop == share,
+                )
+
+    def shapes(self, place: int, lengths: Sequence[int]) -> list[Rows]:
+        """A micro-batch of each shape that steps in rows of these lengths have; the last length's full rows last."""
+        found: dict[tuple[int, ...], Rows] = {}
+        for length in lengths:
+            for rows in self.step(place, length=length):
+                found.setdefault(tuple(rows.inputs.shape), rows)
+        return list(found.values())
 
     def close(self) -> None:
         self._reader.shutdown(wait=True, cancel_futures=True)
 
-    def _fetch(self, place: int) -> npt.NDArray[np.int64]:
-        ahead = self._ahead
-        current = ahead[1] if ahead and ahead[0] == place else self._reader.submit(self._read, place)
-        windows = current.result()
-        following = place + self.windows_per_step
-        self._ahead = (following, self._reader.submit(self._read, following))
-        return windows
+    def _cuts(self, length: int) -> Iterator[_Cut]:
+        pieces, rest = divmod(self._window, length)
+        yield _Cut(0, length, pieces)
+        if rest:
+            yield _Cut(pieces * length, rest, 1)
 
-    def _read(self, place: int) -> npt.NDArray[np.int64]:
+    def _micro_batch_of(self, cut: _Cut) -> int:
+        """The most of its rows that divide every step's and hold no more tokens than a micro-batch of full rows."""
+        rows = self.windows_per_step * cut.pieces // self._ranks
+        return largest_divisor(rows, max(1, self.micro_batch * self._length // cut.length))
+
+    def _fetch(self, place: int, windows: int) -> npt.NDArray[np.int64]:
+        ahead = self._ahead
+        fetched = ahead is not None and ahead[:2] == (place, windows)
+        current = ahead[2] if ahead and fetched else self._reader.submit(self._read, place, windows)
+        tokens = current.result()
+        following = place + windows
+        # A step that then turns out larger is read anew.
+        self._ahead = (following, windows, self._reader.submit(self._read, following, windows))
+        return tokens
+
+    def _read(self, place: int, windows: int) -> npt.NDArray[np.int64]:
         """The windows of a step with their successors, (windows, W + 1)."""
-        chosen = self._order.windows_at(place, self.windows_per_step)
+        chosen = self._order.windows_at(place, windows)
         starts = [int(index) * self._window for index in chosen]
         return np.stack([self._stream.read(start, start + self._window + 1) for start in starts])
 
@@ -171,3 +217,8 @@ class Batches:
         if self._device.type == "cuda":
             return tensor.pin_memory().to(self._device, non_blocking=True)
         return tensor.to(self._device)
+
+
+def largest_divisor(number: int, limit: int) -> int:
+    """The largest divisor of `number` that is at most `limit`."""
+    return next(candidate for candidate in range(min(number, limit), 0, -1) if number % candidate == 0)

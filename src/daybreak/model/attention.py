@@ -4,11 +4,11 @@ Shape legend: B batch, T queries, S keys, D dim, H heads, G key/value heads, K h
 """
 
 from functools import cache, lru_cache
-from typing import Any, final
+from typing import Any, Self, final
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from daybreak.configuration import Configuration
@@ -21,9 +21,12 @@ from daybreak.model.position import (
     Position,
     RotaryPositionConfig,
     alibi_slopes,
+    kept_rotary_tables,
     rotary_tables,
     rotate,
 )
+
+_GATE_WIDTH = 32  # features that open a gate of value embeddings
 
 
 @final
@@ -34,11 +37,35 @@ class AttentionConfig(Configuration):
         kv_heads: key/value heads, shared by groups of query heads (Ainslie et al. 2023); all unless stated.
         qk_norm: normalise queries and keys by their root mean square (as Henry et al. 2020 with the L2 norm).
         windows: how far back each layer sees, itself included, repeated over the layers; 0 sees all.
+        strides: behind its window a layer also sees every position a multiple of its stride away (Child et al. 2019,
+            "Generating Long Sequences with Sparse Transformers", section 4.2, both heads in one); repeated likewise; 0
+            sees none.
     """
 
     kv_heads: int | None = Field(default=None, gt=0)
     qk_norm: bool = False
     windows: tuple[int, ...] = (0,)
+    strides: tuple[int, ...] = (0,)
+
+    @model_validator(mode="after")
+    def _layers_see(self) -> Self:
+        windows, strides = self.windows, self.strides
+        if any(window < 0 for window in windows) or not windows:
+            raise ValueError(f"model.attention.windows = {list(windows)} must be lengths, or 0 for all")
+        if any(stride < 0 for stride in strides) or not strides:
+            raise ValueError(f"model.attention.strides = {list(strides)} must be distances, or 0 for none")
+        if len(windows) != len(strides) and 1 not in (len(windows), len(strides)):
+            raise ValueError(
+                f"model.attention.strides = {list(strides)} must be one, or as many as model.attention.windows = "
+                f"{list(windows)}"
+            )
+        for layer in range(max(len(windows), len(strides))):
+            if strides[layer % len(strides)] and not windows[layer % len(windows)]:
+                raise ValueError(
+                    f"model.attention.strides = {list(strides)} needs a window in each layer that has a stride, but "
+                    f"model.attention.windows = {list(windows)} is 0 there, which sees all already"
+                )
+        return self
 
 
 @final
@@ -46,7 +73,8 @@ class Attention(nn.Module):
     """Multi-head causal self-attention: (B, T, D) to (B, T, D).
 
     Args:
-        layer: counted from 0; selects the window and the cache.
+        layer: counted from 0; selects the window, the stride and the cache.
+        gated_values: values of a token, from outside, are added to those of its features, each head by its own gate.
         fused: use torch's fused kernels, where they can do it.
     """
 
@@ -60,6 +88,7 @@ class Attention(nn.Module):
         heads: int,
         bias: bool,
         dropout: float,
+        gated_values: bool = False,
         fused: bool = True,
     ) -> None:
         super().__init__()
@@ -67,28 +96,47 @@ class Attention(nn.Module):
         self.head_size, self.dropout, self.qk_norm = dim // heads, dropout, config.qk_norm
         self.fused = fused
         self.window = config.windows[layer % len(config.windows)]
+        self.stride = config.strides[layer % len(config.strides)]
         self.rotary_base = position.base if isinstance(position, RotaryPositionConfig) else None
         self.slopes = tuple(alibi_slopes(heads)) if isinstance(position, AlibiPositionConfig) else None
         self.qkv = nn.Linear(dim, (heads + 2 * self.kv_heads) * self.head_size, bias=bias)
         self.output = nn.Linear(dim, dim, bias=bias)
+        self.value_gate = nn.Linear(min(dim, _GATE_WIDTH), self.kv_heads, bias=False) if gated_values else None
 
     @torch.no_grad()
     def initialise(self, seed: int, name: str, std: float, output_std: float) -> None:
         """Draw the weights; `output_std` is that of the projection back to the residual stream."""
         linear_(self.qkv, std, seed=seed, name=f"{name}.qkv")
         linear_(self.output, output_std, seed=seed, name=f"{name}.output")
+        if self.value_gate is not None:
+            self.value_gate.weight.zero_()
 
-    def forward(self, x_BTD: Tensor, seeds_B: Tensor | None = None, cache: Cache | None = None) -> Tensor:
-        """Attend among x_BTD, and to what `cache` holds in front of it; `seeds_B` turns dropout on."""
+    def forward(
+        self,
+        x_BTD: Tensor,
+        seeds_B: Tensor | None = None,
+        cache: Cache | None = None,
+        extra_BTE: Tensor | None = None,
+    ) -> Tensor:
+        """Attend among x_BTD, and to what `cache` holds in front of it; `seeds_B` turns dropout on.
+
+        Args:
+            extra_BTE: values (E = G K) to add, times twice a sigmoid of the first features, so that a gate begins at 1.
+        """
         B, T, D = x_BTD.shape
         H, G, K = self.heads, self.kv_heads, self.head_size
         qkv_BTNK = self.qkv(x_BTD).view(B, T, H + 2 * G, K)
         q_BHTK, k_BGTK, v_BGTK = qkv_BTNK.transpose(1, 2).split((H, G, G), dim=1)
+        if self.value_gate is not None and extra_BTE is not None:
+            gates_BTG = 2 * torch.sigmoid(self.value_gate(x_BTD[..., : self.value_gate.in_features]))
+            extra_BTGK = gates_BTG[..., None] * extra_BTE.view(B, T, G, K)
+            v_BGTK = v_BGTK + extra_BTGK.transpose(1, 2).to(v_BGTK.dtype)
         if self.qk_norm:
             q_BHTK, k_BGTK = rms_norm(q_BHTK, 1e-6), rms_norm(k_BGTK, 1e-6)
         start = 0 if cache is None else cache.length
         if self.rotary_base is not None:
-            cosines, sines = rotary_tables(start, T, K, self.rotary_base, x_BTD.device)
+            tables = rotary_tables if cache is None else kept_rotary_tables
+            cosines, sines = tables(start, T, K, self.rotary_base, x_BTD.device)
             q_BHTK, k_BGTK = rotate(q_BHTK, cosines, sines), rotate(k_BGTK, cosines, sines)
         if cache is not None:
             k_BGTK, v_BGTK = cache.extend(self.layer, k_BGTK, v_BGTK)
@@ -97,6 +145,7 @@ class Attention(nn.Module):
             k_BGTK,
             v_BGTK,
             window=self.window,
+            stride=self.stride,
             slopes=self.slopes,
             dropout_rate=self.dropout,
             seeds_B=seeds_B,
@@ -112,6 +161,7 @@ def causal_attention(
     v_BGSK: Tensor,
     *,
     window: int = 0,
+    stride: int = 0,
     slopes: tuple[float, ...] | None = None,
     dropout_rate: float = 0.0,
     seeds_B: Tensor | None = None,
@@ -121,6 +171,7 @@ def causal_attention(
 
     Args:
         window: how far back a position sees, itself included; 0 sees all.
+        stride: of those behind the window it sees the ones at multiples of this distance; 0 sees none.
         slopes: ALiBi's, one a head.
         seeds_B: seeds the dropout of attention weights; None drops nothing.
         fused: False writes it out, always.
@@ -129,15 +180,18 @@ def causal_attention(
     grouped = q_BHTK.shape[1] != k_BGSK.shape[1]
     windowed = 0 < window < S
     if not fused or (dropout_rate and seeds_B is not None):
-        return plain_attention(q_BHTK, k_BGSK, v_BGSK, window, slopes, dropout_rate, seeds_B)
+        return plain_attention(q_BHTK, k_BGSK, v_BGSK, window, slopes, dropout_rate, seeds_B, stride)
+    if T == 1 and windowed and not stride:  # the newest position needs no mask: it sees the last keys
+        k_BGSK, v_BGSK = k_BGSK[:, :, -window:], v_BGSK[:, :, -window:]
+        S, windowed = window, False
     if slopes is None and not windowed:
         if T == S:
             return F.scaled_dot_product_attention(q_BHTK, k_BGSK, v_BGSK, is_causal=True, enable_gqa=grouped)
         if T == 1:  # the newest position sees every key
             return F.scaled_dot_product_attention(q_BHTK, k_BGSK, v_BGSK, enable_gqa=grouped)
     if q_BHTK.is_cuda and T == S and torch.is_grad_enabled():  # it compiles for each T: training has one, prompts many
-        return _flex_attention(q_BHTK, k_BGSK, v_BGSK, window if windowed else 0, slopes, grouped)
-    mask = dense_mask(T, S, window, slopes, q_BHTK.dtype, q_BHTK.device)
+        return _flex_attention(q_BHTK, k_BGSK, v_BGSK, window if windowed else 0, slopes, grouped, stride)
+    mask = dense_mask(T, S, window, slopes, q_BHTK.dtype, q_BHTK.device, stride)
     return F.scaled_dot_product_attention(q_BHTK, k_BGSK, v_BGSK, attn_mask=mask, enable_gqa=grouped)
 
 
@@ -149,25 +203,42 @@ def plain_attention(
     slopes: tuple[float, ...] | None,
     dropout_rate: float = 0.0,
     seeds_B: Tensor | None = None,
+    stride: int = 0,
 ) -> Tensor:
     """The definition, written out; what every other path is tested against, and the path of dropout."""
     T, S = q_BHTK.shape[2], k_BGSK.shape[2]
     groups = q_BHTK.shape[1] // k_BGSK.shape[1]
     k_BHSK, v_BHSK = k_BGSK.repeat_interleave(groups, dim=1), v_BGSK.repeat_interleave(groups, dim=1)
     scores_BHTS = (q_BHTK @ k_BHSK.mT).float() * q_BHTK.shape[-1] ** -0.5
-    weights_BHTS = (scores_BHTS + dense_mask(T, S, window, slopes, torch.float32, q_BHTK.device)).softmax(-1)
+    mask = dense_mask(T, S, window, slopes, torch.float32, q_BHTK.device, stride)
+    weights_BHTS = (scores_BHTS + mask).softmax(-1)
     return dropout(weights_BHTS, dropout_rate, seeds_B, site=0).to(v_BHSK.dtype) @ v_BHSK
 
 
 @lru_cache(maxsize=16)
 def dense_mask(
-    T: int, S: int, window: int, slopes: tuple[float, ...] | None, dtype: torch.dtype, device: torch.device
+    T: int,
+    S: int,
+    window: int,
+    slopes: tuple[float, ...] | None,
+    dtype: torch.dtype,
+    device: torch.device,
+    stride: int = 0,
 ) -> Tensor:
     """What is added to scores: -inf where not seen, else ALiBi's -slope · distance or 0; (1 or H, T, S)."""
     distance_TS = torch.arange(S - T, S, device=device)[:, None] - torch.arange(S, device=device)
-    hidden_TS = (distance_TS < 0) | (distance_TS >= window) if window else distance_TS < 0
+    hidden_TS = ~_is_visible(distance_TS, window, stride)
     slopes_H11 = torch.tensor(slopes or (0.0,), device=device)[:, None, None]
     return (-slopes_H11 * distance_TS).masked_fill(hidden_TS, float("-inf")).to(dtype)
+
+
+def _is_visible(distance: Tensor, window: int, stride: int) -> Tensor:
+    """Whether a query sees the key `distance` positions before it."""
+    causal = distance >= 0
+    if not window:
+        return causal
+    near = distance < window
+    return causal & (near | (distance % stride == 0) if stride else near)
 
 
 def _flex_attention(
@@ -177,8 +248,9 @@ def _flex_attention(
     window: int,
     slopes: tuple[float, ...] | None,
     grouped: bool,
+    stride: int = 0,
 ) -> Tensor:
-    """Windows and ALiBi without a dense mask (FlexAttention; CUDA only, since it has no backward on CPU)."""
+    """Windows, strides and ALiBi without a dense mask (FlexAttention; CUDA only, since it has no backward on CPU)."""
     length = q_BHTK.shape[2]
     slopes_H = None if slopes is None else torch.tensor(slopes, device=q_BHTK.device)
 
@@ -190,18 +262,17 @@ def _flex_attention(
         k_BGSK,
         v_BGSK,
         score_mod=lower_by_distance if slopes_H is not None else None,
-        block_mask=_block_mask(length, window, q_BHTK.device),
+        block_mask=_block_mask(length, window, stride, q_BHTK.device),
         enable_gqa=grouped,
     )
 
 
 @lru_cache(maxsize=16)
-def _block_mask(length: int, window: int, device: torch.device) -> Any:
+def _block_mask(length: int, window: int, stride: int, device: torch.device) -> Any:
     from torch.nn.attention.flex_attention import create_block_mask
 
     def visible(_b: Tensor, _h: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        causal = query >= key
-        return causal & (query - key < window) if window else causal
+        return _is_visible(query - key, window, stride)
 
     return create_block_mask(visible, None, None, length, length, device=str(device))
 

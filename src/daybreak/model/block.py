@@ -1,6 +1,7 @@
 """A transformer block: how attention, MLP and norms join the residual stream.
 
-`seeds_B` turns dropout on; `cache` holds the keys and values in front of x_BTD.
+`seeds_B` turns dropout on; `cache` holds the keys and values in front of x_BTD; `extra_BTE` are values that
+attention adds to its own.
 """
 
 from typing import final
@@ -31,8 +32,14 @@ class SequentialBlock(nn.Module):
         self.attention_norm.initialise()
         self.mlp_norm.initialise()
 
-    def forward(self, x_BTD: Tensor, seeds_B: Tensor | None = None, cache: Cache | None = None) -> Tensor:
-        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), seeds_B, cache)
+    def forward(
+        self,
+        x_BTD: Tensor,
+        seeds_B: Tensor | None = None,
+        cache: Cache | None = None,
+        extra_BTE: Tensor | None = None,
+    ) -> Tensor:
+        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), seeds_B, cache, extra_BTE)
         x_BTD = x_BTD + self.mlp(self.mlp_norm(x_BTD), seeds_B)
         return x_BTD
 
@@ -52,7 +59,13 @@ class ParallelBlock(nn.Module):
         self.mlp.initialise(seed, f"{name}.mlp", std, output_std)
         self.norm.initialise()
 
-    def forward(self, x_BTD: Tensor, seeds_B: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+    def forward(
+        self,
+        x_BTD: Tensor,
+        seeds_B: Tensor | None = None,
+        cache: Cache | None = None,
+        extra_BTE: Tensor | None = None,
+    ) -> Tensor:
         normed_BTD = self.norm(x_BTD)
-        x_BTD = x_BTD + self.mlp(normed_BTD, seeds_B) + self.attention(normed_BTD, seeds_B, cache)
+        x_BTD = x_BTD + self.mlp(normed_BTD, seeds_B) + self.attention(normed_BTD, seeds_B, cache, extra_BTE)
         return x_BTD

@@ -18,6 +18,7 @@ class Cache:
         self.length = 0
         self._keys: list[Tensor | None] = [None] * layers
         self._values: list[Tensor | None] = [None] * layers
+        self._tokens_BS: Tensor | None = None
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Store new positions of a layer behind `length`; return all of that layer's keys and values."""
@@ -26,12 +27,19 @@ class Cache:
             B, G, _, K = keys.shape
             stored_keys = self._keys[layer] = keys.new_empty(B, G, self.capacity, K)
             stored_values = self._values[layer] = torch.empty_like(stored_keys)
-        end = self.length + keys.shape[2]
+        new, end = keys.shape[2], self.length + keys.shape[2]
         if end > self.capacity:
             raise ValueError(f"{end} positions do not fit into a cache of {self.capacity}")
-        stored_keys[:, :, self.length : end] = keys
-        stored_values[:, :, self.length : end] = values
-        return stored_keys[:, :, :end], stored_values[:, :, :end]
+        stored_keys.narrow(2, self.length, new).copy_(keys)
+        stored_values.narrow(2, self.length, new).copy_(values)
+        return stored_keys.narrow(2, 0, end), stored_values.narrow(2, 0, end)
+
+    def recent(self, tokens_BT: Tensor, count: int) -> Tensor | None:
+        """The `count` tokens seen before these, (B, up to count); None if there were none. Remembers these."""
+        before = self._tokens_BS
+        seen = tokens_BT if before is None else torch.cat((before, tokens_BT), dim=1)
+        self._tokens_BS = seen[:, -count:]
+        return before
 
     def advance(self, positions: int) -> None:
         """Count positions that every layer has stored."""

@@ -26,11 +26,15 @@ def dropout(x: Tensor, rate: float, seeds_B: Tensor | None, site: int) -> Tensor
     """
     if rate == 0.0 or seeds_B is None:
         return x
-    row_B = mix(seeds_B + 0x9E3779B9 * (site + 1) & 0xFFFFFFFF)
-    element = torch.arange(x[0].numel(), device=x.device).view(x.shape[1:])
-    bits = mix(mix(element) ^ row_B.view(-1, *[1] * (x.ndim - 1)))
-    kept = bits >= int(rate * 2**32)
+    kept = random_bits(seeds_B, site, x.shape[1:]) >= int(rate * 2**32)
     return x * kept / (1.0 - rate)
+
+
+def random_bits(seeds_B: Tensor, site: int, shape: torch.Size) -> Tensor:
+    """32 random bits for each element of each row, (B, *shape), in int64; `seeds_B` and `site` as for dropout."""
+    row_B = mix(seeds_B + 0x9E3779B9 * (site + 1) & 0xFFFFFFFF)
+    element = torch.arange(shape.numel(), device=seeds_B.device).view(shape)
+    return mix(mix(element) ^ row_B.view(-1, *[1] * len(shape)))
 
 
 def next_layer(seeds_B: Tensor | None) -> Tensor | None:

@@ -4,6 +4,7 @@ Shape legend: B batch, T time, D dim, V vocabulary.
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Literal, Self, final
 
 import torch
@@ -16,8 +17,9 @@ from daybreak.model.block import ParallelBlock, SequentialBlock
 from daybreak.model.cache import Cache
 from daybreak.model.dropout import dropout, next_layer
 from daybreak.model.head import Head, HeadConfig
-from daybreak.model.initialise import InitialisationConfig, normal_
+from daybreak.model.initialise import InitialisationConfig, normal_, table
 from daybreak.model.kernels import PLAIN, Kernels
+from daybreak.model.lookup import LookupConfig, NgramEmbedding, ValueEmbeddings
 from daybreak.model.mlp import MLP, MLPConfig, PlainMLPConfig
 from daybreak.model.norm import ExtraNormsConfig, Norm, NormConfig
 from daybreak.model.position import (
@@ -28,6 +30,8 @@ from daybreak.model.position import (
     SinusoidalPosition,
     SinusoidalPositionConfig,
 )
+from daybreak.model.prediction import PredictionConfig, hardest_positions, random_positions
+from daybreak.model.skip import EmbeddingSkip
 
 
 @final
@@ -39,6 +43,7 @@ class ModelConfig(Configuration):
         vocab_size: width of embedding and head; ids above the tokenizer's are padding.
         bias: of every linear layer and LayerNorm, but for the head, which has none.
         dropout: on embeddings, attention weights, and residual branches, while training.
+        embedding_skip: each layer sees the embedding again, and scales the residual stream.
     """
 
     layers: int = Field(gt=0, le=10_000)
@@ -49,6 +54,8 @@ class ModelConfig(Configuration):
     bias: bool = True
     dropout: float = Field(default=0.0, ge=0, lt=1)
     residual: Literal["sequential", "parallel"] = "sequential"
+    embedding_skip: bool = False
+    lookup: LookupConfig = LookupConfig()
     position: PositionConfig = LearnedPositionConfig()
     attention: AttentionConfig = AttentionConfig()
     mlp: MLPConfig = PlainMLPConfig()
@@ -56,6 +63,11 @@ class ModelConfig(Configuration):
     extra_norms: ExtraNormsConfig = ExtraNormsConfig()
     head: HeadConfig = HeadConfig()
     initialisation: InitialisationConfig = InitialisationConfig()
+
+    @property
+    def value_width(self) -> int:
+        """Numbers that a layer's attention values take for one token."""
+        return (self.attention.kv_heads or self.heads) * (self.dim // self.heads)
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
@@ -74,8 +86,8 @@ class ModelConfig(Configuration):
             raise ValueError(
                 "model.extra_norms.shared = true needs model.extra_norms.after_embedding = true, whose norm it shares"
             )
-        if any(window < 0 for window in self.attention.windows) or not self.attention.windows:
-            raise ValueError(f"model.attention.windows = {list(self.attention.windows)} must be lengths, or 0 for all")
+        if any(length < 2 for length in self.lookup.ngrams):
+            raise ValueError(f"model.lookup.ngrams = {list(self.lookup.ngrams)} must be lengths of 2 or more")
         return self
 
 
@@ -89,14 +101,21 @@ class GPT(nn.Module):
 
     Args:
         kernels: how it computes; the values are the same.
+        prediction: the positions whose targets the training loss counts; all unless given.
     """
 
-    def __init__(self, config: ModelConfig, kernels: Kernels = PLAIN) -> None:
+    def __init__(
+        self, config: ModelConfig, kernels: Kernels = PLAIN, prediction: PredictionConfig | None = None
+    ) -> None:
         super().__init__()
-        self.config, self.kernels = config, kernels
+        self.config, self.kernels, self.prediction = config, kernels, prediction or PredictionConfig()
         extra = config.extra_norms
-        self.embedding = nn.Embedding(config.vocab_size, config.dim)
+        self.embedding = table(config.vocab_size, config.dim)
         self.position = _position(config)
+        self.ngrams = _ngrams(config)
+        value_layers = config.lookup.value_layers(config.layers)
+        self.values = ValueEmbeddings(value_layers, config.vocab_size, config.value_width) if value_layers else None
+        self.skip = EmbeddingSkip(config.layers) if config.embedding_skip else None
         self.embedding_norm = self._norm() if extra.after_embedding else None
         self.blocks = nn.ModuleList(self._block(layer) for layer in range(config.layers))
         self.final_norm = None if extra.shared else self._norm()
@@ -107,10 +126,15 @@ class GPT(nn.Module):
         """Sum over (B, T) of -log p(target) in nats, a scalar; targets that are IGNORE count nothing.
 
         Args:
-            seeds_B: one integer below 2^31 a row, which seeds its dropout; None drops nothing.
+            seeds_B: one integer below 2^31 a row, which seeds its dropout and the choice of predicted positions; None
+                drops nothing and predicts all.
         """
-        x_BTD = self.features(tokens_BT, seeds_B=seeds_B)
-        return self.head.loss(x_BTD.flatten(0, 1), self.embedding.weight, targets_BT.flatten())
+        x_ND = self.features(tokens_BT, seeds_B=seeds_B).flatten(0, 1)
+        targets_N = targets_BT.flatten()
+        if seeds_B is not None and self.prediction.share < 1:
+            chosen = self._chosen(x_ND, targets_BT, seeds_B)
+            x_ND, targets_N = x_ND.index_select(0, chosen), targets_N.index_select(0, chosen)
+        return self.head.loss(x_ND, self.embedding.weight, targets_N)
 
     def logits(self, tokens_BT: Tensor, cache: Cache | None = None) -> Tensor:
         """Logits (B, T, V) of each next token, in fp32; with a cache, `tokens_BT` go on behind it."""
@@ -125,6 +149,10 @@ class GPT(nn.Module):
     def features(self, tokens_BT: Tensor, *, cache: Cache | None = None, seeds_B: Tensor | None = None) -> Tensor:
         """What the head reads, (B, T, D)."""
         x_BTD = self.embedding(tokens_BT)
+        if self.ngrams is not None:
+            x_BTD = x_BTD + self.ngrams(
+                tokens_BT, None if cache is None else cache.recent(tokens_BT, self.ngrams.reach)
+            )
         if self.position is not None:
             x_BTD = self.position(x_BTD, start=0 if cache is None else cache.length)
         if self.embedding_norm is not None:
@@ -132,9 +160,13 @@ class GPT(nn.Module):
         x_BTD = dropout(x_BTD, self.config.dropout, seeds_B, site=0)
         if self.kernels.bf16_copies and torch.is_grad_enabled():
             x_BTD = x_BTD.bfloat16()  # what the blocks add to it is bf16 already, by autocast
-        for block in self._blocks():
+        x0_BTD = x_BTD
+        for layer, block in enumerate(self._blocks()):
             seeds_B = next_layer(seeds_B)
-            x_BTD = block(x_BTD, seeds_B, cache)
+            if self.skip is not None:
+                x_BTD = self.skip(x_BTD, x0_BTD, layer)
+            extra_BTE = None if self.values is None else self.values(tokens_BT, layer)
+            x_BTD = block(x_BTD, seeds_B, cache, extra_BTE)
         if cache is not None:
             cache.advance(tokens_BT.shape[1])
         final_norm = self.final_norm or self.embedding_norm
@@ -149,12 +181,29 @@ class GPT(nn.Module):
         normal_(self.embedding.weight, std, seed=seed, name="embedding.weight")
         if self.position is not None:
             self.position.initialise(seed, "position", std)
+        if self.ngrams is not None:
+            self.ngrams.initialise(seed, "ngrams", std)
+        if self.values is not None:
+            self.values.initialise(seed, "values", std)
+        if self.skip is not None:
+            self.skip.initialise()
         for layer, block in enumerate(self._blocks()):
             block.initialise(seed, f"blocks.{layer}", std, output_std)
         self.head.initialise(seed, "head", std)
         for norm in (self.embedding_norm, self.final_norm):
             if norm is not None:
                 norm.initialise()
+
+    def _chosen(self, x_ND: Tensor, targets_BT: Tensor, seeds_B: Tensor) -> Tensor:
+        """Which of the B · T rows are predicted, the same number of each row of the batch."""
+        B, T = targets_BT.shape
+        count = self.prediction.count(T)
+        if self.prediction.choose == "random":
+            positions_BC = random_positions(seeds_B, T, count)
+        else:
+            losses_N = self.head.losses(x_ND, self.embedding.weight, targets_BT.flatten())
+            positions_BC = hardest_positions(losses_N.view(B, T), count)
+        return (positions_BC + T * torch.arange(B, device=positions_BC.device)[:, None]).flatten()
 
     def _blocks(self) -> Iterator[SequentialBlock | ParallelBlock]:
         yield from self.blocks  # type: ignore[misc]
@@ -172,6 +221,7 @@ class GPT(nn.Module):
             heads=config.heads,
             bias=config.bias,
             dropout=config.dropout,
+            gated_values=self.values is not None and layer in config.lookup.value_layers(config.layers),
             fused=self.kernels.fused_attention,
         )
         mlp = MLP(config.mlp, config.dim, config.bias, config.dropout)
@@ -180,25 +230,45 @@ class GPT(nn.Module):
         return SequentialBlock(attention, mlp, self._norm(), self._norm())
 
 
-def build(config: ModelConfig, seed: int, device: torch.device, kernels: Kernels = PLAIN) -> GPT:
+def build(
+    config: ModelConfig,
+    seed: int,
+    device: torch.device,
+    kernels: Kernels = PLAIN,
+    prediction: PredictionConfig | None = None,
+) -> GPT:
     """An initialised model on a device; the same values on every device."""
     with torch.device("meta"):
-        model = GPT(config, kernels)
+        model = GPT(config, kernels, prediction)
     model.to_empty(device=device)
     model.initialise(seed)
     return model
 
 
+@lru_cache(maxsize=64)
 def count_parameters(config: ModelConfig) -> int:
     """Trainable numbers, each shared one counted once; built on the `meta` device, so nothing is allocated."""
     with torch.device("meta"):
         return sum(parameter.numel() for parameter in GPT(config).parameters())
 
 
-def count_without_positions(config: ModelConfig) -> int:
-    """Trainable numbers without a learned position table: the N of the usual FLOPs formula."""
-    table = config.context * config.dim if isinstance(config.position, LearnedPositionConfig) else 0
-    return count_parameters(config) - table
+def count_multiplied(config: ModelConfig) -> int:
+    """Trainable numbers but for those that are only looked up: the N of the usual FLOPs formula.
+
+    Positions, n-grams and values are looked up, and so is an embedding that is not the head's as well.
+    """
+    with torch.device("meta"):
+        model = GPT(config)
+    looked_up = [model.ngrams, model.values, model.position if isinstance(model.position, LearnedPosition) else None]
+    tables = [*looked_up, None if config.head.tied else model.embedding]
+    return count_parameters(config) - sum(
+        p.numel() for table in tables if table is not None for p in table.parameters()
+    )
+
+
+def _ngrams(config: ModelConfig) -> NgramEmbedding | None:
+    lookup = config.lookup
+    return NgramEmbedding(lookup.ngrams, lookup.rows, config.vocab_size, config.dim) if lookup.ngrams else None
 
 
 def _position(config: ModelConfig) -> LearnedPosition | SinusoidalPosition | None:

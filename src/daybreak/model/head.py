@@ -75,6 +75,16 @@ class Head(nn.Module):
         total: Tensor = _ChunkedLoss.apply(self, x_ND, targets_N, embedding_VD, *parameters)  # type: ignore[no-untyped-call]
         return total
 
+    def losses(self, x_ND: Tensor, embedding_VD: Tensor, targets_N: Tensor) -> Tensor:
+        """Each row's -log p(target) in nats, (N,), without gradient."""
+        rows = self.loss_rows or len(x_ND)
+        # Not under no_grad: autocast would keep a cast of the weight that passes no gradient on to the loss behind.
+        chunks = (
+            F.cross_entropy(self(x, embedding_VD).detach(), targets, ignore_index=IGNORE, reduction="none")
+            for x, targets in zip(torch.split(x_ND.detach(), rows), torch.split(targets_N, rows), strict=True)
+        )
+        return torch.cat(list(chunks))
+
 
 def cross_entropy_sum(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     return F.cross_entropy(logits_NV, targets_N, ignore_index=IGNORE, reduction="sum")

@@ -41,6 +41,11 @@ def normal_(parameter: Tensor, std: float, *, seed: int, name: str) -> None:
     parameter.copy_(values)
 
 
+def table(rows: int, width: int) -> nn.Embedding:
+    """An embedding without values: `nn.Embedding` would draw some, for which torch imports its compiler on `meta`."""
+    return nn.Embedding(rows, width, _weight=torch.empty(rows, width))
+
+
 def linear_(layer: nn.Linear, std: float, *, seed: int, name: str) -> None:
     """Initialise a linear layer: normal weight, zero bias."""
     normal_(layer.weight, std, seed=seed, name=f"{name}.weight")

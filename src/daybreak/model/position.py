@@ -5,6 +5,7 @@ scores with distance: both act inside attention.
 """
 
 import math
+from functools import lru_cache
 from typing import Annotated, Literal, final
 
 import torch
@@ -116,6 +117,10 @@ def rotary_tables(start: int, length: int, head_size: int, base: float, device: 
     rates = base ** (-torch.arange(0, head_size, 2, device=device, dtype=torch.float32) / head_size)
     angles = torch.arange(start, start + length, device=device, dtype=torch.float32)[:, None] * rates
     return angles.cos(), angles.sin()
+
+
+# In decoding all layers of a token ask for the same tables; training compiles them into its blocks instead.
+kept_rotary_tables = lru_cache(maxsize=2)(rotary_tables)
 
 
 def rotate(x_BHTK: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from daybreak.compose import (
     refuse_what_does_not_work_yet,
     require_fitting_tokenizer,
 )
-from daybreak.data.batches import Rows
+from daybreak.data.batches import Rows, largest_divisor
 from daybreak.data.shards import Corpus
 from daybreak.distributed import ALONE, require_alone
 from daybreak.hardware import device_name, is_out_of_memory, peak_flops
@@ -35,8 +35,8 @@ from daybreak.training import loop
 from daybreak.training.budget import Clock, Rates
 from daybreak.training.execution import Execution
 from daybreak.training.flops import flops_per_token
+from daybreak.training.growth import StepSize
 from daybreak.training.metrics import read_metrics
-from daybreak.training.microbatch import largest_divisor
 from daybreak.training.signals import StopRequest
 
 TRACE, SNAPSHOT = "trace.json.gz", "out-of-memory.pickle"
@@ -200,13 +200,9 @@ def _shares(recipe: Recipe, timed: Recipe, windows: int, metrics: Path) -> Share
     behind, others = after_evaluations(steps, validations)
     evaluation = median(record["seconds"] for record in validations)
     evaluation *= recipe.evaluation.tokens / timed.evaluation.tokens
-    rates = Rates(
-        tokens_per_step=recipe.batch.tokens,
-        windows_per_step=recipe.batch.tokens // recipe.data.window,
-        windows_per_epoch=windows,
-        flops_per_token=flops_per_token(recipe.model, recipe.row_length),
-        parameters=count_parameters(recipe.model),
-    )
+    tokens, length = recipe.batch.tokens, recipe.row_length
+    full = StepSize(tokens // recipe.data.window, tokens, length, tokens * flops_per_token(recipe.model, length))
+    rates = Rates(full, windows_per_epoch=windows, parameters=count_parameters(recipe.model))
     step_seconds = others / 1000 * recipe.batch.tokens / timed.batch.tokens
     return Shares(
         step_milliseconds=others,

@@ -4,55 +4,34 @@
 that a run in hours and a run in steps decay alike.
 """
 
-import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Literal, final
-
-from pydantic import Field
+from typing import Literal, final
 
 from daybreak.duration import Duration, Unit, require_positive
 from daybreak.errors import UserError
+from daybreak.training.growth import Growth, StepSize
+from daybreak.training.spent import Spent
 
 Counts = Literal["process", "train"]
-Count = Annotated[int, Field(ge=0, lt=2**62)]
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1)]
 _LARGEST_GUESS = 0.4  # of a time budget, kept for an evaluation before one was timed
 _UNKNOWN_SHARE = 1e-9  # of a step before any was measured: warm-ups in percent begin near zero
-
-
-@final
-@dataclass(frozen=True)
-class Spent:
-    """What a run has used so far; saved with it.
-
-    Attributes:
-        windows: the run's place in the order of windows.
-        train_seconds: in steps alone, without start-up, compilation, evaluation and saving.
-        elapsed_seconds: from process start, over all sittings; downtime is not counted.
-        progress: the highest share of the budget seen.
-    """
-
-    steps: Count = 0
-    windows: Count = 0
-    tokens: Count = 0
-    train_seconds: Seconds = 0.0
-    elapsed_seconds: Seconds = 0.0
-    progress: Share = 0.0
+_ROUNDING = 1e-6  # of a step, in sums of FLOPs
 
 
 @final
 @dataclass(frozen=True)
 class Rates:
-    """What turns one unit into another: all known before a run begins."""
+    """What turns one unit into another: all known before a run begins.
 
-    tokens_per_step: int
-    windows_per_step: int
+    Attributes:
+        full: a step at its largest; every one, unless steps grow.
+    """
+
+    full: StepSize
     windows_per_epoch: int
-    flops_per_token: float
     parameters: int
 
 
@@ -64,32 +43,51 @@ class Moment:
     Attributes:
         progress: share spent before the step.
         share: share that the step itself takes.
-        steps_total: steps in the whole budget; at the pace so far where it is a time.
-        seconds_total: the budget, where it is a time.
+        size: how large the step is.
+        whole: the budget, in the unit that is counted.
+        steps_total: steps in the whole budget; at the pace so far where it is a time, or FLOPs that grow.
+        alike: every step has as many tokens, so that steps and tokens stand for each other.
     """
 
     progress: float
     share: float
+    size: StepSize
+    whole: Duration
     steps_total: float
-    seconds_total: float | None
+    alike: bool
     rates: Rates
 
     def share_of(self, duration: Duration) -> float:
-        """The share of the budget that `duration` stands for."""
+        """The share of the budget that `duration` stands for.
+
+        Raises:
+            UserError: it cannot be turned into what the budget counts.
+        """
         match duration.unit:
             case Unit.PERCENT:
                 return duration.amount / 100
-            case Unit.SECONDS if self.seconds_total is not None:
-                return duration.amount / self.seconds_total
-            case Unit.STEPS | Unit.TOKENS | Unit.EPOCHS:
+            case self.whole.unit:
+                return duration.amount / self.whole.amount
+            case Unit.STEPS | Unit.TOKENS | Unit.EPOCHS if self.alike:
                 return steps_of(duration, self.rates) / self.steps_total
+            case Unit.STEPS | Unit.TOKENS | Unit.EPOCHS:
+                fitting = "a time" if self.whole.unit is Unit.SECONDS else self.whole.unit.value
+                raise UserError(
+                    f"{duration} cannot be counted against a budget of {self.whole} where batch.ramp makes steps grow; "
+                    f"use {fitting} or a percentage"
+                )
         raise UserError(f"{duration} cannot be counted against this run's budget; use a percentage")
 
 
 class Budget(ABC):
-    """A budget in one of its two kinds, steps or seconds."""
+    """A budget in one of its two kinds, counted or timed.
+
+    Attributes:
+        growth: how steps grow; None where all are the same.
+    """
 
     rates: Rates
+    growth: Growth | None
 
     @abstractmethod
     def allows_another_step(self, spent: Spent) -> bool:
@@ -108,7 +106,7 @@ class Budget(ABC):
         """Hear how long an evaluation, a sample or a save took: the last of each must fit behind the last step."""
 
     @abstractmethod
-    def _note_step(self, seconds: float) -> None:
+    def _note_step(self, size: StepSize, seconds: float) -> None:
         """Hear how long a step took: the next must fit."""
 
     @abstractmethod
@@ -119,48 +117,77 @@ class Budget(ABC):
     def __str__(self) -> str: ...
 
     @final
-    def after_step(self, spent: Spent, *, seconds: float, elapsed: float) -> Spent:
-        """What is spent once a step is done that took `seconds`, at `elapsed` seconds of the run."""
+    def after_step(self, spent: Spent, size: StepSize, *, seconds: float, elapsed: float) -> Spent:
+        """What is spent once a step of `size` is done that took `seconds`, at `elapsed` seconds of the run."""
         after = replace(
             spent,
             steps=spent.steps + 1,
-            windows=spent.windows + self.rates.windows_per_step,
-            tokens=spent.tokens + self.rates.tokens_per_step,
+            windows=spent.windows + size.windows,
+            tokens=spent.tokens + size.tokens,
+            flops=spent.flops + size.flops,
             train_seconds=spent.train_seconds + seconds,
             elapsed_seconds=elapsed,
         )
-        self._note_step(seconds)
+        self._note_step(size, seconds)
         return replace(after, progress=self.progress(after))
+
+    @final
+    def _next_size(self, spent: Spent) -> StepSize:
+        if self.growth is None:
+            return self.rates.full
+        return self.growth.next(replace(spent, progress=self.progress(spent)))
+
+    @property
+    def _alike(self) -> bool:
+        return self.growth is None or self.growth.batch.ramp is None
 
 
 @final
 @dataclass(frozen=True)
-class StepBudget(Budget):
-    """A number of steps."""
+class CountBudget(Budget):
+    """A number of steps, tokens or FLOPs.
 
-    steps: int
+    What is in proportion to steps is counted in whole ones, so that the last ends at a progress of 1; tokens and FLOPs
+    are counted themselves only where steps grow, and the last step then ends less than one step before it.
+    """
+
+    whole: Duration
     rates: Rates
+    growth: Growth | None = None
 
     def allows_another_step(self, spent: Spent) -> bool:
-        return spent.steps < self.steps
+        following = self._taken(self._next_size(spent))
+        return spent.amount(self.whole.unit) + following * (1 - _ROUNDING) <= self.whole.amount
 
     def progress(self, spent: Spent) -> float:
-        return spent.steps / self.steps
+        return min(1.0, spent.amount(self.whole.unit) / self.whole.amount)
 
     def moment(self, spent: Spent) -> Moment:
-        return Moment(self.progress(spent), 1 / self.steps, self.steps, None, self.rates)
+        progress, size = self.progress(spent), self._next_size(spent)
+        share = self._taken(size) / self.whole.amount
+        steps = self.whole.amount if self.whole.unit is Unit.STEPS else (spent.steps + 1) / (progress + share)
+        return Moment(progress, share, size, self.whole, steps, self._alike, self.rates)
 
     def note_ending(self, *, evaluation: float = 0.0, sample: float = 0.0, save: float = 0.0) -> None:
         """Steps are counted, not timed."""
 
-    def _note_step(self, seconds: float) -> None:
+    def _note_step(self, size: StepSize, seconds: float) -> None:
         """Steps are counted, not timed."""
 
     def seconds_left(self, spent: Spent) -> float | None:
-        return spent.train_seconds / spent.steps * (self.steps - spent.steps) if spent.steps else None
+        counted = spent.amount(self.whole.unit)
+        return spent.train_seconds / counted * (self.whole.amount - counted) if counted else None
+
+    def _taken(self, size: StepSize) -> float:
+        """What a step takes of the budget."""
+        return {Unit.STEPS: 1, Unit.TOKENS: size.tokens, Unit.FLOPS: size.flops}[self.whole.unit]
 
     def __str__(self) -> str:
-        return f"{self.steps:,} steps of {self.rates.tokens_per_step:,} tokens"
+        smallest = "" if self.growth is None or self._alike else f"{self.growth.batch.smallest:,} to "
+        tokens = f"{smallest}{self.rates.full.tokens:,} tokens"
+        if self.whole.unit is Unit.STEPS:
+            return f"{self.whole.amount:,.0f} steps of {tokens}"
+        return f"{self.whole} in steps of {tokens}"
 
 
 @final
@@ -190,8 +217,8 @@ class TimeBudget(Budget):
 
     Attributes:
         counts: `process` counts from process start; `train` counts steps alone.
-        evaluation_steps: tokens of an evaluation, counted in steps; sizes the reserve until one was timed.
-        step_seconds: what a step may take, until one was done.
+        evaluation_steps: tokens of an evaluation, counted in full steps; sizes the reserve until one was timed.
+        step_seconds: what a full step may take, until one was done.
         save_seconds: what a save may take, until one was timed.
         recorded: progress and share of steps that an earlier sitting did but did not save; followed
             when they are done again, so that they come out the same.
@@ -201,27 +228,29 @@ class TimeBudget(Budget):
     counts: Counts
     clock: Clock
     rates: Rates
+    growth: Growth | None = None
     evaluation_steps: float = 0.0
     step_seconds: float = 0.0
     save_seconds: float = 0.0
     recorded: Mapping[int, tuple[float, float]] = field(default_factory=dict)
     _ending_seconds: dict[str, list[float]] = field(default_factory=dict)
-    _step_seconds: list[float] = field(default_factory=list)
+    _steps_timed: list[tuple[StepSize, float]] = field(default_factory=list)
 
     def allows_another_step(self, spent: Spent) -> bool:
-        return self._left(spent) > self._longest_step()
+        return self._left(spent) > max(self._seconds_of(self._next_size(spent)))
 
     def progress(self, spent: Spent) -> float:
         whole = self._whole(spent)
         return max(spent.progress, spent.train_seconds / whole if whole else 1.0)
 
     def moment(self, spent: Spent) -> Moment:
-        whole = self._whole(spent)
-        step_seconds = spent.train_seconds / spent.steps if spent.steps else self.step_seconds
-        share = min(1.0, step_seconds / whole) if step_seconds and whole else _UNKNOWN_SHARE
+        whole, size = self._whole(spent), self._next_size(spent)
+        pace = spent.train_seconds / spent.flops if spent.flops else self.step_seconds / self.rates.full.flops
+        share = min(1.0, pace * size.flops / whole) if pace and whole else _UNKNOWN_SHARE
         progress, share = self.recorded.get(spent.steps, (self.progress(spent), share))
         steps_total = (spent.steps + 1) / (progress + share)
-        return Moment(progress, share, steps_total, self.seconds, self.rates)
+        whole_run = Duration(self.seconds, Unit.SECONDS)
+        return Moment(progress, share, size, whole_run, steps_total, self._alike, self.rates)
 
     def seconds_left(self, spent: Spent) -> float | None:
         return max(self._left(spent), 0.0)
@@ -232,9 +261,9 @@ class TimeBudget(Budget):
             if seconds:
                 self._ending_seconds[what] = [*self._ending_seconds.get(what, [])[-2:], seconds]
 
-    def _note_step(self, seconds: float) -> None:
+    def _note_step(self, size: StepSize, seconds: float) -> None:
         """Remember the latest five."""
-        self._step_seconds = [*self._step_seconds[-4:], seconds]
+        self._steps_timed = [*self._steps_timed[-4:], (size, seconds)]
 
     def _whole(self, spent: Spent) -> float:
         """Seconds of training that the budget will have held, as far as is known now."""
@@ -244,21 +273,23 @@ class TimeBudget(Budget):
         if self.counts == "train":
             return self.seconds - spent.train_seconds
         # A forward pass takes about a third of a step; half keeps the estimate on the safe side.
-        guess = 0.5 * self.evaluation_steps * min(self._step_seconds, default=self.step_seconds)
+        guess = 0.5 * self.evaluation_steps * min(self._seconds_of(self.rates.full))
         guess = min(guess, _LARGEST_GUESS * self.seconds)
         reserve = {"evaluation": guess, "save": self.save_seconds}
         reserve |= {what: max(seconds) for what, seconds in self._ending_seconds.items()}
         return self.seconds - self.clock.elapsed() - sum(reserve.values())
 
-    def _longest_step(self) -> float:
-        return max(self._step_seconds, default=self.step_seconds)
+    def _seconds_of(self, size: StepSize) -> list[float]:
+        """What a step of this size would have taken lately, at so many FLOPs a second."""
+        timed = self._steps_timed or [(self.rates.full, self.step_seconds)]
+        return [seconds * (size.flops / before.flops) for before, seconds in timed]
 
     def __str__(self) -> str:
         return f"{self.seconds:g} s of {'training' if self.counts == 'train' else 'wall-clock'}"
 
 
-def make_step_budget(amount: Duration, rates: Rates) -> StepBudget:
-    """The steps that a budget stands for which is not a time.
+def make_count_budget(amount: Duration, rates: Rates, growth: Growth | None = None) -> CountBudget:
+    """A budget that is not a time.
 
     Raises:
         UserError: too little for one step, or a unit that is not a budget.
@@ -268,42 +299,29 @@ def make_step_budget(amount: Duration, rates: Rates) -> StepBudget:
         raise UserError(f"budget = {amount} is a share, of nothing; use 90s, 19073 steps or 10B tokens")
     if amount.unit is Unit.DOLLARS:
         raise UserError(f"budget = {amount}: budgets in money do not work yet; use hours, as 24h")
-    steps = int(steps_of(amount, rates) + 1e-9)
-    if steps < 1:
-        raise UserError(f"budget = {amount} is less than one step of {rates.tokens_per_step:,} tokens")
-    return StepBudget(steps, rates)
+    steps, first = steps_of(amount, rates), rates.full if growth is None else growth.next(Spent())
+    whole = Duration(int(steps + 1e-9), Unit.STEPS)
+    if growth is not None and amount.unit is Unit.FLOPS:
+        whole = amount
+    elif growth is not None and growth.batch.ramp is not None and amount.unit is not Unit.STEPS:
+        whole = Duration(round(steps * rates.full.tokens), Unit.TOKENS)
+    budget = CountBudget(whole, rates, growth)
+    if not whole.amount or not budget.allows_another_step(Spent()):
+        raise UserError(f"budget = {amount} is less than one step of {first.tokens:,} tokens")
+    return budget
 
 
 def steps_of(duration: Duration, rates: Rates) -> float:
-    """How many steps a duration takes that is not a time, a share or money."""
+    """How many full steps a duration takes that is not a time, a share or money."""
     match duration.unit:
         case Unit.STEPS:
             return duration.amount
         case Unit.TOKENS:
-            return duration.amount / rates.tokens_per_step
+            return duration.amount / rates.full.tokens
         case Unit.EPOCHS:
-            return duration.amount * rates.windows_per_epoch / rates.windows_per_step
+            return duration.amount * rates.windows_per_epoch / rates.full.windows
         case Unit.FLOPS:
-            return duration.amount / (rates.flops_per_token * rates.tokens_per_step)
+            return duration.amount / rates.full.flops
         case Unit.TIMES_PARAMETERS:
-            return duration.amount * rates.parameters / rates.tokens_per_step
+            return duration.amount * rates.parameters / rates.full.tokens
     raise UserError(f"{duration} cannot be counted in steps")
-
-
-def is_due(every: Duration | None, before: Spent, after: Spent) -> bool:
-    """Whether a multiple of `every` was passed between two states of a run."""
-    if every is None:
-        return False
-    match every.unit:
-        case Unit.STEPS:
-            amounts = float(before.steps), float(after.steps)
-        case Unit.TOKENS:
-            amounts = float(before.tokens), float(after.tokens)
-        case Unit.SECONDS:
-            amounts = before.elapsed_seconds, after.elapsed_seconds
-        case Unit.PERCENT:
-            amounts = 100 * before.progress, 100 * after.progress
-        case _:
-            raise ValueError(f"{every} is no interval")
-    before_count, after_count = (math.floor(amount / every.amount + 1e-9) for amount in amounts)
-    return before_count < after_count

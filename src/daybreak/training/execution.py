@@ -7,7 +7,7 @@ machine give the same bits. None of them changes what a step computes.
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Annotated, Literal, Self, final
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from daybreak.configuration import Configuration, Size
-from daybreak.data.batches import Rows
+from daybreak.data.batches import Rows, largest_divisor
 from daybreak.data.download import cache_folder
 from daybreak.duration import human_seconds
 from daybreak.errors import UserError
@@ -33,7 +33,7 @@ from daybreak.model.cache import Cache
 from daybreak.model.gpt import GPT, ModelConfig
 from daybreak.model.kernels import Kernels
 from daybreak.progress import say
-from daybreak.training.microbatch import fitting_micro_batch, largest_divisor
+from daybreak.training.microbatch import fitting_micro_batch
 
 _SECONDS_WORTH_COMPILING = 600.0
 # On a CPU a chunk of logits stays in the cache (25 % faster at 4096 words); on a GPU chunks only save memory.
@@ -50,7 +50,7 @@ class ExecutionConfig(Configuration):
     """What a recipe may say about execution; `auto` leaves it to the machine.
 
     Attributes:
-        micro_batch: rows that pass through the model at once, on one rank.
+        micro_batch: rows that pass through the model at once, on one rank; in a long run `auto` tries which is fastest.
         loss_rows: rows whose logits the loss holds at once; 0 holds all.
         threads: of the CPU; torch's own choice unless stated.
         deterministic: ask torch for algorithms with equal bits on CUDA too.
@@ -152,7 +152,8 @@ class Execution(Configuration):
     def apply(self, local_rank: int | None = None) -> torch.device:
         """Set torch's global switches accordingly; returns the device, one a rank where several share a node's."""
         torch.set_num_threads(self.threads)
-        torch.use_deterministic_algorithms(self.deterministic)
+        if self.deterministic != torch.are_deterministic_algorithms_enabled():  # asking imports the compiler
+            torch.use_deterministic_algorithms(self.deterministic)
         apply_precision(self.precision)
         device = torch.device(self.device)
         if device.type == "cuda" and local_rank is not None:
@@ -191,12 +192,18 @@ def wrap_blocks(model: GPT, *, compiled: bool, recompute: bool) -> None:
 
 
 def _recomputed(
-    forward: Callable[..., Tensor], x_BTD: Tensor, seeds_B: Tensor | None = None, cache: Cache | None = None
+    forward: Callable[..., Tensor],
+    x_BTD: Tensor,
+    seeds_B: Tensor | None = None,
+    cache: Cache | None = None,
+    extra_BTE: Tensor | None = None,
 ) -> Tensor:
     """Keep only the input for the backward pass (Chen et al. 2016). Dropout is a function, so it drops the same."""
     if not torch.is_grad_enabled():
-        return forward(x_BTD, seeds_B, cache)
-    output_BTD: Tensor = checkpoint(forward, x_BTD, seeds_B, cache, use_reentrant=False, preserve_rng_state=False)
+        return forward(x_BTD, seeds_B, cache, extra_BTE)
+    output_BTD: Tensor = checkpoint(
+        forward, x_BTD, seeds_B, cache, extra_BTE, use_reentrant=False, preserve_rng_state=False
+    )
     return output_BTD
 
 
@@ -214,21 +221,28 @@ def keep_compiled_code() -> None:
 
 
 def compile_blocks(
-    model: GPT, rows: Rows, device: torch.device, precision: PrecisionName, *, recompute: bool = False
+    model: GPT, shapes: Sequence[Rows], device: torch.device, precision: PrecisionName, *, recompute: bool = False
 ) -> bool:
-    """Compile each block for the run's one shape, tried at once on `rows`; False if it cannot be done here.
+    """Compile each block for the run's shapes, tried at once; False if it cannot be done here.
 
     A failure is said aloud and leaves the model eager, with its gradients cleared.
+
+    Args:
+        shapes: a micro-batch of each shape that is trained on; in the last one, the loss is measured too.
     """
     began = time.monotonic()
+    # Twice what is known of now, since memory may yet halve the micro-batch.
+    graphs = 2 * (len(shapes) + 1) * len(set(model.config.attention.windows))
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, graphs)
     torch._dynamo.config.fail_on_recompile_limit_hit = True
     wrap_blocks(model, compiled=True, recompute=recompute)
     try:
-        with autocast(device, precision):
-            loss = model(rows.inputs, rows.targets, rows.dropout_seeds)
-        loss.backward()
+        for rows in shapes:
+            with autocast(device, precision):
+                loss = model(rows.inputs, rows.targets, rows.dropout_seeds)
+            loss.backward()
         with torch.no_grad(), autocast(device, precision):
-            model(rows.inputs, rows.targets)
+            model(shapes[-1].inputs, shapes[-1].targets)
     except Exception as error:  # compilers fail in many ways; a fault of our own shows again in the eager run
         if is_out_of_memory(error):
             raise

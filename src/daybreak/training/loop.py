@@ -2,7 +2,7 @@
 
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from typing import final
 
 import torch
@@ -17,13 +17,15 @@ from daybreak.hardware import PrecisionName, autocast, is_out_of_memory
 from daybreak.model.gpt import GPT
 from daybreak.sample import Sampler
 from daybreak.saving import Checkpoints
-from daybreak.training.budget import Budget, Clock, Moment, Spent, is_due
+from daybreak.training.budget import Budget, Clock, Moment
+from daybreak.training.growth import StepSize
 from daybreak.training.guard import Guard
 from daybreak.training.metrics import Metrics
 from daybreak.training.microbatch import halve_micro_batch
-from daybreak.training.optimizer import set_learning_rates, unscale_and_clip
+from daybreak.training.optimizer import Optimizer, set_learning_rates, set_momentum, unscale_and_clip
 from daybreak.training.schedule import Schedule, learning_rate_share
 from daybreak.training.signals import StopRequest
+from daybreak.training.spent import Spent, is_due
 from daybreak.training.state import State
 
 
@@ -35,9 +37,6 @@ class Parts:
     Attributes:
         model: as this rank holds it.
         forward: the model's training loss; its backward pass brings the gradients of all ranks together.
-        peak_lr: the first optimizer's, as it is shown.
-        clip: largest norm of the whole gradient; 0 does not clip.
-        flops_per_token: for training, forward and backward.
         peak_flops: FLOP/s of all devices that utilisation is a share of; None if it is not known.
     """
 
@@ -47,8 +46,7 @@ class Parts:
     batches: Batches
     budget: Budget
     schedule: Schedule
-    peak_lr: float
-    clip: float
+    optimization: Optimizer
     guard: Guard
     validation: Validation
     sampler: Sampler
@@ -59,7 +57,6 @@ class Parts:
     clock: Clock
     device: torch.device
     precision: PrecisionName
-    flops_per_token: float
     peak_flops: float | None
 
 
@@ -82,13 +79,14 @@ def train(parts: Parts, spent: Spent, *, owes_validation: bool = False) -> tuple
         began = time.perf_counter()
         lr_share = learning_rate_share(parts.schedule, moment)
         set_learning_rates(optimizers, lr_share)
+        set_momentum(optimizers, parts.optimization, moment)
 
-        gradient = _gradient(parts, spent)
+        gradient = _gradient(parts, spent, moment.size)
         if gradient is None:  # stopped inside the step, which the next sitting begins anew
             break
         total_nll, targets = gradient
         loss = total_nll / targets
-        norm = unscale_and_clip(model, parts.clip, scale=parts.guard.scale * targets / parts.batches.tokens_per_step)
+        norm = unscale_and_clip(model, parts.optimization.clip, scale=parts.guard.scale * targets / moment.size.tokens)
         verdict = parts.guard.judge(loss, norm)
         if verdict == "good":
             for optimizer in optimizers:
@@ -100,8 +98,8 @@ def train(parts: Parts, spent: Spent, *, owes_validation: bool = False) -> tuple
         model.zero_grad(set_to_none=True)
 
         seconds = time.perf_counter() - began
-        before, spent = spent, _spent_after(parts, spent, seconds)
-        _log_step(parts, moment, spent, loss=loss, lr=lr_share * parts.peak_lr, norm=norm, seconds=seconds)
+        before, spent = spent, _spent_after(parts, spent, moment.size, seconds)
+        _log_step(parts, moment, spent, loss=loss, lr=lr_share * parts.optimization.lr, norm=norm, seconds=seconds)
 
         validates = is_due(parts.validation.every, before, spent)
         validation = _evaluate(parts, spent) if validates else None
@@ -131,15 +129,18 @@ def _next_moment(parts: Parts, spent: Spent) -> Moment | None:
     if parts.ranks.any(parts.stop.requested) or not _allows_another_step(parts, spent):
         return None
     moment = parts.budget.moment(spent)
-    progress, share, steps_total = parts.ranks.of_first(moment.progress, moment.share, moment.steps_total)
-    return replace(moment, progress=progress, share=share, steps_total=steps_total)
+    progress, share, steps_total, windows, tokens, length, flops = parts.ranks.of_first(
+        moment.progress, moment.share, moment.steps_total, *astuple(moment.size)
+    )
+    size = StepSize(int(windows), int(tokens), int(length), flops)
+    return replace(moment, progress=progress, share=share, size=size, steps_total=steps_total)
 
 
-def _spent_after(parts: Parts, spent: Spent, seconds: float) -> Spent:
+def _spent_after(parts: Parts, spent: Spent, size: StepSize, seconds: float) -> Spent:
     """What is spent once a step is done, by the first rank's clock."""
     ranks = parts.ranks
     seconds, elapsed = ranks.of_first(seconds, parts.clock.elapsed())
-    after = parts.budget.after_step(spent, seconds=seconds, elapsed=elapsed)
+    after = parts.budget.after_step(spent, size, seconds=seconds, elapsed=elapsed)
     (progress,) = ranks.of_first(after.progress)
     return replace(after, progress=progress)
 
@@ -148,11 +149,11 @@ def _allows_another_step(parts: Parts, spent: Spent) -> bool:
     return bool(parts.ranks.of_first(parts.budget.allows_another_step(spent))[0])
 
 
-def _gradient(parts: Parts, spent: Spent) -> tuple[float, float] | None:
+def _gradient(parts: Parts, spent: Spent, size: StepSize) -> tuple[float, float] | None:
     """As `_accumulate`; where memory runs out, again with half the micro-batch, which is the same step."""
     while True:
         try:
-            return _accumulate(parts, spent)
+            return _accumulate(parts, spent, size)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -162,7 +163,7 @@ def _gradient(parts: Parts, spent: Spent) -> tuple[float, float] | None:
         parts.metrics.event("micro_batch", {"step": spent.steps, "micro_batch": half}, line)
 
 
-def _accumulate(parts: Parts, spent: Spent) -> tuple[float, float] | None:
+def _accumulate(parts: Parts, spent: Spent, size: StepSize) -> tuple[float, float] | None:
     """Leave the gradient of the step's mean loss, times the guard's scale, on every rank.
 
     Returns:
@@ -171,9 +172,9 @@ def _accumulate(parts: Parts, spent: Spent) -> tuple[float, float] | None:
     batches, ranks = parts.batches, parts.ranks
     # How many targets the step counts is known behind its last row: divide by the nominal number, mend when unscaling.
     # A rank divides by its share of it, since gradients are averaged over ranks.
-    nominal, targets = batches.tokens_per_step / ranks.count, 0
+    nominal, targets = size.tokens / ranks.count, 0
     total_nll = torch.zeros((), device=parts.device)
-    for rows in batches.step(spent.windows):
+    for rows in batches.step(spent.windows, windows=size.windows, length=size.length):
         if ranks.any(parts.stop.requested):
             return None
         synchronise_gradients(parts.forward, now=rows.last)
@@ -235,16 +236,18 @@ def _roll_back(parts: Parts, spent: Spent, loss: float) -> None:
 def _log_step(
     parts: Parts, moment: Moment, spent: Spent, *, loss: float, lr: float, norm: float, seconds: float
 ) -> None:
-    tokens_per_second = parts.batches.tokens_per_step / seconds
-    mfu = None if parts.peak_flops is None else tokens_per_second * parts.flops_per_token / parts.peak_flops
+    size = moment.size
+    mfu = None if parts.peak_flops is None else size.flops / seconds / parts.peak_flops
     record = {
         "step": spent.steps,
         "tokens": spent.tokens,
+        "batch_tokens": size.tokens,
+        "length": size.length,
         "loss": loss,
         "lr": lr,
         "gradient_norm": norm,
         "milliseconds": 1000 * seconds,
-        "tokens_per_second": tokens_per_second,
+        "tokens_per_second": size.tokens / seconds,
         "mfu": mfu,
         "elapsed_seconds": spent.elapsed_seconds,
         "progress": moment.progress,

@@ -1,8 +1,12 @@
 """The micro-batch: how many rows pass through the model at once."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
 import torch
 
-from daybreak.data.batches import Batches
+from daybreak.data.batches import Batches, largest_divisor
 from daybreak.errors import UserError
 from daybreak.hardware import PrecisionName, free_memory
 from daybreak.model.gpt import ModelConfig, count_parameters
@@ -12,6 +16,8 @@ _BYTES_PER_PARAMETER = 16  # weight, gradient and two moments, all fp32
 _LOGIT_BYTES = 12  # a logit, its softmax and its gradient
 _SHARE_OF_FREE_MEMORY = 0.6
 _CPU_TOKENS = 8192  # more rows at once only push activations out of the caches
+_GAIN = 1.03  # in rows a second that is worth a larger micro-batch: less may be noise
+_GROWTH = 1.5  # from one candidate to the next, at least
 
 
 def fitting_micro_batch(
@@ -51,9 +57,54 @@ def row_bytes(
     return length * (kept + logits)
 
 
-def largest_divisor(number: int, limit: int) -> int:
-    """The largest divisor of `number` that is at most `limit`."""
-    return next(candidate for candidate in range(min(number, limit), 0, -1) if number % candidate == 0)
+@final
+@dataclass(frozen=True)
+class Trial:
+    """A micro-batch as it was timed, forward and backward."""
+
+    rows: int
+    seconds: float
+
+    @property
+    def rate(self) -> float:
+        """Rows a second."""
+        return self.rows / self.seconds
+
+
+def candidates(rows: int, limit: int) -> list[int]:
+    """Growing divisors of `rows` up to `limit`, far enough apart to differ; the largest is among them."""
+    largest = largest_divisor(rows, limit)
+    found: list[int] = []
+    for count in range(1, largest):
+        if rows % count == 0 and count >= _GROWTH * (found[-1] if found else 0) and _GROWTH * count <= largest:
+            found.append(count)
+    return [*found, largest]
+
+
+def fastest(trials: Sequence[Trial]) -> Trial:
+    """The one with the highest rate; one with more rows only where it gains enough."""
+    best = trials[0]
+    for trial in trials[1:]:
+        if trial.rate >= _GAIN * best.rate:
+            best = trial
+    return best
+
+
+def has_peaked(trials: Sequence[Trial]) -> bool:
+    """Whether neither of the last two gained."""
+    return fastest(trials) not in trials[-2:]
+
+
+def still_gains(trials: Sequence[Trial]) -> bool:
+    """Whether the last gained on the one before it, so that more rows might gain more; True of fewer than two."""
+    return len(trials) < 2 or trials[-1].rate >= _GAIN * trials[-2].rate
+
+
+def rows_that_fit(few: tuple[int, float], many: tuple[int, float], available: float) -> int:
+    """How many rows take at most `available` bytes, on the line through two measured (rows, peak bytes); at least 1."""
+    (few_rows, low), (many_rows, high) = few, many
+    row = max(1.0, (high - low) / (many_rows - few_rows))
+    return max(1, int(few_rows + (available - low) / row))
 
 
 def halve_micro_batch(batches: Batches, device: torch.device, ranks: int) -> int:

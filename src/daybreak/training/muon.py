@@ -25,10 +25,13 @@ class Muon(torch.optim.Optimizer):
 
     Args:
         params: tensors of two dimensions.
+        cautious: decay only weights whose update has their sign, so that decay never works against it.
     """
 
-    def __init__(self, params: Iterable[Tensor], *, lr: float, momentum: float, weight_decay: float) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+    def __init__(
+        self, params: Iterable[Tensor], *, lr: float, momentum: float, weight_decay: float, cautious: bool = False
+    ) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "cautious": cautious})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -39,8 +42,13 @@ class Muon(torch.optim.Optimizer):
                 rows, columns = same[0].shape
                 scale = group["lr"] * max(1.0, rows / columns) ** 0.5
                 for parameter, update_RC in zip(same, orthogonalised(torch.stack(updates)), strict=True):
-                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                    parameter.add_(shard_like(parameter, update_RC).to(parameter.dtype), alpha=-scale)
+                    update = shard_like(parameter, update_RC).to(parameter.dtype)
+                    decay = group["lr"] * group["weight_decay"]
+                    if decay and group["cautious"]:
+                        parameter.addcmul_(parameter, (update * parameter > 0).to(parameter.dtype), value=-decay)
+                    elif decay:
+                        parameter.mul_(1 - decay)
+                    parameter.add_(update, alpha=-scale)
 
     def _momentum(self, parameter: Tensor, momentum: float) -> Tensor:
         assert parameter.grad is not None

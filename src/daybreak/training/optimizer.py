@@ -1,7 +1,7 @@
 """Optimizers: which parameters each is for, and AdamW (Loshchilov and Hutter 2017)."""
 
 from collections.abc import Iterable
-from typing import Annotated, Literal, final
+from typing import Annotated, Any, Literal, final
 
 import torch
 from pydantic import Field
@@ -9,8 +9,13 @@ from torch import nn
 
 from daybreak.configuration import Configuration, default_kind
 from daybreak.distributed import full_tensor
-from daybreak.errors import UserError
+from daybreak.duration import Duration, DurationField, Unit
+from daybreak.training.adamw8bit import AdamW8bit
+from daybreak.training.budget import Moment
 from daybreak.training.muon import Muon
+
+_TABLES = ("embedding.", "position.weight", "ngrams.", "values.")  # parameters that are read by token
+_FIRST_MOMENTUM = 0.85  # where the warm-up of Muon's momentum begins
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -34,7 +39,10 @@ class AdamWConfig(Configuration):
 
 @final
 class AdamW8bitConfig(Configuration):
-    """AdamW whose moments are kept in eight bits (Dettmers et al. 2021)."""
+    """AdamW whose moments are kept in eight bits (Dettmers et al. 2021); needs the package torchao.
+
+    Weight decay acts on tensors of two or more dimensions only.
+    """
 
     kind: Literal["adamw8bit"]
     lr: float = Field(gt=0)
@@ -50,15 +58,21 @@ class MuonConfig(Configuration):
 
     Attributes:
         lr: peak of the matrices' learning rate.
+        momentum_warmup: how long momentum rises to its value, from 0.85 (as modded-nanogpt).
         weight_decay: of the matrices; the rest has none.
+        cautious: decay only where it goes the update's way (Chen et al. 2025, "Cautious Weight Decay").
         adam_lr: peak of the rest's.
+        embedding_lr: peak of that of tables read by token (embedding, n-grams, values); `adam_lr` unless stated.
     """
 
     kind: Literal["muon"]
     lr: float = Field(default=0.02, gt=0)
     momentum: Beta = 0.95
+    momentum_warmup: DurationField = Duration(0, Unit.PERCENT)
     weight_decay: float = Field(default=0.0, ge=0)
+    cautious: bool = False
     adam_lr: float = Field(default=3e-3, gt=0)
+    embedding_lr: float | None = Field(default=None, gt=0)
     betas: tuple[Beta, Beta] = (0.9, 0.95)
     eps: float = Field(default=1e-8, gt=0)
     clip: float = Field(default=1.0, ge=0)
@@ -75,9 +89,10 @@ def build_optimizers(config: Optimizer, model: nn.Module, *, fused: bool = True)
         fused: AdamW in one kernel for all tensors, where there is one; otherwise as torch does it by default.
 
     Raises:
-        UserError: this kind does not work yet.
+        UserError: a package that this kind needs is not installed.
     """
     parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    _spare_the_compiler()
     match config:
         case AdamWConfig():
             built: list[torch.optim.Optimizer] = [
@@ -85,32 +100,62 @@ def build_optimizers(config: Optimizer, model: nn.Module, *, fused: bool = True)
             ]
         case MuonConfig():
             matrices = {name: p for name, p in parameters.items() if name.startswith("blocks.") and p.ndim == 2}
-            rest = [parameter for name, parameter in parameters.items() if name not in matrices]
-            muon = Muon(matrices.values(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
-            built = [muon, _adamw(rest, config.adam_lr, 0.0, config, fused)]
+            tables = {name: p for name, p in parameters.items() if name.startswith(_TABLES)}
+            rest = [p for name, p in parameters.items() if name not in matrices and name not in tables]
+            muon = Muon(
+                matrices.values(),
+                lr=config.lr,
+                momentum=config.momentum,
+                weight_decay=config.weight_decay,
+                cautious=config.cautious,
+            )
+            table_lr = config.embedding_lr or config.adam_lr
+            built = [
+                muon,
+                _adamw(tables.values(), table_lr, 0.0, config, fused),
+                _adamw(rest, config.adam_lr, 0.0, config, fused),
+            ]
         case AdamW8bitConfig():
-            raise UserError("optimizer.kind = adamw8bit does not work yet; use optimizer.kind=adamw")
+            groups = _groups(parameters.values(), config.weight_decay)
+            built = [AdamW8bit(groups, lr=config.lr, betas=config.betas, eps=config.eps, weight_decay=0.0)]
     for optimizer in built:
         for group in optimizer.param_groups:
             group["peak_lr"] = group["lr"]
     return tuple(built)
 
 
+def _spare_the_compiler() -> None:
+    """Keep torch from importing its compiler with the first optimizer, which takes as long as importing torch.
+
+    It would only mark this method, which nobody compiles, as not to be compiled.
+    """
+    method = torch.optim.Optimizer.add_param_group.__wrapped__  # type: ignore[attr-defined]
+    method.__dynamo_disable = method
+
+
+def moment_bytes(config: Optimizer) -> int:
+    """What an optimizer keeps of a parameter's element, at most."""
+    return 3 if config.kind == "adamw8bit" else 8
+
+
 def _adamw(
     parameters: Iterable[nn.Parameter], lr: float, weight_decay: float, config: AdamWConfig | MuonConfig, fused: bool
 ) -> torch.optim.AdamW:
+    groups = _groups(parameters, weight_decay)
+    has_kernel = groups[0]["params"][0].device.type in ("cpu", "cuda", "mps")
+    return torch.optim.AdamW(
+        groups, lr=lr, betas=config.betas, eps=config.eps, fused=True if fused and has_kernel else None
+    )
+
+
+def _groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
+    """Those that decay, and those that do not."""
     parameters = list(parameters)
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=lr,
-        betas=config.betas,
-        eps=config.eps,
-        fused=True if fused and parameters[0].device.type in ("cpu", "cuda", "mps") else None,
-    )
+    return [group for group in groups if group["params"]]
 
 
 def set_learning_rates(optimizers: Iterable[torch.optim.Optimizer], share: float) -> None:
@@ -118,6 +163,17 @@ def set_learning_rates(optimizers: Iterable[torch.optim.Optimizer], share: float
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = share * group["peak_lr"]
+
+
+def set_momentum(optimizers: Iterable[torch.optim.Optimizer], config: Optimizer, moment: Moment) -> None:
+    """Muon's momentum at this moment: a line from 0.85 up to its own over its warm-up; others keep theirs."""
+    if not isinstance(config, MuonConfig):
+        return
+    warmup = moment.share_of(config.momentum_warmup)
+    part = min(1.0, moment.progress / warmup) if warmup else 1.0
+    for optimizer in optimizers:
+        for group in optimizer.param_groups if isinstance(optimizer, Muon) else ():
+            group["momentum"] = _FIRST_MOMENTUM + part * (config.momentum - _FIRST_MOMENTUM)
 
 
 def unscale_and_clip(model: nn.Module, largest: float, *, scale: float) -> float:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, final
 
 from pydantic import Field
 
-from daybreak.configuration import Configuration, Size, default_kind
+from daybreak.configuration import Configuration, default_kind
 from daybreak.duration import Duration, DurationField, Unit
 from daybreak.errors import UserError
 from daybreak.training.budget import Moment
@@ -68,30 +68,6 @@ Schedule = CosineConfig | WarmupStableDecayConfig | LinearConfig | OneCycleConfi
 ScheduleConfig = Annotated[Schedule, Field(discriminator="kind"), default_kind("cosine")]
 
 
-@final
-class LengthCurriculumConfig(Configuration):
-    """Row lengths that grow in stages of equal duration; the last stays (Li et al. 2021, arXiv 2108.06084)."""
-
-    lengths: tuple[int, ...]
-    stage: DurationField
-
-
-@final
-class BatchRampConfig(Configuration):
-    """Tokens a step that grow linearly from `start` to the full batch (Brown et al. 2020, appendix B)."""
-
-    start: int = Field(gt=0)
-    over: DurationField
-
-
-@final
-class BatchConfig(Configuration):
-    """Tokens a step, on all ranks together; and how it grows, if it does."""
-
-    tokens: Size
-    ramp: BatchRampConfig | None = None
-
-
 def learning_rate_share(schedule: Schedule, moment: Moment) -> float:
     """The share of the peak learning rate for a step, in [0, 1]."""
     warmup = moment.share_of(schedule.warmup)
@@ -122,10 +98,9 @@ def check_schedule(schedule: Schedule, moment: Moment) -> None:
     ending = {"cosine": "hold", "wsd": "decay"}.get(schedule.kind)
     last = moment.share_of(getattr(schedule, ending)) if ending else 0.0
     if moment.share_of(schedule.warmup) >= 1.0 or moment.share_of(schedule.warmup) + last > 1.0 + 1e-9:
-        whole = f"{moment.steps_total:,.0f} steps" if moment.seconds_total is None else f"{moment.seconds_total:g} s"
         and_last = f" and schedule.{ending} = {getattr(schedule, ending)}" if ending and last else ""
         raise UserError(
-            f"schedule.warmup = {schedule.warmup}{and_last} do not fit into the whole run of {whole}; "
+            f"schedule.warmup = {schedule.warmup}{and_last} do not fit into the whole run of {moment.whole}; "
             "use shares, as schedule.warmup=4%"
         )
 

@@ -10,8 +10,8 @@ from pydantic import TypeAdapter, ValidationError
 from daybreak.checkpoint import Checkpoint
 from daybreak.configuration import Size
 from daybreak.errors import UserError
-from daybreak.training.budget import Spent
 from daybreak.training.guard import Guard, GuardRecord
+from daybreak.training.spent import Spent
 
 
 @final
