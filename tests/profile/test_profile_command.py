@@ -26,6 +26,7 @@ from daybreak.profile.routines import slowest
 from daybreak.profile.shares import after_evaluations, evaluation_share
 from daybreak.profile.shortened import random_corpus, shortened
 from daybreak.training.budget import Rates
+from daybreak.training.growth import StepSize
 
 CPU = torch.device("cpu")
 TINY = (
@@ -33,7 +34,7 @@ TINY = (
     "model.context=16", "model.vocab_size=320", "execution.precision=fp32", "execution.micro_batch=3",
     "execution.loss_rows=0", "evaluation.tokens=100",
 )  # fmt: skip
-RATES = Rates(tokens_per_step=100, windows_per_step=10, windows_per_epoch=1000, flops_per_token=1.0, parameters=50)
+RATES = Rates(StepSize(10, 100, 10, 100.0), windows_per_epoch=1000, parameters=50)
 
 
 def run_command(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
