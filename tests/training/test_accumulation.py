@@ -22,6 +22,7 @@ from daybreak.errors import UserError
 from daybreak.evaluate.loss import Validation, row_starts
 from daybreak.model.gpt import GPT, ModelConfig, build
 from daybreak.model.head import IGNORE
+from daybreak.model.kernels import Kernels
 from daybreak.recipe import Recipe
 from daybreak.run import Run, train
 from daybreak.sample import Sampler, SamplingConfig
@@ -249,7 +250,7 @@ def test_a_share_of_the_targets_is_the_same_step_whatever_the_micro_batch(
         assert by_one["loss"] == pytest.approx(whole["loss"], rel=1e-5)
         assert by_one["gradient_norm"] == pytest.approx(whole["gradient_norm"], rel=1e-4)
     # The mean is over what was chosen, 5 of 16, and so is its gradient.
-    first, gpt = runs[0].metrics()[0], build(runs[0].recipe.model, 11, CPU, 0, runs[0].recipe.prediction)
+    first, gpt = runs[0].metrics()[0], build(runs[0].recipe.model, 11, CPU, Kernels(), runs[0].recipe.prediction)
     whole = next(batches(corpus, ROWS, seed=11).step(0))
     loss = gpt(whole.inputs, whole.targets, whole.dropout_seeds) / (5 * ROWS)
     loss.backward()

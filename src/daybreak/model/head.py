@@ -1,6 +1,6 @@
 """From features to logits and to the loss, without ever holding all logits if asked.
 
-Shape legend: N rows (batch x time), D dim, V vocabulary.
+Shape legend: N rows (batch x time), C rows of a chunk, D dim, V vocabulary.
 """
 
 from typing import Any, final
@@ -15,6 +15,7 @@ from daybreak.model.initialise import normal_
 from daybreak.model.norm import Norm
 
 IGNORE = -1
+_SOFTMAX_ROWS_ON_CPU = 128
 
 
 @final
@@ -61,7 +62,7 @@ class Head(nn.Module):
 
     def loss(self, x_ND: Tensor, embedding_VD: Tensor, targets_N: Tensor) -> Tensor:
         """Sum over rows of -log p(target), in nats; rows whose target is IGNORE count nothing."""
-        if self.loss_rows == 0 or len(x_ND) <= self.loss_rows:
+        if self.loss_rows == 0:
             return cross_entropy_sum(self(x_ND, embedding_VD), targets_N)
         if not torch.is_grad_enabled():
             starts = range(0, len(x_ND), self.loss_rows)
@@ -69,6 +70,10 @@ class Head(nn.Module):
                 (x_ND[start : start + self.loss_rows], targets_N[start : start + self.loss_rows]) for start in starts
             )
             return torch.stack([cross_entropy_sum(self(x, embedding_VD), targets) for x, targets in chunks]).sum()
+        if self.norm is None:
+            weight_VD = embedding_VD if self.weight is None else self.weight
+            fused: Tensor = _ChunkedLinearLoss.apply(x_ND, weight_VD, targets_N, self.soft_cap, self.loss_rows)  # type: ignore[no-untyped-call]
+            return fused
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
         if self.weight is None and embedding_VD.requires_grad:
             parameters.append(embedding_VD)  # type: ignore[arg-type]
@@ -91,8 +96,55 @@ def cross_entropy_sum(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
 
 
 @final
+class _ChunkedLinearLoss(torch.autograd.Function):
+    """The loss of a head that is one matrix, by chunks of rows; gradients are computed in the forward pass.
+
+    Nothing is computed twice. Of a chunk the gradient of the logits is held, in the type of the products; on a CPU
+    softmaxes are made of fewer rows at a time, so that they stay in its cache. With p the softmax, the gradient is
+    p - 1 at the target and p elsewhere, times 1 - (z / c)^2 behind a soft cap of c.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, soft_cap: float | None, rows: int
+    ) -> Tensor:
+        device = x_ND.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x_ND.dtype
+        low_ND, low_VD = x_ND.to(dtype), weight_VD.to(dtype)
+        counted_N1 = (targets_N != IGNORE)[:, None]
+        index_N1 = targets_N[:, None].clamp(min=0)
+        at_once = _SOFTMAX_ROWS_ON_CPU if device == "cpu" else rows
+        total = x_ND.new_zeros((), dtype=torch.float32)
+        x_grad_ND, weight_grad_VD = torch.empty_like(x_ND), torch.zeros_like(weight_VD)
+        for start in range(0, len(x_ND), rows):
+            chunk_CD, index_C1 = low_ND[start : start + rows], index_N1[start : start + rows]
+            counted_C1 = counted_N1[start : start + rows]
+            grad_CV = low_ND.new_empty(len(chunk_CD), len(weight_VD))
+            for few in range(0, len(chunk_CD), at_once):
+                part = slice(few, few + at_once)
+                target = index_C1[part]
+                logits = chunk_CD[part] @ low_VD.T
+                capped = None if soft_cap is None else torch.tanh(logits.float() / soft_cap)
+                scores = logits if soft_cap is None or capped is None else soft_cap * capped
+                log_p = scores.log_softmax(-1, dtype=torch.float32)
+                total -= (log_p.gather(1, target) * counted_C1[part]).sum()
+                gradient = log_p.exp_().scatter_add_(1, target, -torch.ones_like(target, dtype=torch.float32))
+                grad_CV[part] = gradient if capped is None else gradient * (1 - capped.square_())
+            # Rows that do not count: their softmax is no gradient.
+            x_grad_ND[start : start + rows] = (grad_CV @ low_VD) * counted_C1
+            weight_grad_VD += grad_CV.T @ (chunk_CD * counted_C1)
+        ctx.save_for_backward(x_grad_ND, weight_grad_VD)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *output_grads: Tensor) -> tuple[Tensor | None, ...]:
+        x_grad_ND, weight_grad_VD = ctx.saved_tensors
+        return x_grad_ND * output_grads[0], weight_grad_VD * output_grads[0], None, None, None
+
+
+@final
 class _ChunkedLoss(torch.autograd.Function):
-    """The loss by chunks of rows; gradients are computed with each chunk, in the forward pass.
+    """The loss of any head by chunks of rows; gradients are computed with each chunk, in the forward pass.
 
     No logits are kept or computed twice: the memory is one chunk's logits and one gradient of each input.
     """
