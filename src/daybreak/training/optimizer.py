@@ -1,4 +1,4 @@
-"""Optimizers: which parameters each is for, and AdamW (Loshchilov and Hutter 2017)."""
+"""Optimizers: which parameters each is for, and their schedules and clipping."""
 
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, final
@@ -10,6 +10,7 @@ from torch import nn
 from daybreak.configuration import Configuration, default_kind
 from daybreak.distributed import full_tensor
 from daybreak.duration import Duration, DurationField, Unit
+from daybreak.training.adamw import AdamW, spare_the_compiler
 from daybreak.training.adamw8bit import AdamW8bit
 from daybreak.training.budget import Moment
 from daybreak.training.muon import Muon
@@ -92,7 +93,7 @@ def build_optimizers(config: Optimizer, model: nn.Module, *, fused: bool = True)
         UserError: a package that this kind needs is not installed.
     """
     parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    _spare_the_compiler()
+    spare_the_compiler()
     match config:
         case AdamWConfig():
             built: list[torch.optim.Optimizer] = [
@@ -124,15 +125,6 @@ def build_optimizers(config: Optimizer, model: nn.Module, *, fused: bool = True)
     return tuple(built)
 
 
-def _spare_the_compiler() -> None:
-    """Keep torch from importing its compiler with the first optimizer, which takes as long as importing torch.
-
-    It would only mark this method, which nobody compiles, as not to be compiled.
-    """
-    method = torch.optim.Optimizer.add_param_group.__wrapped__  # type: ignore[attr-defined]
-    method.__dynamo_disable = method
-
-
 def moment_bytes(config: Optimizer) -> int:
     """What an optimizer keeps of a parameter's element, at most."""
     return 3 if config.kind == "adamw8bit" else 8
@@ -140,12 +132,10 @@ def moment_bytes(config: Optimizer) -> int:
 
 def _adamw(
     parameters: Iterable[nn.Parameter], lr: float, weight_decay: float, config: AdamWConfig | MuonConfig, fused: bool
-) -> torch.optim.AdamW:
+) -> AdamW:
     groups = _groups(parameters, weight_decay)
     has_kernel = groups[0]["params"][0].device.type in ("cpu", "cuda", "mps")
-    return torch.optim.AdamW(
-        groups, lr=lr, betas=config.betas, eps=config.eps, fused=True if fused and has_kernel else None
-    )
+    return AdamW(groups, lr=lr, betas=config.betas, eps=config.eps, fused=True if fused and has_kernel else None)
 
 
 def _groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
