@@ -42,7 +42,7 @@ def test_the_cpu_benchmark_runs_and_goes_on_where_it_was(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_the_gpu_benchmark_runs_all_steps(tmp_path: Path) -> None:
-    run("gpu.py", "--work", str(tmp_path / "work"), "--out", str(tmp_path / "out"), "--ours", "gpt2", "--minutes", "20")
+    run("gpu.py", "--work", str(tmp_path / "work"), "--out", str(tmp_path / "out"), "--minutes", "20")
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert {step for step, found in results.items() if "failed" in found} == set()
     assert set(results) == {"machine", "tests", "plain", "cold", "target", "ours", "stock"}
