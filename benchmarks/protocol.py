@@ -108,7 +108,7 @@ FULL = Protocol(
         target=1.92,
         row=64,
         ours={
-            "daybreak-char": ("5s", "6s", "7s", "8s", "9s", "10s", "11s", "12s", "14s", "16s", "18s", "20s", "24s", "30s"),
+            "daybreak-char": ("5s", "6s", "7s", "8s", "9s", "10s", "12s", "14s", "16s", "18s", "20s", "24s", "30s"),
             "shakespeare-char-cpu": ("1600steps", "1800steps", "2000steps", "2200steps", "2400steps"),
         },
         overrides=(),
