@@ -49,7 +49,7 @@ def steps_within(peers: Peers, who: str, setting: Setting, seconds: float, data:
 
 
 def _runs_of_this_size(journal: Journal, who: str, setting: Setting) -> list[dict[str, Any]]:
-    size = {key: asdict(setting)[key] for key in ("shape", "context", "batch", "precision")}
+    size = {key: asdict(setting)[key] for key in ("shape", "context", "batch", "precision", "evaluations")}
     size["shape"] = list(size["shape"])
     runs = [run for row in ("calibration", "tuning", "race", "compression") for run in journal.records(row, peer=who)]
     return [run for run in runs if all(run["setting"][key] == value for key, value in size.items())]

@@ -21,7 +21,8 @@ from daybreak.model.gpt import GPT, count_parameters
 from daybreak.progress import say
 from daybreak.recipe import Recipe
 from daybreak.training.budget import Budget, Clock, Rates, TimeBudget, make_count_budget
-from daybreak.training.execution import Execution, ExecutionConfig, wrap_blocks
+from daybreak.training.compiling import wrap_blocks
+from daybreak.training.execution import Execution, ExecutionConfig
 from daybreak.training.flops import flops_per_token
 from daybreak.training.growth import Growth, recorded_sizes
 from daybreak.training.optimizer import build_optimizers, moment_bytes
@@ -30,6 +31,7 @@ from daybreak.training.spent import Spent
 
 _SAVED_BYTES_PER_SECOND = 200e6  # writing and hashing, until a save was timed
 _SAVED_BYTES_PER_PARAMETER = 12
+_GRADIENT_BYTES = 4
 _WEIGHT_BYTES = 8  # a weight and its gradient
 _READ_BYTES_PER_TOKEN = 16  # read ahead, and in use
 
@@ -72,6 +74,8 @@ def execution_again(
         for name in ExecutionConfig.model_fields
         if getattr(before, name) != getattr(recipe.execution, name)
     }
+    if "precision" in changed and recipe.execution.fused_attention == "auto":
+        changed["fused_attention"] = chosen.fused_attention
     if ranks != recorded.ranks:
         say(f"warning: the run used {recorded.ranks} ranks, now {ranks}; losses will differ in their last digits")
     again = recorded.model_copy(update={"micro_batch": micro_batch or recorded.micro_batch, "ranks": ranks, **changed})
@@ -123,15 +127,15 @@ def probed(
     steps = int(budget.moment(Spent()).steps_total)
     if not is_worth_probing(recipe.execution, seconds, steps):
         return execution
-    batches.micro_batch = probe_micro_batch(
+    micro_batch = probe_micro_batch(
         forward,
         list(batches.step(0, windows=recipe.batch.smallest // recipe.data.window)),
         execution,
         Allowance(seconds, rows=steps * batches.rows_per_rank),
-        moment_bytes=moment_bytes(recipe.optimizer) * _parameters_per_rank(recipe, ranks),
+        kept_bytes=(_GRADIENT_BYTES + moment_bytes(recipe.optimizer)) * _parameters_per_rank(recipe, ranks),
         ranks=ranks,
     )
-    return execution.model_copy(update={"micro_batch": batches.micro_batch})
+    return execution.model_copy(update={"micro_batch": micro_batch})
 
 
 def build_batches(recipe: Recipe, execution: Execution, corpus: Corpus, device: torch.device, ranks: Ranks) -> Batches:

@@ -176,7 +176,7 @@ def choose(logits_BV: Tensor, sampling: SamplingConfig, generators: Sequence[tor
     Raises:
         UserError: the predictions are not numbers, since the model has diverged.
     """
-    if logits_BV.amax().isnan():
+    if not logits_BV.amax().isfinite():
         raise UserError(
             "the model's predictions are not numbers: its training has diverged, and nothing can be sampled"
         )

@@ -263,6 +263,7 @@ def assembled(
         with sitting.stop.at_once() if ranks.count == 1 else nullcontext():
             if fresh:
                 execution = probed(recipe, execution, planned, forward, batches, ranks)
+                batches.micro_batch = execution.micro_batch
             execution, step_seconds = warmed_up(recipe, execution, model, forward, batches, spent, planned.rates, ranks)
     except Stopped:
         pass  # the loop begins no step, and saves what there is

@@ -12,13 +12,8 @@ from daybreak.model.gpt import GPT
 from daybreak.progress import say
 from daybreak.recipe import Recipe
 from daybreak.training.budget import Rates
-from daybreak.training.execution import (
-    Execution,
-    compile_blocks,
-    keep_compiled_code,
-    time_micro_batch,
-    wrap_blocks,
-)
+from daybreak.training.compiling import compile_blocks, keep_compiled_code, time_micro_batch, wrap_blocks
+from daybreak.training.execution import Execution
 from daybreak.training.microbatch import halve_micro_batch
 from daybreak.training.spent import Spent
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from daybreak.data.batches import Rows
 from daybreak.model.gpt import GPT, ModelConfig, build
-from daybreak.training.execution import compile_blocks
+from daybreak.training.compiling import compile_blocks
 
 CPU = torch.device("cpu")
 VOCABULARY, LENGTH = 37, 16

@@ -19,7 +19,8 @@ from daybreak.errors import UserError
 from daybreak.hardware import PrecisionName, autocast
 from daybreak.model.gpt import GPT, ModelConfig, build
 from daybreak.model.kernels import PLAIN, Kernels
-from daybreak.training.execution import Execution, ExecutionConfig, compile_blocks, keep_compiled_code, wrap_blocks
+from daybreak.training.compiling import compile_blocks, keep_compiled_code, wrap_blocks
+from daybreak.training.execution import Execution, ExecutionConfig
 from daybreak.training.microbatch import row_bytes
 from daybreak.training.optimizer import AdamWConfig, MuonConfig, build_optimizers
 

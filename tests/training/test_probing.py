@@ -143,7 +143,7 @@ Pace = Callable[[Callable[[int], float]], list[int]]
 
 
 def chosen(estimate: int, allowance: Allowance = AMPLE, rows: int = 64) -> int:
-    return probe_micro_batch(model(), step(rows), execution(estimate), allowance, moment_bytes=0, ranks=ALONE)
+    return probe_micro_batch(model(), step(rows), execution(estimate), allowance, kept_bytes=0, ranks=ALONE)
 
 
 def test_the_search_ends_behind_the_peak(pace: Pace, capsys: pytest.CaptureFixture[str]) -> None:
@@ -198,7 +198,7 @@ def test_where_the_allowance_ends_on_a_plateau_its_beginning_is_taken(pace: Pace
 
 def test_the_model_is_left_without_gradients_and_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:
     probed, untouched = model(), model()
-    probe_micro_batch(probed, step(8), execution(8), AMPLE, moment_bytes=0, ranks=ALONE)
+    probe_micro_batch(probed, step(8), execution(8), AMPLE, kept_bytes=0, ranks=ALONE)
     assert all(parameter.grad is None for parameter in probed.parameters())
     for one, other in zip(probed.parameters(), untouched.parameters(), strict=True):
         assert torch.equal(one, other)
@@ -232,7 +232,7 @@ def test_on_a_gpu_what_fits_is_measured_and_leaves_room_for_the_optimizer(
 ) -> None:
     gpu_of(capacity=1000, base=100, row=20)  # (0.9 * 1000 - 100 - moments) / 20 rows fit
     without_chunks = execution(2).model_copy(update={"loss_rows": 0})
-    found = probe_micro_batch(model(), step(64), without_chunks, AMPLE, moment_bytes=moment_bytes, ranks=ALONE)
+    found = probe_micro_batch(model(), step(64), without_chunks, AMPLE, kept_bytes=moment_bytes, ranks=ALONE)
     assert found == limit
 
 
@@ -245,7 +245,7 @@ def test_the_rank_with_the_least_memory_decides(gpu_of: Callable[..., None], mon
     monkeypatch.setattr(Ranks, "sums", with_the_second_rank)
     two = Ranks(rank=0, count=2)
     without_chunks = execution(2).model_copy(update={"loss_rows": 0})
-    assert probe_micro_batch(model(), step(64), without_chunks, AMPLE, moment_bytes=0, ranks=two) == 16
+    assert probe_micro_batch(model(), step(64), without_chunks, AMPLE, kept_bytes=0, ranks=two) == 16
 
 
 @pytest.mark.gpu

@@ -66,6 +66,7 @@ def bench(recipe: Recipe, data: Path | None) -> Bench:
             execution = execution.model_copy(update={"micro_batch": fewer})
             tried = switches(recipe, execution, vocab_size)
         if execution.compile:
+            del subject  # two would need memory for both
             subject = make_subject(recipe, execution, tokens_RT)
             subject.compile()
         passes = rows // execution.micro_batch
@@ -169,11 +170,13 @@ def _compare(subject: Subject, switch: Switch, rows: int, passes: int, advance: 
         if switch.execution.compile:
             other.compile()
         ours, theirs = _interleaved([subject, other], rows, advance)
+    except UserError as error:
+        return Comparison(switch.name, switch.off, remark=str(error))
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         subject.model.zero_grad(set_to_none=True)
-        return Comparison(switch.name, switch.off, remark="without it, memory does not suffice")
+        return Comparison(switch.name, switch.off, remark="memory does not suffice for both at once")
     within, without = ([_step_seconds(timing, passes) for timing in timings] for timings in (ours, theirs))
     return Comparison(
         switch.name,

@@ -41,14 +41,17 @@ def time_startup(recipe: Recipe, execution: Execution, corpus: Path | None) -> d
 
 def _in_a_process(words: list[str], environment: Mapping[str, str]) -> dict[str, float]:
     began = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-m", "daybreak.bench.startup", *words, repr(began)],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=_PATIENCE,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "daybreak.bench.startup", *words, repr(began)],
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=_PATIENCE,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise UserError(f"a process that starts this recipe took longer than {_PATIENCE:.0f} s") from None
     if done.returncode:
         said = (done.stderr.strip() or "it said nothing").splitlines()[-1]
         raise UserError(f"a process that starts this recipe failed: {said}")

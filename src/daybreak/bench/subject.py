@@ -19,7 +19,8 @@ from daybreak.hardware import apply_precision, autocast
 from daybreak.memory import peak_bytes
 from daybreak.model.gpt import GPT
 from daybreak.recipe import Recipe
-from daybreak.training.execution import Execution, compile_blocks, keep_compiled_code
+from daybreak.training.compiling import compile_blocks, keep_compiled_code
+from daybreak.training.execution import Execution
 from daybreak.training.optimizer import set_learning_rates, unscale_and_clip
 
 _MOST_COMPILED = 64  # models in one process; training compiles one

@@ -86,8 +86,6 @@ class ModelConfig(Configuration):
             raise ValueError(
                 "model.extra_norms.shared = true needs model.extra_norms.after_embedding = true, whose norm it shares"
             )
-        if any(length < 2 for length in self.lookup.ngrams):
-            raise ValueError(f"model.lookup.ngrams = {list(self.lookup.ngrams)} must be lengths of 2 or more")
         return self
 
 
@@ -221,7 +219,7 @@ class GPT(nn.Module):
             heads=config.heads,
             bias=config.bias,
             dropout=config.dropout,
-            gated_values=self.values is not None and layer in config.lookup.value_layers(config.layers),
+            gated_values=layer in config.lookup.value_layers(config.layers),
             fused=self.kernels.fused_attention,
         )
         mlp = MLP(config.mlp, config.dim, config.bias, config.dropout)
@@ -252,6 +250,7 @@ def count_parameters(config: ModelConfig) -> int:
         return sum(parameter.numel() for parameter in GPT(config).parameters())
 
 
+@lru_cache(maxsize=64)
 def count_multiplied(config: ModelConfig) -> int:
     """Trainable numbers but for those that are only looked up: the N of the usual FLOPs formula.
 
@@ -261,9 +260,7 @@ def count_multiplied(config: ModelConfig) -> int:
         model = GPT(config)
     looked_up = [model.ngrams, model.values, model.position if isinstance(model.position, LearnedPosition) else None]
     tables = [*looked_up, None if config.head.tied else model.embedding]
-    return count_parameters(config) - sum(
-        p.numel() for table in tables if table is not None for p in table.parameters()
-    )
+    return count_parameters(config) - sum(p.numel() for part in tables if part is not None for p in part.parameters())
 
 
 def _ngrams(config: ModelConfig) -> NgramEmbedding | None:

@@ -65,10 +65,7 @@ class Head(nn.Module):
         if self.loss_rows == 0:
             return cross_entropy_sum(self(x_ND, embedding_VD), targets_N)
         if not torch.is_grad_enabled():
-            starts = range(0, len(x_ND), self.loss_rows)
-            chunks = (
-                (x_ND[start : start + self.loss_rows], targets_N[start : start + self.loss_rows]) for start in starts
-            )
+            chunks = zip(torch.split(x_ND, self.loss_rows), torch.split(targets_N, self.loss_rows), strict=True)
             return torch.stack([cross_entropy_sum(self(x, embedding_VD), targets) for x, targets in chunks]).sum()
         if self.norm is None:
             weight_VD = embedding_VD if self.weight is None else self.weight
@@ -124,12 +121,14 @@ class _ChunkedLinearLoss(torch.autograd.Function):
                 part = slice(few, few + at_once)
                 target = index_C1[part]
                 logits = chunk_CD[part] @ low_VD.T
-                capped = None if soft_cap is None else torch.tanh(logits.float() / soft_cap)
-                scores = logits if soft_cap is None or capped is None else soft_cap * capped
+                scores, slope = logits, None
+                if soft_cap is not None:
+                    capped = torch.tanh(logits.float() / soft_cap)
+                    scores, slope = soft_cap * capped, 1 - capped.square()
                 log_p = scores.log_softmax(-1, dtype=torch.float32)
                 total -= (log_p.gather(1, target) * counted_C1[part]).sum()
                 gradient = log_p.exp_().scatter_add_(1, target, -torch.ones_like(target, dtype=torch.float32))
-                grad_CV[part] = gradient if capped is None else gradient * (1 - capped.square_())
+                grad_CV[part] = gradient if slope is None else gradient * slope
             # Rows that do not count: their softmax is no gradient.
             x_grad_ND[start : start + rows] = (grad_CV @ low_VD) * counted_C1
             weight_grad_VD += grad_CV.T @ (chunk_CD * counted_C1)

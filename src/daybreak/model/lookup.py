@@ -4,10 +4,10 @@ Shape legend: B batch, T time, D dim, L layers with a table, E width of a layer'
 """
 
 from collections.abc import Iterator
-from typing import Literal, final
+from typing import Literal, Self, final
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from daybreak.configuration import Configuration
@@ -30,6 +30,12 @@ class LookupConfig(Configuration):
     ngrams: tuple[int, ...] = ()
     rows: int = Field(default=16_384, gt=0)
     values: Literal["none", "alternate", "all"] = "none"
+
+    @model_validator(mode="after")
+    def _lengths_differ(self) -> Self:
+        if any(length < 2 for length in self.ngrams) or len(set(self.ngrams)) < len(self.ngrams):
+            raise ValueError(f"model.lookup.ngrams = {list(self.ngrams)} must be different lengths of 2 or more")
+        return self
 
     def value_layers(self, layers: int) -> list[int]:
         """The layers, counted from 0, that have a table of values."""

@@ -1,7 +1,8 @@
 """FLOPs of training, by nanoGPT's convention (PaLM, appendix B).
 
-6 N + 12 L H Q T a token: N parameters without the position table, L layers, H heads of size Q, T
-tokens in a row. Embedding lookups count as if they were products; recomputation is not counted.
+6 N + 12 L H Q T a token: N parameters that are multiplied (tables that are only looked up are not, a tied
+embedding is), L layers, H heads of size Q, T tokens in a row. What windows and `prediction.share` spare is not
+subtracted, what is recomputed not added.
 """
 
 from daybreak.model.gpt import ModelConfig, count_multiplied

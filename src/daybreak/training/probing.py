@@ -69,7 +69,7 @@ def probe_micro_batch(
     execution: Execution,
     allowance: Allowance,
     *,
-    moment_bytes: int,
+    kept_bytes: int,
     ranks: Ranks,
 ) -> int:
     """The micro-batch that passes most rows a second, of those that fit.
@@ -78,7 +78,7 @@ def probe_micro_batch(
 
     Args:
         step: the micro-batches of one, on this rank.
-        moment_bytes: what the optimizer will allocate at its first step on this rank.
+        kept_bytes: on this rank, what accumulation and the optimizer will hold beside a first micro-batch.
     """
     ranks.enter("trying micro-batches")
     began = time.perf_counter()
@@ -95,7 +95,7 @@ def probe_micro_batch(
     try:
         limit, memory = execution.micro_batch, "are estimated to fit"
         if passes.device.type == "cuda":
-            limit, memory = _measured_limit(passes, execution, moment_bytes)
+            limit, memory = _measured_limit(passes, execution, kept_bytes)
         counts = candidates(step_rows, limit)
         if len(counts) == 1:
             return counts[0]
@@ -137,7 +137,7 @@ def _search(passes: "_Passes", counts: list[int], allowance: Allowance, began: f
     return trials, True
 
 
-def _measured_limit(passes: "_Passes", execution: Execution, moment_bytes: int) -> tuple[int, str]:
+def _measured_limit(passes: "_Passes", execution: Execution, kept_bytes: int) -> tuple[int, str]:
     """Rows that fit on every rank, by the peak memory of two small micro-batches, and how that is said."""
     ranks, device, (step_rows, length) = passes.ranks, passes.device, passes.inputs.shape
     few = max(1, execution.loss_rows // length)  # fewer would not fill a chunk of the loss, which does not grow further
@@ -149,7 +149,7 @@ def _measured_limit(passes: "_Passes", execution: Execution, moment_bytes: int) 
     if math.inf in peaks or few == many:
         return execution.micro_batch, "are estimated to fit"
     capacity = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
-    available = _SHARE_OF_MEMORY * capacity - moment_bytes
+    available = _SHARE_OF_MEMORY * capacity - kept_bytes
     fitting = rows_that_fit((few, peaks[0]), (many, peaks[1]), available)
     limit = int(ranks.smallest(min(fitting, step_rows)))
     row_bytes = (peaks[1] - peaks[0]) / (many - few)
