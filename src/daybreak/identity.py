@@ -20,7 +20,7 @@ _FORMAT = 1
 _FIXED = ("model", "data.window", "data.tokenizer", "optimizer.kind")
 # What no step computes differently for, beyond its last bits.
 _FREE = ("name", "description", "evaluation", "checkpoint", "samples", "execution", "parallel")
-_COURSE = ("execution.precision",)
+_COURSE = ("execution.precision", "execution.weights")
 
 
 @final

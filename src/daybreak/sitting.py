@@ -42,6 +42,7 @@ from daybreak.training.execution import (
 )
 from daybreak.training.guard import make_guard
 from daybreak.training.metrics import Metrics, finite, read_journal
+from daybreak.training.optimizer import set_momentum
 from daybreak.training.schedule import check_schedule
 from daybreak.training.signals import StopRequest
 from daybreak.training.spent import Spent
@@ -249,6 +250,7 @@ def assembled(
     batches = build_batches(recipe, execution, corpus, device, ranks)
     planned = build_budget(recipe, batches, clock)
     check_schedule(recipe.schedule, planned.moment(Spent()))
+    set_momentum((), recipe.optimizer, planned.moment(Spent()))  # a warm-up that cannot be counted is said now
     model, optimizers = build_learner(recipe, execution, device, ranks)
     guard, spent, owes_validation = make_guard(recipe.guard, execution.precision), Spent(), False
     if state is not None:

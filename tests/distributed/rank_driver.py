@@ -28,7 +28,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import daybreak.hardware
 import daybreak.run
-import daybreak.sitting
+import daybreak.warm_up
 from daybreak.checkpoint import Tensors
 from daybreak.cli import main as command_line
 from daybreak.data.batches import Batches, Rows
@@ -98,7 +98,7 @@ class Rank:
             _write(self.folder / "seen.json", json.dumps(self.seen))
 
     def _instrument(self) -> None:
-        train_run, train_loop, warm_up = daybreak.run.train, loop.train, daybreak.sitting.time_micro_batch
+        train_run, train_loop, warm_up = daybreak.run.train, loop.train, daybreak.warm_up.time_micro_batch
         record_step, rows_of_step = Metrics.step, Batches.step
         features, forward = GPT.features, GPT.forward
 
@@ -148,7 +148,7 @@ class Rank:
             probing._FEWEST_STEPS, probing.SHARE_OF_BUDGET = 1, math.inf
             probing._Passes._pass = scarce_pass
         daybreak.run.train, loop.train = train_and_tell, train_with_parts
-        daybreak.sitting.time_micro_batch = interrupted_warm_up
+        daybreak.warm_up.time_micro_batch = interrupted_warm_up
         Metrics.step, Batches.step = record_and_act, rows_and_tell
         GPT.features, GPT.forward = poisoned_features, raised_forward
         daybreak.hardware._SECONDS_TO_MEASURE_A_PEAK = 0.01

@@ -28,7 +28,7 @@ class HeadConfig(Configuration):
     """
 
     tied: bool = True
-    soft_cap: float | None = Field(default=None, gt=0)
+    soft_cap: float | None = Field(default=None, ge=0.1, le=1e4)
 
 
 @final

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from typing import Literal, Self, final
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import model_validator
 from torch import Tensor, nn
 
-from daybreak.configuration import Configuration
+from daybreak.configuration import Configuration, Size
 from daybreak.model.dropout import mix
 from daybreak.model.initialise import normal_, table
+
+_LONGEST_NGRAM = 16
 
 
 @final
@@ -28,13 +30,16 @@ class LookupConfig(Configuration):
     """
 
     ngrams: tuple[int, ...] = ()
-    rows: int = Field(default=16_384, gt=0)
+    rows: Size = 16_384
     values: Literal["none", "alternate", "all"] = "none"
 
     @model_validator(mode="after")
     def _lengths_differ(self) -> Self:
-        if any(length < 2 for length in self.ngrams) or len(set(self.ngrams)) < len(self.ngrams):
-            raise ValueError(f"model.lookup.ngrams = {list(self.ngrams)} must be different lengths of 2 or more")
+        lengths = set(self.ngrams)
+        if not lengths <= set(range(2, _LONGEST_NGRAM + 1)) or len(lengths) < len(self.ngrams):
+            raise ValueError(
+                f"model.lookup.ngrams = {list(self.ngrams)} must be different lengths from 2 to {_LONGEST_NGRAM}"
+            )
         return self
 
     def value_layers(self, layers: int) -> list[int]:

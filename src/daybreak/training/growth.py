@@ -33,7 +33,7 @@ class LengthCurriculumConfig(Configuration):
 
     def length(self, spent: Spent) -> int:
         """Tokens in a row of the next step."""
-        stages = spent.amount(self.stage.unit) / self.stage.amount
+        stages = _grown(spent, self.stage) / self.stage.amount
         return self.lengths[math.floor(min(stages + 1e-9, len(self.lengths) - 1))]
 
 
@@ -69,7 +69,7 @@ class BatchConfig(Configuration):
         """Tokens of the next step."""
         if self.ramp is None:
             return self.tokens
-        part = min(1.0, spent.amount(self.ramp.over.unit) / self.ramp.over.amount)
+        part = min(1.0, _grown(spent, self.ramp.over) / self.ramp.over.amount)
         return self.ramp.start * (1 + math.floor((self.tokens // self.ramp.start - 1) * part + 1e-9))
 
 
@@ -166,3 +166,8 @@ def require_fitting(batch: BatchConfig, curriculum: LengthCurriculumConfig | Non
 def _require_counted(duration: Duration, name: str) -> None:
     if duration.unit not in _COUNTED or duration.amount <= 0:
         raise ValueError(f"{name} = {duration} must be steps, tokens, a time or a percentage above 0")
+
+
+def _grown(spent: Spent, duration: Duration) -> float:
+    """What is spent in a duration's unit; seconds are those of steps, so that no start-up takes a stage."""
+    return spent.train_seconds if duration.unit is Unit.SECONDS else spent.amount(duration.unit)
