@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from daybreak import Recipe, Run, load, train
 from daybreak.data.batches import Batches, Rows
 from daybreak.data.prepare import prepare
 from daybreak.data.shards import Corpus, ShardWriter
-from daybreak.training import guard
+from daybreak.training import guard, loop
 from daybreak.training.budget import Clock
 from daybreak.training.metrics import Metrics
 from daybreak.training.signals import StopRequest
@@ -326,7 +327,7 @@ def test_a_replay_follows_the_sizes_that_its_steps_had_by_the_clock(
             raise Killed
 
     record, seconds = Metrics.step, itertools.count()
-    monkeypatch.setattr(Clock, "elapsed", lambda self: self.before + next(seconds))
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: next(seconds)))  # a step takes one
     settings = ("curriculum={ lengths = [6, 8, 12, 16], stage = '3s' }", "batch.ramp={ start = 32, over = '16s' }")
     recipe = Recipe.load(recipe_file, *settings, "evaluation.every=never", "checkpoint.every=5 steps")
     with monkeypatch.context() as patch:

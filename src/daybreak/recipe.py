@@ -245,7 +245,10 @@ def _explain(error: Any, content: Mapping[str, Any]) -> str:
         case "extra_forbidden":
             name = str(error["loc"][-1])
             hint = f" (it is {_ELSEWHERE[name]} here)" if name in _ELSEWHERE else ""
-            return f"unknown key {key}{hint or _nearest(name, _known_keys(error['loc'][:-1]))}"
+            known = _known_keys(error["loc"][:-1])
+            if name in known and not hint:  # of another kind of the same part
+                return f"unknown key {key}: {key.rpartition('.')[0]} of this kind has none"
+            return f"unknown key {key}{hint or _nearest(name, known)}"
         case "union_tag_invalid":
             kinds = [kind.strip(" '") for kind in error["ctx"]["expected_tags"].split(",")]
             found = error["ctx"]["tag"]

@@ -207,7 +207,7 @@ def test_ranks_share_steps_that_grow(launcher: Launcher, alone: Callable[..., Ru
 
 
 def test_rows_that_do_not_divide_among_ranks_are_refused(launcher: Launcher) -> None:
-    run = launcher.run("undivided", Sitting(2, ("batch.ramp={ start = 48, over = '50%' }",)))
+    run = launcher.run("undivided-ramp", Sitting(2, ("batch.ramp={ start = 48, over = '50%' }",)))
     assert run.codes == [[2, 4]]
     assert "batch.ramp.start = 48 is 3 rows of 16 tokens" in run.ranks[0].errors
     assert "batch.ramp.start=64" in run.ranks[0].errors

@@ -182,9 +182,9 @@ def test_recorded_sizes_are_followed_when_steps_are_done_again() -> None:
     records = [{"step": step, "batch_tokens": tokens, "length": length} for step, (tokens, length) in sizes.items()]
     growth = replace(growth, recorded=recorded_sizes([*records, {"step": 9}], growth))
     assert growth.recorded == {3: (2, 4)}
-    late = Spent(steps=3, elapsed_seconds=100.0)
+    late = Spent(steps=3, train_seconds=100.0)
     assert (growth.next(late).tokens, growth.next(late).length, growth.next(late).flops) == (32, 4, 32.0)
-    assert growth.next(Spent(steps=4, elapsed_seconds=100.0)) == growth.full
+    assert growth.next(Spent(steps=4, train_seconds=100.0)) == growth.full
 
 
 @pytest.mark.parametrize(

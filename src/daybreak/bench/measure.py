@@ -45,6 +45,7 @@ def bench(recipe: Recipe, data: Path | None) -> Bench:
         UserError: the recipe does not fit this machine, or the corpus does not fit the recipe.
     """
     require_alone()
+    say(f"{recipe.name}: {count_parameters(recipe.model):,} parameters")
     refuse_what_does_not_work_yet(recipe.with_data(data or "none"))
     corpus = None if data is None else Corpus.open(data)
     if corpus is not None:

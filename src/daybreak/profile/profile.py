@@ -22,6 +22,7 @@ from daybreak.compose import (
 from daybreak.data.batches import Rows, largest_divisor
 from daybreak.data.shards import Corpus
 from daybreak.distributed import ALONE, require_alone
+from daybreak.errors import UserError
 from daybreak.hardware import device_name, is_out_of_memory, peak_flops
 from daybreak.model.gpt import count_parameters
 from daybreak.profile.memory import Part, memory_by_part
@@ -88,6 +89,9 @@ def profile(recipe: Recipe, data: Path | None, out: Path) -> Profile:
         UserError: the recipe does not fit this machine, or the corpus does not fit the recipe.
     """
     require_alone()
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file; name a folder for the trace")
+    say(f"{recipe.name}: {count_parameters(recipe.model):,} parameters")
     with TemporaryDirectory(prefix="daybreak-profile-") as name:
         folder = Path(name)
         path = data or recipe.data.corpus

@@ -57,12 +57,16 @@ class Moment:
     alike: bool
     rates: Rates
 
-    def share_of(self, duration: Duration) -> float:
+    def share_of(self, duration: Duration, setting: str) -> float:
         """The share of the budget that `duration` stands for.
+
+        Args:
+            setting: where the duration stands in a recipe.
 
         Raises:
             UserError: it cannot be turned into what the budget counts.
         """
+        asked = f"{setting} = {duration}"
         match duration.unit:
             case Unit.PERCENT:
                 return duration.amount / 100
@@ -73,10 +77,10 @@ class Moment:
             case Unit.STEPS | Unit.TOKENS | Unit.EPOCHS:
                 fitting = "a time" if self.whole.unit is Unit.SECONDS else self.whole.unit.value
                 raise UserError(
-                    f"{duration} cannot be counted against a budget of {self.whole} where batch.ramp makes steps grow; "
+                    f"{asked} cannot be counted against a budget of {self.whole} where batch.ramp makes steps grow; "
                     f"use {fitting} or a percentage"
                 )
-        raise UserError(f"{duration} cannot be counted against this run's budget; use a percentage")
+        raise UserError(f"{asked} cannot be counted against this run's budget; use a percentage")
 
 
 class Budget(ABC):

@@ -159,7 +159,7 @@ def set_momentum(optimizers: Iterable[torch.optim.Optimizer], config: Optimizer,
     """Muon's momentum at this moment: a line from 0.85 up to its own over its warm-up; others keep theirs."""
     if not isinstance(config, MuonConfig):
         return
-    warmup = moment.share_of(config.momentum_warmup)
+    warmup = moment.share_of(config.momentum_warmup, "optimizer.momentum_warmup")
     part = min(1.0, moment.progress / warmup) if warmup else 1.0
     for optimizer in optimizers:
         for group in optimizer.param_groups if isinstance(optimizer, Muon) else ():

@@ -70,17 +70,19 @@ ScheduleConfig = Annotated[Schedule, Field(discriminator="kind"), default_kind("
 
 def learning_rate_share(schedule: Schedule, moment: Moment) -> float:
     """The share of the peak learning rate for a step, in [0, 1]."""
-    warmup = moment.share_of(schedule.warmup)
+    warmup = moment.share_of(schedule.warmup, "schedule.warmup")
     warmed = min(1.0, (moment.progress + moment.share) / warmup) if warmup else 1.0
     progress = moment.progress
     match schedule:
         case ConstantConfig():
             return warmed
         case CosineConfig(final=final):
-            end = 1.0 - moment.share_of(schedule.hold)
+            end = 1.0 - moment.share_of(schedule.hold, "schedule.hold")
             return warmed * _between(1.0, final, _cosine(_part(progress, warmup, end)))
         case WarmupStableDecayConfig(final=final):
-            return warmed * _between(1.0, final, _part(progress, 1.0 - moment.share_of(schedule.decay), 1.0))
+            return warmed * _between(
+                1.0, final, _part(progress, 1.0 - moment.share_of(schedule.decay, "schedule.decay"), 1.0)
+            )
         case LinearConfig(final=final):
             return warmed * _between(1.0, final, _part(progress, warmup, 1.0))
         case OneCycleConfig(initial=initial, final=final):
@@ -96,8 +98,9 @@ def check_schedule(schedule: Schedule, moment: Moment) -> None:
         UserError: warm-up and what comes at the end leave no room for each other, or cannot be counted here.
     """
     ending = {"cosine": "hold", "wsd": "decay"}.get(schedule.kind)
-    last = moment.share_of(getattr(schedule, ending)) if ending else 0.0
-    if moment.share_of(schedule.warmup) >= 1.0 or moment.share_of(schedule.warmup) + last > 1.0 + 1e-9:
+    last = moment.share_of(getattr(schedule, ending), f"schedule.{ending}") if ending else 0.0
+    first = moment.share_of(schedule.warmup, "schedule.warmup")
+    if first >= 1.0 or first + last > 1.0 + 1e-9:
         and_last = f" and schedule.{ending} = {getattr(schedule, ending)}" if ending and last else ""
         raise UserError(
             f"schedule.warmup = {schedule.warmup}{and_last} do not fit into the whole run of {moment.whole}; "
