@@ -77,6 +77,6 @@ def test_every_command_and_example_runs(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_the_two_commands_of_a_newcomer_are_targets_of_the_makefile() -> None:
-    wanted = re.findall(r"^make (\S+)", "\n".join(blocks("bash")), flags=re.MULTILINE)
-    targets = re.findall(r"^(\w+):", (README.parent / "Makefile").read_text(), flags=re.MULTILINE)
+    wanted = re.findall(r"^make (\S+)", "\n".join(blocks("bash") + blocks("sh")), flags=re.MULTILINE)
+    targets = re.findall(r"^([\w-]+):", (README.parent / "Makefile").read_text(), flags=re.MULTILINE)
     assert {"demo", "test"} <= set(wanted) <= set(targets)

@@ -245,7 +245,8 @@ class TimeBudget(Budget):
 
     def progress(self, spent: Spent) -> float:
         whole = self._whole(spent)
-        return max(spent.progress, spent.train_seconds / whole if whole else 1.0)
+        done_before, _ = self.recorded.get(spent.steps - 1, (0.0, 0.0))  # what follows a replay falls not behind it
+        return max(spent.progress, done_before, spent.train_seconds / whole if whole else 1.0)
 
     def moment(self, spent: Spent) -> Moment:
         whole, size = self._whole(spent), self._next_size(spent)
