@@ -247,7 +247,7 @@ def test_ranks_with_a_budget_of_time_agree_on_every_moment(launcher: Launcher) -
     assert progress == sorted(progress)
     assert run.column("lr")[-1] < 0.2 * max(run.column("lr"))
     assert len(run.metrics("validation")) in (14, 15)  # once for each 7 % that a step passes, and at the end
-    assert len(run.metrics("sample")) == 9
+    assert len(run.metrics("sample")) in (8, 9)  # the last step may end short of 99 %
 
 
 @pytest.mark.parametrize("kind", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
