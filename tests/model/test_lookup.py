@@ -85,23 +85,22 @@ def test_a_token_changes_no_logits_before_it() -> None:
         assert changed.tolist() == [False] * at + [True] * (CONTEXT - at)
 
 
+def gated_attention() -> Attention:
+    """Two heads of 4, whose outputs are handed on as they are."""
+    none = NoPositionConfig(kind="none")
+    attention = Attention(AttentionConfig(), none, layer=0, dim=8, heads=2, bias=False, dropout=0.0, gated_values=True)
+    attention.initialise(0, "attention", 0.5, 0.5)
+    with torch.no_grad():
+        attention.output.weight.copy_(torch.eye(8))
+    return attention
+
+
 def test_values_are_added_times_a_gate_that_begins_at_one() -> None:
     """Attention without its own values is then attention over the embeddings alone."""
-    attention = Attention(
-        AttentionConfig(),
-        NoPositionConfig(kind="none"),
-        layer=0,
-        dim=8,
-        heads=2,
-        bias=False,
-        dropout=0.0,
-        gated_values=True,
-    )
-    attention.initialise(0, "attention", 0.5, 0.5)
+    attention = gated_attention()
     x_BTD, extra_BTE = torch.randn(2, 2, 5, 8).unbind()
     with torch.no_grad():
         attention.qkv.weight[16:] = 0.0
-        attention.output.weight.copy_(torch.eye(8))
         q_BHTK, k_BHTK = (
             part.view(2, 5, 2, 4).transpose(1, 2) for part in (x_BTD @ attention.qkv.weight[:16].T).chunk(2, dim=-1)
         )
@@ -111,22 +110,11 @@ def test_values_are_added_times_a_gate_that_begins_at_one() -> None:
 
 
 def test_each_head_opens_its_own_gate() -> None:
-    attention = Attention(
-        AttentionConfig(),
-        NoPositionConfig(kind="none"),
-        layer=0,
-        dim=8,
-        heads=2,
-        bias=False,
-        dropout=0.0,
-        gated_values=True,
-    )
-    attention.initialise(0, "attention", 0.5, 0.5)
+    attention = gated_attention()
     assert attention.value_gate is not None
     x_BTD, extra_BTE = torch.ones(1, 3, 8), torch.randn(1, 3, 8)
     with torch.no_grad():
         attention.value_gate.weight[0] = -100.0  # shuts the first
-        attention.output.weight.copy_(torch.eye(8))
         difference = attention(x_BTD, extra_BTE=extra_BTE) - attention(x_BTD)
     assert difference[..., :4].abs().max() < 1e-6
     assert difference[..., 4:].abs().max() > 0.1
