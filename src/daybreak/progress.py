@@ -87,3 +87,8 @@ def _amount(number: float, unit: str) -> str:
         if number >= scale:
             return f"{number / scale:.1f} {prefix}{unit}"
     return f"{number:.0f} {unit}"
+
+
+def human_bytes(number: int) -> str:
+    """`1.50 GB` or `36.0 MB`."""
+    return f"{number / 1e9:,.2f} GB" if number >= 1e9 else f"{number / 1e6:,.1f} MB"

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from daybreak.progress import human_bytes
+
 if TYPE_CHECKING:
     from daybreak.bench.report import Bench, Comparison
 
@@ -61,7 +63,7 @@ def _print(found: "Bench") -> None:
     )
     print(f"\n{'rows at once':>12} {'peak memory':>12} {'tokens/s':>12}   not compiled, an update each")
     for row in found.by_micro_batch:
-        print(f"{row.rows:>12} {_size(row.peak_bytes):>12} {row.tokens_per_second:>12,.0f}")
+        print(f"{row.rows:>12} {human_bytes(row.peak_bytes):>12} {row.tokens_per_second:>12,.0f}")
     print(f"{'':>12} ({found.micro_batch_ended})")
     print(f"\n{'tokens/s, by turns':<36} {'without':>10} {'with':>10} {'faster':>7} {'rounds':>13}   switched off by")
     for comparison in found.comparisons:
@@ -78,7 +80,3 @@ def _line(comparison: "Comparison") -> str:
         f"{comparison.name:<36} {comparison.without:>10,.0f} {comparison.within:>10,.0f} {comparison.gain:>6.2f}x "
         f"{f'{min(comparison.gains):.2f} … {max(comparison.gains):.2f}':>13}   {comparison.off}"
     )
-
-
-def _size(number: int) -> str:
-    return f"{number / 1e9:,.2f} GB" if number >= 1e9 else f"{number / 1e6:,.1f} MB"

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from daybreak.progress import human_bytes
+
 if TYPE_CHECKING:
     from daybreak.profile.profile import Profile
     from daybreak.profile.routines import Routine
@@ -62,8 +64,8 @@ def _print(found: "Profile") -> None:
     _print_routines("GPU", found.on_gpu)
     print(f"\n{'memory':<36} {'estimated':>12} {'measured':>12}")
     for part in found.memory:
-        estimated = "" if part.estimated is None else _size(part.estimated)
-        print(f"{part.name:<36} {estimated:>12} {_size(part.measured):>12}")
+        estimated = "" if part.estimated is None else human_bytes(part.estimated)
+        print(f"{part.name:<36} {estimated:>12} {human_bytes(part.measured):>12}")
     slower = shares.after_evaluation_milliseconds / shares.step_milliseconds - 1
     print("\ntime, not profiled")
     print(f"{'a step':<36} {shares.step_milliseconds:>9,.1f} ms")
@@ -83,7 +85,3 @@ def _print_routines(device: str, routines: list["Routine"]) -> None:
     for routine in routines:
         name = routine.name if len(routine.name) <= _NAME_WIDTH else f"{routine.name[: _NAME_WIDTH - 1]}…"
         print(f"{name:<{_NAME_WIDTH}} {routine.calls:>7,} {routine.milliseconds:>10,.1f} {routine.share:>6.1%}")
-
-
-def _size(number: int) -> str:
-    return f"{number / 1e9:,.2f} GB" if number >= 1e9 else f"{number / 1e6:,.1f} MB"

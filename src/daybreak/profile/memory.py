@@ -16,9 +16,7 @@ from daybreak.memory import peak_bytes
 from daybreak.model.gpt import count_parameters
 from daybreak.recipe import Recipe
 from daybreak.training.execution import Execution
-from daybreak.training.microbatch import row_bytes
-
-_LOGIT_BYTES = 12  # a logit, its softmax and its gradient
+from daybreak.training.microbatch import LOGIT_BYTES, row_bytes
 
 
 @final
@@ -66,8 +64,8 @@ def memory_by_part(recipe: Recipe, execution: Execution, rows: Rows, device: tor
     rows_estimated = len(rows.inputs) * row_bytes(
         config, recipe.row_length, execution.kernels, precision, recompute=execution.recompute
     )
-    all_logits = 0 if execution.loss_rows else _LOGIT_BYTES * config.vocab_size * tokens
-    held = _LOGIT_BYTES * config.vocab_size * min(tokens, execution.loss_rows or tokens)
+    all_logits = 0 if execution.loss_rows else LOGIT_BYTES * config.vocab_size * tokens
+    held = LOGIT_BYTES * config.vocab_size * min(tokens, execution.loss_rows or tokens)
     head = 2 * 4 * config.vocab_size * config.dim  # the gradient of its weight: the sum, and a chunk's
     kinds = {"adamw": 2 * weights, "adamw8bit": weights // 2}
     return [

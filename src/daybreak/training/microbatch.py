@@ -13,7 +13,7 @@ from daybreak.model.gpt import ModelConfig, count_parameters
 from daybreak.model.kernels import Kernels
 
 _BYTES_PER_PARAMETER = 16  # weight, gradient and two moments, all fp32
-_LOGIT_BYTES = 12  # a logit, its softmax and its gradient
+LOGIT_BYTES = 12  # a logit, its softmax and its gradient
 _SHARE_OF_FREE_MEMORY = 0.6
 _CPU_TOKENS = 8192  # more rows at once only push activations out of the caches
 _GAIN = 1.03  # in rows a second that is worth a larger micro-batch: less may be noise
@@ -32,7 +32,7 @@ def fitting_micro_batch(
 ) -> int:
     """The most rows that divide `rows` and fit into the free memory by estimate; at least 1."""
     free = free_memory(device) - _BYTES_PER_PARAMETER * count_parameters(model)
-    chunk = _LOGIT_BYTES * model.vocab_size * kernels.loss_rows
+    chunk = LOGIT_BYTES * model.vocab_size * kernels.loss_rows
     each = row_bytes(model, length, kernels, precision, recompute=recompute)
     fits = int((_SHARE_OF_FREE_MEMORY * free - chunk) // each)
     if device.type == "cpu":
@@ -53,7 +53,7 @@ def row_bytes(
     kept = model.layers * (per_layer + scores)
     if recompute:
         kept = model.layers * between * model.dim + per_layer + scores
-    logits = 0 if kernels.loss_rows else _LOGIT_BYTES * model.vocab_size
+    logits = 0 if kernels.loss_rows else LOGIT_BYTES * model.vocab_size
     return length * (kept + logits)
 
 
