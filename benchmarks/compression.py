@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from dataclasses import asdict
 
 from contestants import train_ours
-from daybreak.duration import Duration
 from daybreak.progress import say
 from processes import FailedError
-from protocol import Compression
+from protocol import Compression, Setting
 from race import steps_of
 from texts import Text
 from tuning import Peers, tuned
@@ -47,10 +46,15 @@ def _attempt(config: Compression, contestant: str, budget: str, seed: int, text:
         peers.journal.add(ROW, contestant=contestant, budget=budget, seed=seed, **asdict(result))
         return
     who = contestant.removesuffix(" tuned")
-    setting = config.stock
-    if contestant != who:
-        seconds = config.tuning_share * Duration.parse(budget).amount
-        purpose = f"{ROW} {budget}"
-        setting = tuned(peers, who, config.first_guess, config.axes, seconds, text.tuning, purpose=purpose)
+    setting = config.stock if contestant == who else _tuned(config, who, budget, text, peers)
     steps = steps_of(peers, who, setting, budget, text)
     peers.train(who, setting, steps, seed, text.scored, row=ROW, contestant=contestant, budget=budget)
+
+
+def _tuned(config: Compression, who: str, budget: str, text: Text, peers: Peers) -> Setting:
+    setting = config.first_guess
+    for each, search in config.budgets.items():
+        setting = tuned(peers, who, setting, search, text.tuning, purpose=f"{ROW} {each}")
+        if each == budget:
+            return setting
+    raise AssertionError(f"{budget} is not in the protocol")

@@ -65,8 +65,8 @@ def train_ours(
         found = validation.measure(trained.model)
         assert found is not None
         spent = trained.spent
-        command = finished.command.replace(folder, "FOLDER")
-        return Result(finished.seconds, spent.train_seconds, spent.steps, found.loss, found.bits_per_byte, command)
+        figures = (spent.train_seconds, spent.steps, found.loss, found.bits_per_byte)
+        return Result(finished.seconds, *figures, finished.command)
 
 
 def train_peer(who: str, setting: Setting, steps: int, seed: int, data: Path, checkout: Path | None) -> Result:
@@ -85,8 +85,7 @@ def train_peer(who: str, setting: Setting, steps: int, seed: int, data: Path, ch
             assert scored["steps"] == steps
         else:
             train_seconds = json.loads(trained.output.splitlines()[-1])["train_seconds"]
-        command = trained.command.replace(folder, "FOLDER")
-        return Result(trained.seconds, train_seconds, steps, scored["loss"], scored["bits_per_byte"], command)
+        return Result(trained.seconds, train_seconds, steps, scored["loss"], scored["bits_per_byte"], trained.command)
 
 
 def peer_command(

@@ -1,6 +1,7 @@
 """Contestants run in processes of their own, timed from outside."""
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 _POLL_SECONDS = 0.005
 _LONGEST_START = 600.0
+_ABSOLUTE = re.compile(r"(^|=)/(?:[^/]+/)+")
 
 
 class FailedError(Exception):
@@ -75,5 +77,7 @@ def peer_script(script: str, *words: str) -> list[str]:
 
 
 def shown(words: Sequence[str]) -> str:
-    """A command for people, with Python's path left out."""
-    return shlex.join("python" if word == sys.executable else word for word in words)
+    """A command for people: of absolute paths their last part, since they mean nothing elsewhere."""
+    here = str(Path(__file__).parent.parent)
+    words = ["python" if word == sys.executable else word.replace(f"{here}/", "") for word in words]
+    return shlex.join(_ABSOLUTE.sub(r"\1.../", word) for word in words)

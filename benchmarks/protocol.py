@@ -38,6 +38,14 @@ class Setting:
 
 
 @dataclass(frozen=True)
+class Search:
+    """Trials of `seconds` each, from process start: along each axis in turn all its values."""
+
+    seconds: float
+    axes: Mapping[str, tuple[Any, ...]]
+
+
+@dataclass(frozen=True)
 class Race:
     """Time to a loss. Budgets ascend; a contestant runs the next only where the median of the one before missed.
 
@@ -45,7 +53,6 @@ class Race:
         ours: recipes and their budgets; `overrides` are for all of them.
         stock_budgets: of both peers, with `stock`.
         tuned_budgets: of both peers, with what tuning came to.
-        tuning_seconds: of each short run, from process start.
     """
 
     target: float
@@ -56,23 +63,24 @@ class Race:
     stock_budgets: tuple[str, ...]
     first_guess: Setting
     tuned_budgets: tuple[str, ...]
-    tuning_seconds: float
-    axes: Mapping[str, tuple[Any, ...]]
+    search: Search
 
 
 @dataclass(frozen=True)
 class Compression:
-    """Bits per byte after budgets of wall-clock, start-up counted; tuning runs take a share of the budget each."""
+    """Bits per byte after budgets of wall-clock, start-up counted.
 
-    budgets: tuple[str, ...]
+    Attributes:
+        budgets: ascending, each with the search for the peers' settings; it starts from what the one before came to.
+    """
+
+    budgets: Mapping[str, Search]
     ours: tuple[str, ...]
     overrides: tuple[str, ...]
     tokenizer: str
     validation: float
     stock: Setting
     first_guess: Setting
-    tuning_share: float
-    axes: Mapping[str, tuple[Any, ...]]
 
 
 @dataclass(frozen=True)
@@ -109,37 +117,42 @@ FULL = Protocol(
         row=64,
         ours={
             "daybreak-char": ("5s", "6s", "7s", "8s", "9s", "10s", "12s", "14s", "16s", "18s", "20s", "24s", "30s"),
-            "shakespeare-char-cpu": ("1600steps", "1800steps", "2000steps", "2200steps", "2400steps"),
+            "shakespeare-char-cpu": ("2000steps", "2200steps", "2400steps"),
         },
         overrides=(),
         stock=_STOCK_CHARACTERS,
-        stock_budgets=("1600steps", "1800steps", "2000steps", "2200steps", "2400steps"),
+        stock_budgets=("2000steps", "2200steps", "2400steps"),
         first_guess=replace(_STOCK_CHARACTERS, lr=4e-3, final=0.0, evaluations=1),
-        tuned_budgets=("30s", "35s", "40s", "45s", "50s", "55s", "60s", "70s", "80s", "100s"),
-        tuning_seconds=45,
-        axes={
-            "lr": (2e-3, 4e-3, 8e-3),
-            "batch": (8, 12, 20),
-            "beta2": (0.95, 0.99),
-            "warmup": (0.05, 0.15),
-        },
+        tuned_budgets=("40s", "45s", "50s", "55s", "60s", "70s", "80s", "100s"),
+        search=Search(
+            45,
+            {
+                "lr": (2e-3, 4e-3, 8e-3),
+                "batch": (8, 12, 20),
+                "beta2": (0.95, 0.99),
+                "warmup": (0.05, 0.15),
+            },
+        ),
     ),
     compression=Compression(
-        budgets=("3m", "10m"),
+        budgets={
+            "3m": Search(
+                60,
+                {
+                    "shape": (SMALL, MEDIUM, LARGE),
+                    "lr": (2e-3, 4e-3, 8e-3),
+                    "batch": (6, 12, 24),
+                    "precision": ("fp32", "bf16"),
+                },
+            ),
+            "10m": Search(120, {"shape": (SMALL, MEDIUM, LARGE), "beta2": (0.95, 0.99)}),
+        },
         ours=("daybreak-small",),
         overrides=(),
         tokenizer="bpe:4096",
         validation=0.0017,
         stock=_STOCK_WIKIPEDIA,
         first_guess=replace(_STOCK_WIKIPEDIA, lr=4e-3, final=0.0),
-        tuning_share=1 / 3,
-        axes={
-            "shape": (SMALL, MEDIUM, LARGE),
-            "lr": (2e-3, 4e-3, 8e-3),
-            "batch": (6, 12, 24),
-            "precision": ("fp32", "bf16"),
-            "beta2": (0.95, 0.99),
-        },
     ),
     throughput=Throughput((6, 6, 384), context=256, batch=8, steps={4096: 12, 50304: 8}, rounds=5),
     waiting={
@@ -166,19 +179,16 @@ TOY = Protocol(
         stock_budgets=_TOY_STEPS,
         first_guess=_TOY_SETTING,
         tuned_budgets=_TOY_STEPS,
-        tuning_seconds=0.1,  # which gives a step
-        axes={"lr": (1e-2, 2e-2)},
+        search=Search(0.1, {"lr": (1e-2, 2e-2)}),  # too short for more than a step
     ),
     compression=Compression(
-        budgets=_TOY_STEPS,
+        budgets={"8steps": Search(0.1, {"shape": ((1, 2, 16), (2, 2, 16))})},
         ours=("gpt2-tiny",),
         overrides=(*_TOY_MODEL, "batch.tokens=256"),
         tokenizer="bpe:4096",
         validation=0.1,
         stock=_TOY_SETTING,
         first_guess=_TOY_SETTING,
-        tuning_share=0.01,
-        axes={"shape": ((1, 2, 16), (2, 2, 16))},
     ),
     throughput=Throughput((1, 2, 16), context=16, batch=2, steps={512: 3}, rounds=1),
     waiting={"shakespeare-char-cpu": ("budget=5steps", *_TOY_MODEL)},

@@ -85,7 +85,7 @@ def _tuned(config: Race, who: str, text: Text, peers: Peers) -> Contestant:
     name = f"{who} tuned"
 
     def attempt(budget: str, seed: int) -> None:
-        setting = tuned(peers, who, config.first_guess, config.axes, config.tuning_seconds, text.tuning, purpose=ROW)
+        setting = tuned(peers, who, config.first_guess, config.search, text.tuning, purpose=ROW)
         steps = steps_of(peers, who, setting, budget, text)
         peers.train(who, setting, steps, seed, text.scored, row=ROW, contestant=name, budget=budget)
 

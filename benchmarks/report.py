@@ -74,7 +74,7 @@ def _speedup(protocol: Protocol, journal: Journal, peer: str) -> str:
 
 
 def _fewer_bits(protocol: Protocol, journal: Journal) -> str:
-    budget = protocol.compression.budgets[-1]
+    budget = list(protocol.compression.budgets)[-1]
     records = journal.records("compression", budget=budget)
     medians = {name: _median(own, "bits_per_byte") for name, own in _by(records, "contestant").items()}
     tuned = [bits for name, bits in medians.items() if name.endswith(" tuned")]

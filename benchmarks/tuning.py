@@ -1,14 +1,13 @@
 """A peer's schedule for a budget of seconds, and its tuning: one field after the other, by short runs."""
 
 import statistics
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from contestants import Result, train_peer
 from journal import Journal
-from protocol import Setting
+from protocol import Search, Setting
 
 _TUNING_SEED = 100  # none of the seeds that are scored
 
@@ -59,8 +58,7 @@ def tuned(
     peers: Peers,
     who: str,
     first_guess: Setting,
-    axes: Mapping[str, tuple[Any, ...]],
-    seconds: float,
+    search: Search,
     data: Path,
     *,
     purpose: str,
@@ -71,15 +69,15 @@ def tuned(
         data: the folder whose `val.bin` is the end of the training text.
         purpose: which row the trials are for; those that were made before are not made again.
     """
-    best, lowest = first_guess, _trial(peers, who, first_guess, seconds, data, purpose)
-    for field, values in axes.items():
+    best, lowest = first_guess, _trial(peers, who, first_guess, search.seconds, data, purpose)
+    for field, values in search.axes.items():
         if field == "precision" and who == "nanoGPT":
             continue  # its code trains in fp32 on a CPU
         here = best
         for candidate in (replace(here, **{field: value}) for value in values):
             if candidate == here:
                 continue
-            loss = _trial(peers, who, candidate, seconds, data, purpose)
+            loss = _trial(peers, who, candidate, search.seconds, data, purpose)
             if loss < lowest:
                 best, lowest = candidate, loss
     return best

@@ -1,6 +1,9 @@
 """Peaks by device name, and which devices and precisions are refused."""
 
 import math
+import platform
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -206,3 +209,24 @@ def test_fp32_means_fp32_and_the_others_let_products_be_tf32() -> None:
 def test_the_cpu_has_a_name_and_memory() -> None:
     assert device_name(CPU).startswith("cpu")
     assert 1e6 < free_memory(CPU) < math.inf
+
+
+_FAULTS_OF_REUSE = """
+import resource, sys, torch
+from daybreak.hardware import keep_freed_memory
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+torch.ones(2**24)  # 64 MB, freed at once
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+torch.ones(2**23)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library's malloc is left as it is")
+def test_memory_that_a_tensor_freed_is_used_again_without_asking_the_kernel() -> None:
+    def faults(kept: str) -> int:
+        words = [sys.executable, "-c", _FAULTS_OF_REUSE, kept]
+        return int(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
+
+    assert faults("kept") < faults("not") / 10

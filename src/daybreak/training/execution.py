@@ -18,6 +18,7 @@ from daybreak.hardware import (
     apply_precision,
     choose_device,
     choose_precision,
+    keep_freed_memory,
 )
 from daybreak.model.gpt import ModelConfig
 from daybreak.model.kernels import Kernels
@@ -145,6 +146,8 @@ class Execution(Configuration):
             torch.use_deterministic_algorithms(self.deterministic)
         apply_precision(self.precision)
         device = torch.device(self.device)
+        if device.type == "cpu":
+            keep_freed_memory()
         if device.type == "cuda" and local_rank is not None:
             if local_rank >= torch.cuda.device_count():
                 raise UserError(
