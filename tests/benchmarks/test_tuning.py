@@ -8,11 +8,11 @@ import pytest
 import tuning
 from contestants import Result
 from journal import Journal
-from protocol import Setting
+from protocol import Search, Setting
 from tuning import Peers, steps_within, tuned
 
 GUESS = Setting((4, 4, 128), context=64, batch=12, lr=4e-3)
-AXES = {"lr": (2e-3, 4e-3, 8e-3), "batch": (8, 12), "precision": ("fp32", "bf16")}
+SEARCH = Search(45.0, {"lr": (2e-3, 4e-3, 8e-3), "batch": (8, 12), "precision": ("fp32", "bf16")})
 START, STEP = 5.0, 0.5
 
 
@@ -32,20 +32,20 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Setting, int]]:
 
 def test_each_axis_is_searched_from_the_best_so_far(tmp_path: Path, runs: list[tuple[str, Setting, int]]) -> None:
     peers = Peers(Journal(tmp_path / "results.jsonl"), None, calibration_steps=10)
-    best = tuned(peers, "transformers", GUESS, AXES, 45.0, tmp_path, purpose="race")
+    best = tuned(peers, "transformers", GUESS, SEARCH, tmp_path, purpose="race")
     assert best == replace(GUESS, lr=8e-3, batch=8, precision="bf16")
     trials = [(setting, steps) for _, setting, steps in runs if steps != 10]
     assert len(trials) == 5  # the guess, two rates, a batch, a precision
     assert {steps for _, steps in trials} == {80}  # (45 - 5) / 0.5
 
     runs.clear()
-    assert tuned(peers, "transformers", GUESS, AXES, 45.0, tmp_path, purpose="race") == best
+    assert tuned(peers, "transformers", GUESS, SEARCH, tmp_path, purpose="race") == best
     assert runs == []  # all of it is remembered
 
 
 def test_a_peer_is_not_asked_for_what_its_code_cannot_do(tmp_path: Path, runs: list[tuple[str, Setting, int]]) -> None:
     peers = Peers(Journal(tmp_path / "results.jsonl"), tmp_path, calibration_steps=10)
-    assert tuned(peers, "nanoGPT", GUESS, AXES, 45.0, tmp_path, purpose="race").precision == "fp32"
+    assert tuned(peers, "nanoGPT", GUESS, SEARCH, tmp_path, purpose="race").precision == "fp32"
     assert {setting.precision for _, setting, _ in runs} == {"fp32"}
 
 
