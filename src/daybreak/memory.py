@@ -4,7 +4,6 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, final
-from unittest.mock import patch
 
 import torch
 from torch.distributed.tensor import DTensor
@@ -64,8 +63,12 @@ def counted() -> Iterator[TensorMemory]:
         memory.resized(storage, size)
         return result
 
-    with patch.object(torch.UntypedStorage, "resize_", resize_and_count), memory:
-        yield memory
+    torch.UntypedStorage.resize_ = resize_and_count  # type: ignore[assignment, method-assign]
+    try:
+        with memory:
+            yield memory
+    finally:
+        torch.UntypedStorage.resize_ = resize  # type: ignore[method-assign]
 
 
 def peak_bytes(work: Callable[[], object], device: torch.device) -> int:
