@@ -33,7 +33,7 @@ _SAVED_BYTES_PER_SECOND = 200e6  # writing and hashing, until a save was timed
 _SAVED_BYTES_PER_PARAMETER = 12
 _GRADIENT_BYTES = 4
 _WEIGHT_BYTES = 8  # a weight and its gradient
-_READ_BYTES_PER_TOKEN = 16  # read ahead, and in use
+_READ_BYTES_PER_TOKEN = 32  # an input and a target, read ahead and in use
 
 
 def choose_execution(recipe: Recipe, ranks: int) -> Execution:

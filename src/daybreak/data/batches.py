@@ -6,7 +6,7 @@ Shape legend: R rows of a step, B rows of a micro-batch, T tokens of a row, W to
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self, final
 
 import numpy as np
@@ -65,6 +65,17 @@ class _Cut:
     @property
     def end(self) -> int:
         return self.start + self.pieces * self.length
+
+
+@final
+@dataclass(frozen=True)
+class _Wanted:
+    """A step to fetch: from `place` windows on, in rows of `length` tokens."""
+
+    place: int
+    windows: int
+    length: int
+    micro_batch: int
 
 
 @final
@@ -140,7 +151,7 @@ class Batches:
         self._counted_per_row = counted_per_row
         self._order = Order(self.windows, seed)
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="daybreak-batches")
-        self._ahead: tuple[int, int, Future[npt.NDArray[np.int64]]] | None = None
+        self._ahead: tuple[_Wanted, Future[list[Rows]]] | None = None
 
     def step(self, place: int, *, windows: int | None = None, length: int | None = None) -> Iterator[Rows]:
         """The micro-batches of the step that begins at `place` windows.
@@ -150,29 +161,14 @@ class Batches:
             length: tokens in a row; full rows unless stated. Where it does not divide a window, what remains of each
                 is a shorter row; those come last, in micro-batches of their own.
         """
-        windows, length = windows or self.windows_per_step, length or self._length
-        tokens = self._fetch(place, windows)
-        firsts = np.arange(place, place + windows, dtype=np.uint64) * np.uint64(self._window)
-        cuts = list(self._cuts(length))
-        for cut in cuts:
-            share = windows * cut.pieces // self._ranks
-            mine = slice(self._rank * share, (self._rank + 1) * share)
-            inputs_RT = tokens[:, cut.start : cut.end].reshape(-1, cut.length)[mine]
-            targets_RT = tokens[:, cut.start + 1 : cut.end + 1].reshape(-1, cut.length)[mine]
-            # A row's number in the run is that of its first token: no two rows share it, whatever their lengths.
-            offsets = np.arange(cut.start, cut.end, cut.length, dtype=np.uint64)
-            rows: Words = np.add.outer(firsts, offsets).reshape(-1)[mine]
-            seeds_R = (splitmix64(rows ^ np.uint64(splitmix64(self._seed))) >> np.uint64(33)).astype(np.int64)
-            micro_batch = self._micro_batch_of(cut)
-            for start in range(0, share, micro_batch):
-                part = slice(start, start + micro_batch)
-                yield Rows(
-                    inputs=self._tensor(inputs_RT[part]),
-                    targets=self._tensor(targets_RT[part]),
-                    dropout_seeds=self._tensor(seeds_R[part]),
-                    counted=len(targets_RT[part]) * self._counted_per_row(cut.length),
-                    last=cut is cuts[-1] and part.stop == share,
-                )
+        wanted = _Wanted(place, windows or self.windows_per_step, length or self._length, self.micro_batch)
+        for rows in self._fetch(wanted):
+            yield replace(
+                rows,
+                inputs=self._on_device(rows.inputs),
+                targets=self._on_device(rows.targets),
+                dropout_seeds=self._on_device(rows.dropout_seeds),
+            )
 
     def shapes(self, place: int, lengths: Sequence[int]) -> list[Rows]:
         """A micro-batch of each shape that steps in rows of these lengths have; the last length's full rows last."""
@@ -191,20 +187,49 @@ class Batches:
         if rest:
             yield _Cut(pieces * length, rest, 1)
 
-    def _micro_batch_of(self, cut: _Cut) -> int:
+    def _micro_batch_of(self, cut: _Cut, micro_batch: int) -> int:
         """The most of its rows that divide every step's and hold no more tokens than a micro-batch of full rows."""
         rows = self.windows_per_step * cut.pieces // self._ranks
-        return largest_divisor(rows, max(1, self.micro_batch * self._length // cut.length))
+        return largest_divisor(rows, max(1, micro_batch * self._length // cut.length))
 
-    def _fetch(self, place: int, windows: int) -> npt.NDArray[np.int64]:
+    def _fetch(self, wanted: _Wanted) -> list[Rows]:
+        """A step's micro-batches, read while the step before it was computed; the next one is read from now on."""
         ahead = self._ahead
-        fetched = ahead is not None and ahead[:2] == (place, windows)
-        current = ahead[2] if ahead and fetched else self._reader.submit(self._read, place, windows)
-        tokens = current.result()
-        following = place + windows
-        # A step that then turns out larger is read anew.
-        self._ahead = (following, windows, self._reader.submit(self._read, following, windows))
-        return tokens
+        current = ahead[1] if ahead and ahead[0] == wanted else self._reader.submit(self._prepare, wanted)
+        rows = current.result()
+        following = replace(wanted, place=wanted.place + wanted.windows)  # one that then turns out larger is read anew
+        self._ahead = (following, self._reader.submit(self._prepare, following))
+        return rows
+
+    def _prepare(self, wanted: _Wanted) -> list[Rows]:
+        """The micro-batches of a step, in the CPU's memory."""
+        place, windows = wanted.place, wanted.windows
+        tokens = self._read(place, windows)
+        firsts = np.arange(place, place + windows, dtype=np.uint64) * np.uint64(self._window)
+        cuts = list(self._cuts(wanted.length))
+        prepared: list[Rows] = []
+        for cut in cuts:
+            share = windows * cut.pieces // self._ranks
+            mine = slice(self._rank * share, (self._rank + 1) * share)
+            inputs_RT = tokens[:, cut.start : cut.end].reshape(-1, cut.length)[mine]
+            targets_RT = tokens[:, cut.start + 1 : cut.end + 1].reshape(-1, cut.length)[mine]
+            # A row's number in the run is that of its first token: no two rows share it, whatever their lengths.
+            offsets = np.arange(cut.start, cut.end, cut.length, dtype=np.uint64)
+            rows: Words = np.add.outer(firsts, offsets).reshape(-1)[mine]
+            seeds_R = (splitmix64(rows ^ np.uint64(splitmix64(self._seed))) >> np.uint64(33)).astype(np.int64)
+            micro_batch = self._micro_batch_of(cut, wanted.micro_batch)
+            for start in range(0, share, micro_batch):
+                part = slice(start, start + micro_batch)
+                prepared.append(
+                    Rows(
+                        inputs=_tensor(inputs_RT[part]),
+                        targets=_tensor(targets_RT[part]),
+                        dropout_seeds=_tensor(seeds_R[part]),
+                        counted=len(targets_RT[part]) * self._counted_per_row(cut.length),
+                        last=cut is cuts[-1] and part.stop == share,
+                    )
+                )
+        return prepared
 
     def _read(self, place: int, windows: int) -> npt.NDArray[np.int64]:
         """The windows of a step with their successors, (windows, W + 1)."""
@@ -212,11 +237,14 @@ class Batches:
         starts = [int(index) * self._window for index in chosen]
         return np.stack([self._stream.read(start, start + self._window + 1) for start in starts])
 
-    def _tensor(self, array: npt.NDArray[np.int64]) -> Tensor:
-        tensor = torch.from_numpy(np.ascontiguousarray(array))
+    def _on_device(self, tensor: Tensor) -> Tensor:
         if self._device.type == "cuda":
             return tensor.pin_memory().to(self._device, non_blocking=True)
         return tensor.to(self._device)
+
+
+def _tensor(array: npt.NDArray[np.int64]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array))
 
 
 def largest_divisor(number: int, limit: int) -> int:
