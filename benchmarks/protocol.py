@@ -3,7 +3,8 @@
 A *setting* is all that a peer (nanoGPT's code, or transformers' GPT2LMHeadModel with Trainer) is told. *Stock* peers
 have the settings of nanoGPT's CPU command. *Tuned* peers start from a guess; one field after the other tries its other
 values in short runs that are scored on the last 5 % of the training text, never on the scored split. Both peers get the
-same grids.
+same grids. After first runs, on 2026-11-22, budgets that were far too short for a peer were left out, and the searches
+of row b shortened, since they took hours; targets and scored splits were never changed.
 """
 
 from collections.abc import Mapping

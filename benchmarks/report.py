@@ -4,8 +4,9 @@ import statistics
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
+from contestants import PEERS
 from journal import Journal, Record, machine
-from protocol import Protocol
+from protocol import FULL, Protocol
 from race import ROW as RACE
 from throughput import WAYS
 
@@ -21,6 +22,7 @@ def report(protocol: Protocol, journal: Journal) -> str:
         f"# Daybreak against others on a CPU, {datetime.now(UTC).date().isoformat()}",
         f"`make bench-cpu`, {facts['machine']}, torch {facts['torch']}. Contestants take turns in fresh processes;\n"
         "what is compared, and the grids, are in `benchmarks/protocol.py`; every run is in `benchmarks/results/`.",
+        _limits(protocol, journal),
         _shown(protocol, journal),
         _race(protocol, journal),
         _tuning(journal),
@@ -29,6 +31,28 @@ def report(protocol: Protocol, journal: Journal) -> str:
         _around(journal),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _limits(protocol: Protocol, journal: Journal) -> str:
+    """What of the protocol these measurements leave out."""
+    peers = [name for who in PEERS for name in (who, f"{who} tuned")]
+    lines = []
+    for name in (*protocol.race.ours, *peers):
+        records = journal.records(RACE, contestant=name)
+        reached = time_to_target(protocol, journal, name)
+        if not records:
+            lines.append(f"row a: {name} was not measured")
+        elif reached is None:
+            last = list(_by_budget(records))[-1]
+            lines.append(f"row a: {name} had not reached the target with {last}; larger budgets were not run")
+        elif protocol.seeds < FULL.seeds:
+            lines.append(f"row a: {name} with {protocol.seeds} seeds of the protocol's {FULL.seeds}")
+    for budget in protocol.compression.budgets:
+        for name in (*protocol.compression.ours, *peers):
+            seeds = len({record["seed"] for record in journal.records("compression", contestant=name, budget=budget)})
+            if seeds < FULL.seeds:
+                lines.append(f"row b: {name} at {budget} with {seeds} seeds of the protocol's {FULL.seeds}")
+    return "What is not as in the protocol:\n\n" + ("\n".join(f"- {line}" for line in lines) or "nothing")
 
 
 def time_to_target(protocol: Protocol, journal: Journal, contestant: str) -> tuple[str, float, float] | None:

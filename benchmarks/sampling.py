@@ -76,7 +76,7 @@ def as_transformers(model: GPT) -> GPT2LMHeadModel:
 def our_run(model: GPT, sampling: SamplingConfig, tokens: int) -> Callable[[], list[int]]:
     prompt, config = list(range(1, 1 + PROMPT)), model.config
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def run() -> list[int]:
         made = generate(model, prompt, tokens=tokens, vocab_size=config.vocab_size, sampling=sampling)
         return [int(chosen_B) for chosen_B in made]

@@ -12,7 +12,7 @@ from torch import nn
 from daybreak.data.batches import Batches, largest_divisor
 from daybreak.data.shards import Corpus
 from daybreak.data.tokenizer import Tokenizer
-from daybreak.distributed import Ranks, build_shared
+from daybreak.distributed import ALONE, Ranks, build_shared
 from daybreak.duration import Unit, require_positive
 from daybreak.errors import UserError
 from daybreak.evaluate.loss import Validation, row_starts
@@ -36,20 +36,21 @@ _WEIGHT_BYTES = 8  # a weight and its gradient
 _READ_BYTES_PER_TOKEN = 32  # an input and a target, read ahead and in use
 
 
-def choose_execution(recipe: Recipe, ranks: int) -> Execution:
+def choose_execution(recipe: Recipe, ranks: Ranks = ALONE) -> Execution:
     """Fill in what the recipe leaves to the machine."""
     return Execution.choose(
         recipe.execution,
         recipe.model,
-        rows=_rows_per_rank(recipe, ranks),
+        parameter_bytes=_learner_bytes(recipe, ranks),
+        rows=_rows_per_rank(recipe, ranks.count),
         length=recipe.row_length,
         seconds=recipe.budget.amount if recipe.budget.unit is Unit.SECONDS else None,
-        ranks=ranks,
+        ranks=ranks.count,
     )
 
 
 def execution_again(
-    recorded: Execution, micro_batch: int | None, before: ExecutionConfig, recipe: Recipe, ranks: int
+    recorded: Execution, micro_batch: int | None, before: ExecutionConfig, recipe: Recipe, ranks: Ranks
 ) -> Execution:
     """The choices a run was begun with, but for what the recipe says otherwise now; differences are said aloud.
 
@@ -76,11 +77,12 @@ def execution_again(
     }
     if "precision" in changed and recipe.execution.fused_attention == "auto":
         changed["fused_attention"] = chosen.fused_attention
-    if ranks != recorded.ranks:
-        say(f"warning: the run used {recorded.ranks} ranks, now {ranks}; losses will differ in their last digits")
-    again = recorded.model_copy(update={"micro_batch": micro_batch or recorded.micro_batch, "ranks": ranks, **changed})
+    if ranks.count != recorded.ranks:
+        say(f"warning: the run used {recorded.ranks} ranks, now {ranks.count}; losses will differ in their last digits")
+    changed |= {"micro_batch": micro_batch or recorded.micro_batch, **changed, "ranks": ranks.count}
+    again = recorded.model_copy(update=changed)
     # Of other rows a rank, the micro-batch of before may be no divisor.
-    fitting = largest_divisor(_rows_per_rank(recipe, ranks), again.micro_batch)
+    fitting = largest_divisor(_rows_per_rank(recipe, ranks.count), again.micro_batch)
     return again.model_copy(update={"micro_batch": fitting})
 
 
@@ -218,14 +220,18 @@ def build_validation(
 def require_memory(recipe: Recipe, device: torch.device, ranks: Ranks) -> None:
     """Raises UserError for a model or a batch that cannot possibly fit."""
     free = free_memory(device)
-    each = _WEIGHT_BYTES + moment_bytes(recipe.optimizer)
     needed = {
-        "the model, its gradient and its optimizer": each * _parameters_per_rank(recipe, ranks),
+        "the model, its gradient and its optimizer": _learner_bytes(recipe, ranks),
         f"a step of batch.tokens = {recipe.batch.tokens:,}": _READ_BYTES_PER_TOKEN * recipe.batch.tokens,
     }
     for what, size in needed.items():
         if size > free:
             raise UserError(f"{what} takes {size / 1e9:,.1f} GB; {device} has {free / 1e9:,.1f} GB free")
+
+
+def _learner_bytes(recipe: Recipe, ranks: Ranks) -> int:
+    """What weights, gradients and the optimizer's state take on each rank."""
+    return (_WEIGHT_BYTES + moment_bytes(recipe.optimizer)) * _parameters_per_rank(recipe, ranks)
 
 
 def _parameters_per_rank(recipe: Recipe, ranks: Ranks) -> int:

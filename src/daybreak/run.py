@@ -142,7 +142,8 @@ class Run:
             stream: given each new bit of the first continuation as it is made.
         """
         model = self._sampled_model
-        with torch.inference_mode(), autocast(self._device, "fp32" if self._device.type == "cpu" else self._precision):
+        # Not in inference mode: masks are kept, and training may use them again.
+        with torch.no_grad(), autocast(self._device, "fp32" if self._device.type == "cpu" else self._precision):
             return continue_text(
                 model,
                 self.tokenizer,

@@ -42,7 +42,8 @@ from daybreak.training.execution import (
 )
 from daybreak.training.guard import make_guard
 from daybreak.training.metrics import Metrics, finite, read_journal
-from daybreak.training.optimizer import set_momentum
+from daybreak.training.optimizer import MuonConfig, muon_momentum
+from daybreak.training.parts import Parts
 from daybreak.training.schedule import check_schedule
 from daybreak.training.signals import StopRequest
 from daybreak.training.spent import Spent
@@ -93,7 +94,7 @@ class Assembled:
     """
 
     execution: Execution
-    parts: loop.Parts
+    parts: Parts
     spent: Spent
     owes_validation: bool
 
@@ -184,11 +185,11 @@ def _share(sitting: Sitting, found: _Beginning | None) -> tuple[Execution, State
         if again:
             micro_batch = None if state is None else state.micro_batch
             before = read_recipe(path).execution
-            execution = execution_again(read_execution(path), micro_batch, before, recipe, ranks.count)
+            execution = execution_again(read_execution(path), micro_batch, before, recipe, ranks)
         else:
             if found.checkpoint is not None:
                 say(f"warning: {path / 'execution.json'} is missing; choosing anew, last digits may differ")
-            execution = choose_execution(recipe, ranks.count)
+            execution = choose_execution(recipe, ranks)
         return {
             "execution": execution.model_dump(mode="json"),
             "state": None if state is None else state.to_json(),
@@ -250,7 +251,8 @@ def assembled(
     batches = build_batches(recipe, execution, corpus, device, ranks)
     planned = build_budget(recipe, batches, clock)
     check_schedule(recipe.schedule, planned.moment(Spent()))
-    set_momentum((), recipe.optimizer, planned.moment(Spent()))  # a warm-up that cannot be counted is said now
+    if isinstance(recipe.optimizer, MuonConfig):  # a warm-up that cannot be counted is said now
+        muon_momentum(recipe.optimizer, planned.moment(Spent()))
     model, optimizers = build_learner(recipe, execution, device, ranks)
     guard, spent, owes_validation = make_guard(recipe.guard, execution.precision), Spent(), False
     if state is not None:
@@ -292,7 +294,7 @@ def assembled(
     ):
         if found is not None and found.differences:
             metrics.event("changes", {"step": spent.steps, "settings": list(found.differences)}, "")
-        parts = loop.Parts(
+        parts = Parts(
             model=model,
             forward=forward,
             optimizers=optimizers,

@@ -68,7 +68,7 @@ def test_figures_follow_from_one_another(corpus: Corpus, monkeypatch: pytest.Mon
 def test_peak_memory_grows_by_what_rows_keep_on_top_of_what_lasts() -> None:
     recipe = Recipe.load("gpt2-tiny", *TINY)
     tokens = some_tokens(recipe, None, 8, 257)
-    subject = make_subject(recipe, choose_execution(recipe, 1), tokens)
+    subject = make_subject(recipe, choose_execution(recipe), tokens)
     subject.time(subject.rows(1))
     one, four, eight = (subject.peak_bytes(subject.rows(count)) for count in (1, 4, 8))
     lasting = 3 * 4 * count_parameters(recipe.model)
@@ -78,7 +78,7 @@ def test_peak_memory_grows_by_what_rows_keep_on_top_of_what_lasts() -> None:
 
 def test_every_optimisation_has_its_row_and_a_switched_off_one_its_setting() -> None:
     recipe = Recipe.load("gpt2-tiny", *TINY, "execution.compile=true")
-    execution = choose_execution(recipe, 1)
+    execution = choose_execution(recipe)
     found = {switch.name: switch for switch in switches(recipe, execution, 257)}
     assert list(found) == OPTIMISATIONS
     off = {name: switch.off for name, switch in found.items() if isinstance(switch, Switch)}
@@ -93,7 +93,7 @@ def test_every_optimisation_has_its_row_and_a_switched_off_one_its_setting() -> 
     for name, switch in found.items():
         if isinstance(switch, Switch):  # the setting that is shown is the one that was tried
             again = Recipe.load("gpt2-tiny", *TINY, "execution.compile=true", *switch.off.split())
-            assert choose_execution(again, 1) == switch.execution, name
+            assert choose_execution(again) == switch.execution, name
             assert again.model == switch.recipe.model, name
         else:
             assert switch.reason
@@ -105,7 +105,7 @@ def test_what_is_off_already_is_not_switched_off() -> None:
         "execution.loss_rows=0", "model.vocab_size=257", "execution.recompute=true",
     )  # fmt: skip
     recipe = Recipe.load("gpt2-tiny", *TINY, *settings)
-    found = switches(recipe, choose_execution(recipe, 1), 257)
+    found = switches(recipe, choose_execution(recipe), 257)
     assert [each.name for each in found if isinstance(each, NotHere)] == OPTIMISATIONS
     assert [each.name for each in found if isinstance(each, Switch)] == ["recomputed blocks"]
 
@@ -206,7 +206,7 @@ def test_start_up_is_measured_in_a_process_of_its_own(corpus: Corpus, tmp_path: 
     from daybreak.bench.startup import time_startup
 
     recipe = Recipe.load("gpt2-tiny", *TINY)
-    seconds = time_startup(recipe, choose_execution(recipe, 1), corpus.path)
+    seconds = time_startup(recipe, choose_execution(recipe), corpus.path)
     assert list(seconds) == ["python and imports", "recipe", "corpus", "model", "first micro-batch and update"]
     assert all(each >= 0 for each in seconds.values())
     assert seconds["python and imports"] > 0.2

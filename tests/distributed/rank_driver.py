@@ -35,6 +35,7 @@ from daybreak.data.batches import Batches, Rows
 from daybreak.model.gpt import GPT
 from daybreak.training import loop, probing
 from daybreak.training.metrics import Metrics
+from daybreak.training.parts import Parts
 
 _SECONDS_BETWEEN_LOOKS = 0.02
 
@@ -81,7 +82,7 @@ class Rank:
     def __init__(self, task: dict[str, Any]) -> None:
         self.task, self.folder = task, Path(task["folder"])
         self.step, self.buckets, self.reductions = 0, 0, 0
-        self.parts: loop.Parts | None = None
+        self.parts: Parts | None = None
         self.seen: dict[str, Any] = {"rows": {}, "digests": {}, "buckets": {}, "reductions": {}}
 
     def work(self) -> None:
@@ -107,7 +108,7 @@ class Rank:
             self.seen |= {"steps": run.spent.steps, "tokens": run.spent.tokens, "finished": run.finished}
             return run
 
-        def train_with_parts(parts: loop.Parts, spent: Any, **kwargs: Any) -> Any:
+        def train_with_parts(parts: Parts, spent: Any, **kwargs: Any) -> Any:
             self.parts, self.step = parts, spent.steps
             self.seen["micro_batch"] = parts.batches.micro_batch
             if self.task.get("count_reductions") and isinstance(parts.forward, DistributedDataParallel):

@@ -75,7 +75,7 @@ def test_memory_by_part_is_what_formulas_say(kind: str) -> None:
     recipe = Recipe.load("gpt2-tiny", *TINY, f"optimizer={{ kind = '{kind}', lr = 1e-3 }}")
     tokens = torch.zeros(3, 16, dtype=torch.int64)
     rows = Rows(tokens, tokens, torch.zeros(3, dtype=torch.int64), 48, last=True)
-    parts = {part.name: part for part in memory_by_part(recipe, choose_execution(recipe, 1), rows, CPU)}
+    parts = {part.name: part for part in memory_by_part(recipe, choose_execution(recipe), rows, CPU)}
     size = 4 * count_parameters(recipe.model)
     assert parts["weights"].measured == parts["weights"].estimated == size
     assert parts["gradients"].measured == parts["gradients"].estimated == size
@@ -128,12 +128,12 @@ def test_the_share_of_evaluations(every: Duration | None, budget: Duration, shar
 
 def test_a_shortened_recipe_is_the_same_but_for_its_length() -> None:
     recipe = Recipe.load("gpt2-tiny", *TINY, "schedule.warmup=5000 steps", "samples.every=10%")
-    short = shortened(recipe, choose_execution(recipe, 1), steps=13, evaluate_every=4)
+    short = shortened(recipe, choose_execution(recipe), steps=13, evaluate_every=4)
     assert (short.model, short.optimizer, short.data) == (recipe.model, recipe.optimizer, recipe.data)
     assert (short.budget, short.evaluation.every) == (Duration(13, Unit.STEPS), Duration(4, Unit.STEPS))
     assert (short.samples.every, short.checkpoint.every) == (None, None)
     assert short.batch.tokens == 4 * 3 * 16
-    assert choose_execution(short, 1).micro_batch == 3
+    assert choose_execution(short).micro_batch == 3
 
 
 def test_random_text_is_enough_to_train_and_to_evaluate(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from daybreak.training.growth import StepSize
 from daybreak.training.guard import Guard, GuardConfig
 from daybreak.training.metrics import Metrics
 from daybreak.training.optimizer import AdamWConfig, unscale_and_clip
+from daybreak.training.parts import Parts
 from daybreak.training.schedule import ConstantConfig
 from daybreak.training.signals import StopRequest
 from daybreak.training.spent import Spent
@@ -113,7 +114,7 @@ def one_step(folder: Path, corpus: Corpus, source: Any, guard: Guard) -> tuple[d
         Metrics(folder / "metrics.jsonl", 1) as metrics,
         Checkpoints(folder / "checkpoints", CheckpointConfig(every=None, keep=1)) as checkpoints,
     ):
-        parts = loop.Parts(
+        parts = Parts(
             model=gpt,
             forward=gpt,
             optimizers=(optimizer,),

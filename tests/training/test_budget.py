@@ -133,7 +133,7 @@ def simulate(
         if is_due(Duration.parse("10%"), before, run.spent):
             took = evaluation(time.now)
             time.now += took
-            budget.note_ending(evaluation=took)
+            budget.note_ending("evaluation", took)
             evaluated_at = run.spent.steps
     if evaluated_at != run.spent.steps:  # as the loop does: no step is evaluated twice
         time.now += evaluation(time.now)

@@ -104,7 +104,7 @@ def test_attention_is_written_out_where_that_is_faster(
 ) -> None:
     model = ModelConfig(layers=1, heads=1, dim=16, context=length, vocab_size=16)
     config = ExecutionConfig(device="cpu", precision=precision, fused_attention=said)
-    execution = Execution.choose(config, model, rows=4, length=length, seconds=None, ranks=1)
+    execution = Execution.choose(config, model, parameter_bytes=0, rows=4, length=length, seconds=None, ranks=1)
     assert execution.fused_attention is execution.kernels.fused_attention is fused
 
 
@@ -208,7 +208,7 @@ def test_bf16_copies_need_bf16() -> None:
     model = ModelConfig(layers=1, heads=1, dim=16, context=16, vocab_size=16)
     config = ExecutionConfig(precision="fp32", weights="bf16")
     with pytest.raises(UserError, match=r"execution\.weights = bf16 needs execution\.precision = bf16"):
-        Execution.choose(config, model, rows=4, length=16, seconds=None, ranks=1)
+        Execution.choose(config, model, parameter_bytes=0, rows=4, length=16, seconds=None, ranks=1)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from daybreak.model.kernels import Kernels
 from daybreak.training.microbatch import fitting_micro_batch, largest_divisor, row_bytes
 
 MODEL = ModelConfig(layers=12, heads=12, dim=768, context=1024, vocab_size=50_304)
+PARAMETER_BYTES = 16 * count_parameters(MODEL)
 GIB = 1 << 30
 
 
@@ -17,7 +18,13 @@ def micro_batch(monkeypatch: pytest.MonkeyPatch, free: float, *, rows: int, devi
     monkeypatch.setattr("daybreak.training.microbatch.free_memory", lambda device: int(free))
     length = sizes.get("length", 1024)
     return fitting_micro_batch(
-        rows, MODEL, length=length, kernels=Kernels(), device=torch.device(device), precision="bf16"
+        rows,
+        MODEL,
+        parameter_bytes=PARAMETER_BYTES,
+        length=length,
+        kernels=Kernels(),
+        device=torch.device(device),
+        precision="bf16",
     )
 
 
@@ -31,7 +38,7 @@ def test_the_largest_divisor_is_that_of_a_plain_search(number: int, limit: int) 
 def test_the_micro_batch_divides_the_rows_and_fits(monkeypatch: pytest.MonkeyPatch, rows: int, free: int) -> None:
     chosen = micro_batch(monkeypatch, free, rows=rows)
     assert rows % chosen == 0
-    needed = 16 * count_parameters(MODEL) + chosen * row_bytes(MODEL, 1024, Kernels(), "bf16")
+    needed = PARAMETER_BYTES + chosen * row_bytes(MODEL, 1024, Kernels(), "bf16")
     assert chosen == 1 or needed <= free
 
 

@@ -114,7 +114,9 @@ def step(rows: int, length: int = 16) -> list[Rows]:
 
 
 def execution(micro_batch: int) -> Execution:
-    chosen = Execution.choose(ExecutionConfig(device="cpu"), MODEL, rows=64, length=16, seconds=None, ranks=1)
+    chosen = Execution.choose(
+        ExecutionConfig(device="cpu"), MODEL, parameter_bytes=0, rows=64, length=16, seconds=None, ranks=1
+    )
     return chosen.model_copy(update={"micro_batch": micro_batch})
 
 

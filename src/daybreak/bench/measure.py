@@ -51,7 +51,7 @@ def bench(recipe: Recipe, data: Path | None) -> Bench:
     if corpus is not None:
         require_fitting_tokenizer(recipe, corpus.tokenizer)
     vocab_size = tokenizer_size(recipe.data.tokenizer) if corpus is None else corpus.tokenizer.vocab_size
-    execution = choose_execution(recipe, ranks=1)
+    execution = choose_execution(recipe)
     _require_one_row_fits(recipe, execution)
     rows = recipe.batch.tokens // recipe.row_length
     ids = min(vocab_size or recipe.model.vocab_size, recipe.model.vocab_size)
@@ -160,8 +160,8 @@ def _by_micro_batch(subject: Subject, largest: int, advance: Callable[[int], Non
         seconds = timing.gradient + timing.update
         table.append(MicroBatch(count, peak, rows.counted / seconds))
         if seconds > _SECONDS_OF_A_LONG_PASS and count < largest:
-            return table, f"a pass of {count} takes {seconds:.0f} s; a run would take {largest}"
-    return table, f"a run takes {largest}"
+            return table, f"a pass of {count} takes {seconds:.0f} s; {largest} would fit by estimate"
+    return table, f"{largest} fit by estimate; a long run measures which is fastest"
 
 
 def _compare(subject: Subject, switch: Switch, rows: int, passes: int, advance: Callable[[int], None]) -> Comparison:

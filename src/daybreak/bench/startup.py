@@ -1,4 +1,5 @@
-"""How long a process takes from its start until it has trained on a first micro-batch, in parts.
+"""How long a process takes from its start until it has trained on a first micro-batch, in parts; without the folder
+of a run, and without trying micro-batches, which a long run does besides.
 
 Each measurement is a process of its own, since most of what it does is done once: `python -m daybreak.bench.startup`.
 """
@@ -60,7 +61,7 @@ def _in_a_process(words: list[str], environment: Mapping[str, str]) -> dict[str,
 
 
 def _start(folder: Path, corpus_path: str, began: float) -> dict[str, float]:
-    """What a training run does until its first step, each part timed."""
+    """From imports to a first micro-batch, each part timed."""
     from daybreak.bench.subject import make_subject, some_tokens
     from daybreak.data.shards import Corpus
 

@@ -103,8 +103,8 @@ class Subject:
         return sum(tensor.nbytes for tensor in lasting) + peak_bytes(lambda: self.time(rows), self.device)
 
     def _now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        if self.device.type != "cpu":
+            torch.accelerator.synchronize(self.device)
         return time.perf_counter()
 
 

@@ -64,7 +64,7 @@ def switches(recipe: Recipe, execution: Execution, vocab_size: int | None) -> li
     if recipe.model.dropout:
         found.append(NotHere("fused attention", "no fused kernel takes our dropout of attention weights"))
     elif not execution.fused_attention:
-        found.append(NotHere("fused attention", "it is off, as is faster for short rows in bf16 on a CPU"))
+        found.append(NotHere("fused attention", "it is off; on a CPU that is faster for short rows in bf16"))
     else:
         found.append(without("fused attention", fused_attention=False))
     found.append(_vocabulary(recipe, execution, vocab_size))

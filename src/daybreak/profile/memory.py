@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from daybreak.compose import build_learner
 from daybreak.data.batches import Rows
 from daybreak.distributed import ALONE
-from daybreak.hardware import autocast
+from daybreak.hardware import PrecisionName, autocast
 from daybreak.memory import peak_bytes
-from daybreak.model.gpt import count_parameters
+from daybreak.model.gpt import GPT, count_parameters
 from daybreak.recipe import Recipe
 from daybreak.training.execution import Execution
 from daybreak.training.microbatch import LOGIT_BYTES, row_bytes
+from daybreak.training.optimizer import unscale_and_clip
 
 
 @final
@@ -36,9 +37,7 @@ def memory_by_part(recipe: Recipe, execution: Execution, rows: Rows, device: tor
     weights = 4 * count_parameters(config)
     tokens = rows.inputs.numel()
 
-    with autocast(device, precision), saved_for_backward() as kept:
-        x_BTD = model.features(rows.inputs, seeds_B=rows.dropout_seeds).detach()
-    activations = kept.bytes
+    activations, x_BTD = _activations(model, rows, precision)
 
     def lose() -> None:
         x_ND = x_BTD.flatten(0, 1).requires_grad_()
@@ -53,6 +52,7 @@ def memory_by_part(recipe: Recipe, execution: Execution, rows: Rows, device: tor
         with autocast(device, precision):
             loss = model(rows.inputs, rows.targets, rows.dropout_seeds) / rows.counted
         loss.backward()
+        unscale_and_clip(model, recipe.optimizer.clip, scale=1.0)
         for optimizer in optimizers:
             optimizer.step()
 
@@ -76,6 +76,13 @@ def memory_by_part(recipe: Recipe, execution: Execution, rows: Rows, device: tor
         Part("logits and the head's gradients", held + head, logits),
         Part("all, at their most", None, peak),
     ]
+
+
+def _activations(model: GPT, rows: Rows, precision: PrecisionName) -> tuple[int, Tensor]:
+    """Bytes that the blocks keep of a micro-batch, which are free again on return; and what they came to."""
+    with autocast(rows.inputs.device, precision), saved_for_backward() as kept:
+        x_BTD = model.features(rows.inputs, seeds_B=rows.dropout_seeds).detach()
+    return kept.bytes, x_BTD
 
 
 @final

@@ -102,7 +102,7 @@ def profile(recipe: Recipe, data: Path | None, out: Path) -> Profile:
             corpus, source = Corpus.open(Path(path)), str(path)
         recipe = recipe.with_data(corpus.path)
         require_fitting_tokenizer(recipe, corpus.tokenizer)
-        execution = choose_execution(recipe, ranks=1)
+        execution = choose_execution(recipe)
         device = execution.apply()
         out.mkdir(parents=True, exist_ok=True)
         files = [str(out / TRACE)]
@@ -114,14 +114,16 @@ def profile(recipe: Recipe, data: Path | None, out: Path) -> Profile:
             timed = shortened(recipe, execution, steps=_TIMED_STEPS, evaluate_every=_TIMED_EVALUATIONS_EVERY)
             refuse_what_does_not_work_yet(timed)
             say(f"timing {_TIMED_STEPS} steps of {timed.batch.tokens:,} tokens")
-            with assembled(_sitting(timed, corpus, folder / "timed"), choose_execution(timed, ranks=1)) as ready:
+            with assembled(_sitting(timed, corpus, folder / "timed"), _fitted(execution, timed)) as ready:
                 loop.train(ready.parts, ready.spent)
-            shares = _shares(recipe, timed, ready.parts.batches.windows, folder / "timed" / "metrics.jsonl")
+            validated = len(corpus.stream("validation"))
+            metrics = folder / "timed" / "metrics.jsonl"
+            shares = _shares(recipe, timed, ready.parts.batches.windows, validated, metrics)
             traced = shortened(recipe, execution, steps=_PROFILED_STEPS, evaluate_every=_PROFILED_EVALUATIONS_EVERY)
             say(f"profiling {_PROFILED_STEPS} steps")
             activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
             with (
-                assembled(_sitting(traced, corpus, folder / "profiled"), choose_execution(traced, ranks=1)) as ready,
+                assembled(_sitting(traced, corpus, folder / "profiled"), _fitted(execution, traced)) as ready,
                 torch_profiler(activities=activities) as profiler,
             ):
                 loop.train(ready.parts, ready.spent)
@@ -157,6 +159,12 @@ def _quick(recipe: Recipe, execution: Execution, device: torch.device) -> Execut
         return execution
     rows = recipe.batch.tokens // recipe.row_length
     return execution.model_copy(update={"micro_batch": largest_divisor(rows, quick)})
+
+
+def _fitted(execution: Execution, short: Recipe) -> Execution:
+    """The execution of the recipe, with a micro-batch that divides the steps of its shortened form."""
+    rows = short.batch.tokens // short.row_length
+    return execution.model_copy(update={"micro_batch": largest_divisor(rows, execution.micro_batch)})
 
 
 def _first_rows(recipe: Recipe, execution: Execution, corpus: Corpus, device: torch.device) -> Rows:
@@ -198,12 +206,17 @@ def _snapshot_of_a_shortage(path: Path, device: torch.device) -> Iterator[_Short
         torch.cuda.memory._record_memory_history(enabled=None)
 
 
-def _shares(recipe: Recipe, timed: Recipe, windows: int, metrics: Path) -> Shares:
-    """From what the loop recorded; a step of the recipe is as many of the timed ones as it has tokens."""
+def _shares(recipe: Recipe, timed: Recipe, windows: int, validated: int, metrics: Path) -> Shares:
+    """From what the loop recorded; a step of the recipe is as many of the timed ones as it has tokens.
+
+    Args:
+        windows: in an epoch.
+        validated: tokens of the validation split, of which an evaluation takes no more.
+    """
     steps, validations = read_metrics(metrics, "train"), read_metrics(metrics, "validation")
     behind, others = after_evaluations(steps, validations)
     evaluation = median(record["seconds"] for record in validations)
-    evaluation *= recipe.evaluation.tokens / timed.evaluation.tokens
+    evaluation *= min(recipe.evaluation.tokens, validated) / min(timed.evaluation.tokens, validated)
     tokens, length = recipe.batch.tokens, recipe.row_length
     full = StepSize(tokens // recipe.data.window, tokens, length, tokens * flops_per_token(recipe.model, length))
     rates = Rates(full, windows_per_epoch=windows, parameters=count_parameters(recipe.model))

@@ -16,6 +16,7 @@ from daybreak.training.growth import Growth, StepSize
 from daybreak.training.spent import Spent
 
 Counts = Literal["process", "train"]
+Ending = Literal["evaluation", "sample", "save"]  # what comes behind the last step
 _LARGEST_GUESS = 0.4  # of a time budget, kept for an evaluation before one was timed
 _UNKNOWN_SHARE = 1e-9  # of a step before any was measured: warm-ups in percent begin near zero
 _ROUNDING = 1e-6  # of a step, in sums of FLOPs
@@ -106,7 +107,7 @@ class Budget(ABC):
         """Where the next step stands."""
 
     @abstractmethod
-    def note_ending(self, *, evaluation: float = 0.0, sample: float = 0.0, save: float = 0.0) -> None:
+    def note_ending(self, what: Ending, seconds: float) -> None:
         """Hear how long an evaluation, a sample or a save took: the last of each must fit behind the last step."""
 
     @abstractmethod
@@ -172,7 +173,7 @@ class CountBudget(Budget):
         steps = self.whole.amount if self.whole.unit is Unit.STEPS else (spent.steps + 1) / (progress + share)
         return Moment(progress, share, size, self.whole, steps, self._alike, self.rates)
 
-    def note_ending(self, *, evaluation: float = 0.0, sample: float = 0.0, save: float = 0.0) -> None:
+    def note_ending(self, what: Ending, seconds: float) -> None:
         """Steps are counted, not timed."""
 
     def _note_step(self, size: StepSize, seconds: float) -> None:
@@ -237,7 +238,7 @@ class TimeBudget(Budget):
     step_seconds: float = 0.0
     save_seconds: float = 0.0
     recorded: Mapping[int, tuple[float, float]] = field(default_factory=dict)
-    _ending_seconds: dict[str, list[float]] = field(default_factory=dict)
+    _ending_seconds: dict[Ending, list[float]] = field(default_factory=dict)
     _steps_timed: list[tuple[StepSize, float]] = field(default_factory=list)
 
     def allows_another_step(self, spent: Spent) -> bool:
@@ -260,11 +261,9 @@ class TimeBudget(Budget):
     def seconds_left(self, spent: Spent) -> float | None:
         return max(self._left(spent), 0.0)
 
-    def note_ending(self, *, evaluation: float = 0.0, sample: float = 0.0, save: float = 0.0) -> None:
+    def note_ending(self, what: Ending, seconds: float) -> None:
         """Remember the latest three of each."""
-        for what, seconds in (("evaluation", evaluation), ("sample", sample), ("save", save)):
-            if seconds:
-                self._ending_seconds[what] = [*self._ending_seconds.get(what, [])[-2:], seconds]
+        self._ending_seconds[what] = [*self._ending_seconds.get(what, [])[-2:], seconds]
 
     def _note_step(self, size: StepSize, seconds: float) -> None:
         """Remember the latest five."""
@@ -280,7 +279,7 @@ class TimeBudget(Budget):
         # A forward pass takes about a third of a step; half keeps the estimate on the safe side.
         guess = 0.5 * self.evaluation_steps * min(self._seconds_of(self.rates.full))
         guess = min(guess, _LARGEST_GUESS * self.seconds)
-        reserve = {"evaluation": guess, "save": self.save_seconds}
+        reserve: dict[Ending, float] = {"evaluation": guess, "save": self.save_seconds}
         reserve |= {what: max(seconds) for what, seconds in self._ending_seconds.items()}
         return self.seconds - self.clock.elapsed() - sum(reserve.values())
 

@@ -87,6 +87,7 @@ def compile_blocks(
     attentions = [part for part in model.modules() if isinstance(part, Attention)]
     kinds = {(attention.window, attention.stride, attention.value_gate is None) for attention in attentions}
     graphs = 2 * (len(shapes) + 1) * len(kinds)
+    torch._dynamo.reset()  # of models that this process trained before
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, graphs)
     torch._dynamo.config.fail_on_recompile_limit_hit = True
     wrap_blocks(model, compiled=True, recompute=recompute)

@@ -90,11 +90,20 @@ class Execution(Configuration):
 
     @classmethod
     def choose(
-        cls, config: ExecutionConfig, model: ModelConfig, *, rows: int, length: int, seconds: float | None, ranks: int
+        cls,
+        config: ExecutionConfig,
+        model: ModelConfig,
+        *,
+        parameter_bytes: int,
+        rows: int,
+        length: int,
+        seconds: float | None,
+        ranks: int,
     ) -> Self:
         """Fill in what was left to the machine.
 
         Args:
+            parameter_bytes: what weights, gradients and the optimizer's state take on one rank.
             rows: rows in a step on one rank.
             length: tokens in a row.
             seconds: how long the run may take, if that is known.
@@ -111,6 +120,7 @@ class Execution(Configuration):
             micro_batch = fitting_micro_batch(
                 rows,
                 model,
+                parameter_bytes=parameter_bytes,
                 length=length,
                 kernels=kernels,
                 device=device,

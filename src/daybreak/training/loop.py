@@ -2,62 +2,24 @@
 
 import math
 import time
-from dataclasses import astuple, dataclass, replace
-from typing import final
+from dataclasses import astuple, replace
 
 import torch
-from torch import nn
 
-from daybreak.checkpoint import Checkpoint, Tensors, checkpoint_path, restore
-from daybreak.data.batches import Batches
-from daybreak.distributed import Ranks, synchronise_gradients
+from daybreak.checkpoint import Tensors
+from daybreak.distributed import synchronise_gradients
 from daybreak.errors import UserError
-from daybreak.evaluate.loss import Loss, Validation
-from daybreak.hardware import PrecisionName, autocast, is_out_of_memory
-from daybreak.model.gpt import GPT
-from daybreak.sample import Sampler
-from daybreak.saving import Checkpoints
-from daybreak.training.budget import Budget, Clock, Moment
+from daybreak.evaluate.loss import Loss
+from daybreak.hardware import autocast, is_out_of_memory
+from daybreak.training.budget import Moment
 from daybreak.training.growth import StepSize
-from daybreak.training.guard import Guard
-from daybreak.training.metrics import Metrics
 from daybreak.training.microbatch import halve_micro_batch
-from daybreak.training.optimizer import Optimizer, set_learning_rates, set_momentum, unscale_and_clip
-from daybreak.training.schedule import Schedule, learning_rate_share
-from daybreak.training.signals import StopRequest
+from daybreak.training.optimizer import set_learning_rates, set_momentum, unscale_and_clip
+from daybreak.training.parts import Parts
+from daybreak.training.recovery import require_a_good_step, roll_back
+from daybreak.training.schedule import learning_rate_share
 from daybreak.training.spent import Spent, is_due
 from daybreak.training.state import State
-
-
-@final
-@dataclass(frozen=True)
-class Parts:
-    """What a training run is made of.
-
-    Attributes:
-        model: as this rank holds it.
-        forward: the model's training loss; its backward pass brings the gradients of all ranks together.
-        peak_flops: FLOP/s of all devices that utilisation is a share of; None if it is not known.
-    """
-
-    model: GPT
-    forward: nn.Module
-    optimizers: tuple[torch.optim.Optimizer, ...]
-    batches: Batches
-    budget: Budget
-    schedule: Schedule
-    optimization: Optimizer
-    guard: Guard
-    validation: Validation
-    sampler: Sampler
-    checkpoints: Checkpoints
-    metrics: Metrics
-    ranks: Ranks
-    stop: StopRequest
-    clock: Clock
-    device: torch.device
-    precision: PrecisionName
-    peak_flops: float | None
 
 
 def train(parts: Parts, spent: Spent, *, owes_validation: bool = False) -> tuple[Spent, Loss | None]:
@@ -92,9 +54,9 @@ def train(parts: Parts, spent: Spent, *, owes_validation: bool = False) -> tuple
             for optimizer in optimizers:
                 optimizer.step()
         elif verdict == "spike":
-            _roll_back(parts, spent, loss)
+            roll_back(parts, spent, loss)
         else:
-            _require_a_good_step(parts)
+            require_a_good_step(parts)
         model.zero_grad(set_to_none=True)
 
         seconds = time.perf_counter() - began
@@ -187,52 +149,6 @@ def _accumulate(parts: Parts, spent: Spent, size: StepSize) -> tuple[float, floa
     return total, counted
 
 
-def _require_a_good_step(parts: Parts) -> None:
-    """Raises UserError if too many steps in a row were not finite."""
-    if parts.guard.skipped_in_a_row < parts.guard.config.most_skipped:
-        return
-    step = _agreed_step(parts, _newest(parts))
-    raise UserError(
-        f"{parts.guard.skipped_in_a_row} steps in a row had a loss or gradient that is not finite. "
-        f"{_last_good(parts, step)} with --accept-changes and a lower optimizer.lr, or execution.precision=fp32"
-    )
-
-
-def _newest(parts: Parts) -> Checkpoint | None:
-    return parts.checkpoints.newest() if parts.ranks.first else None
-
-
-def _agreed_step(parts: Parts, checkpoint: Checkpoint | None) -> int | None:
-    """The step of the first rank's checkpoint, on every rank; None if there is none."""
-    step = int(parts.ranks.of_first(-1 if checkpoint is None else checkpoint.step)[0])
-    return None if step < 0 else step
-
-
-def _last_good(parts: Parts, step: int | None) -> str:
-    if step is None:
-        return "There is no checkpoint yet. Begin anew"
-    return f"The last good checkpoint is {checkpoint_path(parts.checkpoints.folder, step)}. Go on from it"
-
-
-def _roll_back(parts: Parts, spent: Spent, loss: float) -> None:
-    """Weights and optimizer as in the last checkpoint; neither place nor budget, so the bad windows are passed by."""
-    guard, ranks = parts.guard, parts.ranks
-    checkpoint = _newest(parts)
-    step = _agreed_step(parts, checkpoint)
-    if guard.rollbacks_in_a_row >= guard.config.most_rollbacks:
-        raise UserError(
-            f"the loss spiked {guard.rollbacks_in_a_row} times, each within {guard.config.spike_window} good steps of "
-            f"the one before. {_last_good(parts, step)} with --accept-changes and a lower optimizer.lr"
-        )
-    if step is not None:
-        restore(checkpoint, parts.model, parts.optimizers, ranks)
-        # What the weights of then had seen, since later losses are not theirs.
-        guard.losses = ranks.share(lambda: State.read(checkpoint).guard.losses if checkpoint is not None else [])
-    back = "no checkpoint yet, so only the step is skipped" if step is None else f"back to step {step:,}"
-    line = f"warning: loss {loss:.4f} of step {spent.steps + 1:,} is a spike; {back}, and on behind its windows"
-    parts.metrics.event("rollback", {"step": spent.steps + 1, "loss": loss, "back_to": step}, line)
-
-
 def _log_step(
     parts: Parts, moment: Moment, spent: Spent, *, loss: float, lr: float, norm: float, seconds: float
 ) -> None:
@@ -265,7 +181,7 @@ def _evaluate(parts: Parts, spent: Spent) -> Loss | None:
     if result is None:
         return None
     seconds = time.perf_counter() - began
-    parts.budget.note_ending(evaluation=seconds)
+    parts.budget.note_ending("evaluation", seconds)
     record = {
         "step": spent.steps,
         "tokens": spent.tokens,
@@ -288,7 +204,7 @@ def _sample(parts: Parts, spent: Spent) -> None:
             text = parts.sampler.draw(parts.model)
         except UserError as error:  # a model that has diverged says nothing, but its run goes on
             text = f"({error})"
-    parts.budget.note_ending(sample=time.perf_counter() - began)
+    parts.budget.note_ending("sample", time.perf_counter() - began)
     parts.metrics.event("sample", {"step": spent.steps, "text": text}, f"step {spent.steps:>6,}  sample: {text}")
 
 
@@ -308,4 +224,4 @@ def _save(parts: Parts, spent: Spent, validation: Loss | None, *, owes_validatio
     state = State.of(spent, parts.guard, parts.batches.micro_batch, owes_validation=owes_validation)
     loss = validation.loss if validation is not None and math.isfinite(validation.loss) else None
     parts.checkpoints.save(spent.steps, tensors, state.to_json(), pinned=pinned, validation_loss=loss)
-    parts.budget.note_ending(save=max(time.perf_counter() - began, parts.checkpoints.seconds))
+    parts.budget.note_ending("save", max(time.perf_counter() - began, parts.checkpoints.seconds))

@@ -9,10 +9,9 @@ import torch
 from daybreak.data.batches import Batches, largest_divisor
 from daybreak.errors import UserError
 from daybreak.hardware import PrecisionName, free_memory
-from daybreak.model.gpt import ModelConfig, count_parameters
+from daybreak.model.gpt import ModelConfig
 from daybreak.model.kernels import Kernels
 
-_BYTES_PER_PARAMETER = 16  # weight, gradient and two moments, all fp32
 LOGIT_BYTES = 12  # a logit, its softmax and its gradient
 _SHARE_OF_FREE_MEMORY = 0.6
 _CPU_TOKENS = 8192  # more rows at once only push activations out of the caches
@@ -24,6 +23,7 @@ def fitting_micro_batch(
     rows: int,
     model: ModelConfig,
     *,
+    parameter_bytes: int,
     length: int,
     kernels: Kernels,
     device: torch.device,
@@ -31,7 +31,7 @@ def fitting_micro_batch(
     recompute: bool = False,
 ) -> int:
     """The most rows that divide `rows` and fit into the free memory by estimate; at least 1."""
-    free = free_memory(device) - _BYTES_PER_PARAMETER * count_parameters(model)
+    free = free_memory(device) - parameter_bytes
     chunk = LOGIT_BYTES * model.vocab_size * kernels.loss_rows
     each = row_bytes(model, length, kernels, precision, recompute=recompute)
     fits = int((_SHARE_OF_FREE_MEMORY * free - chunk) // each)

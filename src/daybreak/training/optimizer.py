@@ -1,10 +1,10 @@
 """Optimizers: which parameters each is for, and their schedules and clipping."""
 
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal, final
+from typing import Annotated, Any, Literal, Self, final
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
 from daybreak.configuration import Configuration, default_kind
@@ -77,6 +77,12 @@ class MuonConfig(Configuration):
     betas: tuple[Beta, Beta] = (0.9, 0.95)
     eps: float = Field(default=1e-8, gt=0)
     clip: float = Field(default=1.0, ge=0)
+
+    @model_validator(mode="after")
+    def _has_a_decay_to_restrain(self) -> Self:
+        if self.cautious and not self.weight_decay:
+            raise ValueError("optimizer.cautious = true needs optimizer.weight_decay above 0: nothing decays")
+        return self
 
 
 Optimizer = AdamWConfig | AdamW8bitConfig | MuonConfig
@@ -156,14 +162,22 @@ def set_learning_rates(optimizers: Iterable[torch.optim.Optimizer], share: float
 
 
 def set_momentum(optimizers: Iterable[torch.optim.Optimizer], config: Optimizer, moment: Moment) -> None:
-    """Muon's momentum at this moment: a line from 0.85 up to its own over its warm-up; others keep theirs."""
-    if not isinstance(config, MuonConfig):
-        return
+    """Muon's momentum at this moment; others keep theirs."""
+    if isinstance(config, MuonConfig):
+        for optimizer in optimizers:
+            for group in optimizer.param_groups if isinstance(optimizer, Muon) else ():
+                group["momentum"] = muon_momentum(config, moment)
+
+
+def muon_momentum(config: MuonConfig, moment: Moment) -> float:
+    """A line from 0.85 up to its own over its warm-up.
+
+    Raises:
+        UserError: the warm-up cannot be counted against the budget.
+    """
     warmup = moment.share_of(config.momentum_warmup, "optimizer.momentum_warmup")
     part = min(1.0, moment.progress / warmup) if warmup else 1.0
-    for optimizer in optimizers:
-        for group in optimizer.param_groups if isinstance(optimizer, Muon) else ():
-            group["momentum"] = _FIRST_MOMENTUM + part * (config.momentum - _FIRST_MOMENTUM)
+    return _FIRST_MOMENTUM + part * (config.momentum - _FIRST_MOMENTUM)
 
 
 def unscale_and_clip(model: nn.Module, largest: float, *, scale: float) -> float:

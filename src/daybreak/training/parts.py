@@ -1,0 +1,52 @@
+"""What a training run is made of."""
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import nn
+
+from daybreak.data.batches import Batches
+from daybreak.distributed import Ranks
+from daybreak.evaluate.loss import Validation
+from daybreak.hardware import PrecisionName
+from daybreak.model.gpt import GPT
+from daybreak.sample import Sampler
+from daybreak.saving import Checkpoints
+from daybreak.training.budget import Budget, Clock
+from daybreak.training.guard import Guard
+from daybreak.training.metrics import Metrics
+from daybreak.training.optimizer import Optimizer
+from daybreak.training.schedule import Schedule
+from daybreak.training.signals import StopRequest
+
+
+@final
+@dataclass(frozen=True)
+class Parts:
+    """What a training run is made of.
+
+    Attributes:
+        model: as this rank holds it.
+        forward: the model's training loss; its backward pass brings the gradients of all ranks together.
+        peak_flops: FLOP/s of all devices that utilisation is a share of; None if it is not known.
+    """
+
+    model: GPT
+    forward: nn.Module
+    optimizers: tuple[torch.optim.Optimizer, ...]
+    batches: Batches
+    budget: Budget
+    schedule: Schedule
+    optimization: Optimizer
+    guard: Guard
+    validation: Validation
+    sampler: Sampler
+    checkpoints: Checkpoints
+    metrics: Metrics
+    ranks: Ranks
+    stop: StopRequest
+    clock: Clock
+    device: torch.device
+    precision: PrecisionName
+    peak_flops: float | None
