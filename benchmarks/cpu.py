@@ -3,7 +3,7 @@
 python benchmarks/cpu.py --nanogpt ../nanoGPT          # all rows: hours; stop it at any time, the same command goes on
 python benchmarks/cpu.py --only race throughput        # some of: race, compression, throughput, around
 python benchmarks/cpu.py --report                      # write the table of what was measured so far
-python benchmarks/cpu.py --again daybreak-char         # measure a contestant anew
+python benchmarks/cpu.py --again race:daybreak-char    # measure a contestant anew, in this row alone
 python benchmarks/cpu.py --toy                         # everything within two minutes, to see that it works
 
 The texts are `tinyshakespeare/input.txt` and `corpus/wikipedia_en.jsonl.xz` in the folder that DAYBREAK_TEST_DATA
@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/bench-cpu"), help="folder for prepared texts")
     parser.add_argument("--results", type=Path, help="measurements; benchmarks/results/cpu.jsonl unless given")
     parser.add_argument("--seeds", type=int, help="fewer than the protocol's, for a first look")
-    parser.add_argument("--again", nargs="+", default=[], metavar="CONTESTANT", help="measure these anew")
+    parser.add_argument("--again", nargs="+", default=[], metavar="[ROW:]CONTESTANT", help="measure these anew")
     parser.add_argument("--report", action="store_true", help="measure nothing, write the tables")
     parser.add_argument("--toy", action="store_true", help="everything in sizes of seconds, to see that it works")
     asked = parser.parse_args()
@@ -108,8 +108,9 @@ def main() -> None:
     protocol = TOY if asked.toy else FULL
     protocol = replace(protocol, seeds=asked.seeds or protocol.seeds)
     journal = Journal(asked.results or kept / "cpu.jsonl")
-    for contestant in asked.again:
-        journal.forget(contestant)
+    for words in asked.again:
+        row, _, contestant = words.rpartition(":")
+        journal.forget(contestant, row or None)
     if torch.get_num_threads() < (os.cpu_count() or 1):
         say(f"warning: torch uses {torch.get_num_threads()} of {os.cpu_count()} cores; is OMP_NUM_THREADS set?")
     if not asked.report:

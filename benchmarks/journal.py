@@ -31,9 +31,9 @@ class Journal:
             os.fsync(file.fileno())
         return record
 
-    def forget(self, contestant: str) -> None:
-        """Measure a contestant anew; what was measured before stays in the file."""
-        self.add("forget", contestant=contestant)
+    def forget(self, contestant: str, row: str | None = None) -> None:
+        """Measure a contestant anew, in one row or in all; what was measured before stays in the file."""
+        self.add("forget", contestant=contestant, of=row)
 
     def records(self, row: str, **wanted: Any) -> list[Record]:
         """Measurements of a row that have these values, oldest first."""
@@ -51,10 +51,14 @@ class Journal:
             if any(record.get(key) != value for key, value in machine().items()):
                 continue
             if record["row"] == "forget":
-                kept = [earlier for earlier in kept if earlier.get("contestant") != record["contestant"]]
+                kept = [earlier for earlier in kept if not _is_of(earlier, record["contestant"], record.get("of"))]
             else:
                 kept.append(record)
         return [record for record in kept if record["row"] == row]
+
+
+def _is_of(record: Record, contestant: str, row: str | None) -> bool:
+    return record.get("contestant") == contestant and row in (None, record["row"])
 
 
 @cache

@@ -98,12 +98,15 @@ def _speedup(protocol: Protocol, journal: Journal, peer: str) -> str:
 
 
 def _fewer_bits(protocol: Protocol, journal: Journal) -> str:
-    budget = list(protocol.compression.budgets)[-1]
-    records = journal.records("compression", budget=budget)
-    medians = {name: _median(own, "bits_per_byte") for name, own in _by(records, "contestant").items()}
-    tuned = [bits for name, bits in medians.items() if name.endswith(" tuned")]
-    ours = [bits for name, bits in medians.items() if name in protocol.compression.ours]
-    return f"{min(tuned) - min(ours):.3f} after {budget}" if tuned and ours else _NOT_MEASURED
+    """After the largest budget that both were measured with."""
+    for budget in reversed(protocol.compression.budgets):
+        records = journal.records("compression", budget=budget)
+        medians = {name: _median(own, "bits_per_byte") for name, own in _by(records, "contestant").items()}
+        tuned = [bits for name, bits in medians.items() if name.endswith(" tuned")]
+        ours = [bits for name, bits in medians.items() if name in protocol.compression.ours]
+        if tuned and ours:
+            return f"{min(tuned) - min(ours):.3f} after {budget}"
+    return _NOT_MEASURED
 
 
 def _race(protocol: Protocol, journal: Journal) -> str:

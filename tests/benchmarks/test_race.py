@@ -51,6 +51,18 @@ def test_time_to_target_is_that_of_the_shortest_budget_whose_median_reached_it(t
     assert "| 2.0× (41.0 s ÷ 21.0 s) |" in report(TOY, journal)
 
 
+def test_a_contestant_is_forgotten_in_one_row_or_in_all(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "results.jsonl")
+    for row in ("race", "waiting"):
+        journal.add(row, contestant="one")
+        journal.add(row, contestant="other")
+    journal.forget("one", "race")
+    assert (journal.records("race", contestant="one"), len(journal.records("waiting", contestant="one"))) == ([], 1)
+    journal.forget("one")
+    assert journal.records("waiting", contestant="one") == []
+    assert len(journal.records("race")) == len(journal.records("waiting")) == 1
+
+
 def test_what_another_machine_measured_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = Journal(tmp_path / "results.jsonl")
     note(journal, "10s", 2.1)
