@@ -41,7 +41,7 @@ def run_command(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
 @pytest.fixture
 def _no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "time_startup", lambda *_: {"python and imports": 1.5, "model": 0.5})
-    monkeypatch.setattr("daybreak.hardware._SECONDS_TO_MEASURE_A_PEAK", 0.01)
+    monkeypatch.setattr("daybreak.hardware._PRODUCTS_TO_MEASURE_A_PEAK", 1)
 
 
 @pytest.mark.usefixtures("_no_process")

@@ -152,7 +152,7 @@ class Rank:
         daybreak.warm_up.time_micro_batch = interrupted_warm_up
         Metrics.step, Batches.step = record_and_act, rows_and_tell
         GPT.features, GPT.forward = poisoned_features, raised_forward
-        daybreak.hardware._SECONDS_TO_MEASURE_A_PEAK = 0.01
+        daybreak.hardware._PRODUCTS_TO_MEASURE_A_PEAK = 1
 
     def _behind(self, step: int) -> None:
         """A step is done."""

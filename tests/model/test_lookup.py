@@ -126,6 +126,7 @@ def test_the_layers_with_values_count_from_the_last() -> None:
     assert LookupConfig(values="alternate").value_layers(4) == [1, 3]
     assert LookupConfig(values="all").value_layers(3) == [0, 1, 2]
     values = ValueEmbeddings([1, 3], VOCABULARY, 6)
+    torch.nn.init.normal_(values.tables["3"].weight)
     assert values(some_tokens(), 0) is None
     assert torch.equal(values(some_tokens(), 3), values.tables["3"].weight[some_tokens()])
 

@@ -39,7 +39,7 @@ RATES = Rates(StepSize(10, 100, 10, 100.0), windows_per_epoch=1000, parameters=5
 
 def run_command(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
     monkeypatch.setattr(sys, "argv", ["daybreak", *words])
-    monkeypatch.setattr("daybreak.hardware._SECONDS_TO_MEASURE_A_PEAK", 0.01)
+    monkeypatch.setattr("daybreak.hardware._PRODUCTS_TO_MEASURE_A_PEAK", 1)
     with pytest.raises(SystemExit) as ended:
         main()
     code = ended.value.code
