@@ -4,7 +4,7 @@ python benchmarks/cpu.py --nanogpt ../nanoGPT          # all rows: hours; stop i
 python benchmarks/cpu.py --only race throughput        # some of: race, compression, throughput, around
 python benchmarks/cpu.py --report                      # write the table of what was measured so far
 python benchmarks/cpu.py --again race:daybreak-char    # measure a contestant anew, in this row alone
-python benchmarks/cpu.py --toy                         # everything within two minutes, to see that it works
+python benchmarks/cpu.py --toy                         # everything within a few minutes, to see that it works
 
 The texts are `tinyshakespeare/input.txt` and `corpus/wikipedia_en.jsonl.xz` in the folder that DAYBREAK_TEST_DATA
 names, or what --text and --corpus give. What is compared, and how, is in protocol.py.
@@ -13,6 +13,8 @@ names, or what --text and --corpus give. What is compared, and how, is in protoc
 import argparse
 import os
 import random
+import signal
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -103,6 +105,7 @@ def main() -> None:
     parser.add_argument("--report", action="store_true", help="measure nothing, write the tables")
     parser.add_argument("--toy", action="store_true", help="everything in sizes of seconds, to see that it works")
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what it started ends too
     asked.work = asked.work / "toy" if asked.toy else asked.work
     kept = asked.work if asked.toy else HERE / "results"
     protocol = TOY if asked.toy else FULL

@@ -85,7 +85,7 @@ def main() -> None:
     bench = Bench(
         plan=TOY if asked.toy else FULL,
         corpus=corpus.resolve(),
-        out=asked.out.resolve(),
+        out=(asked.out / "toy" if asked.toy else asked.out).resolve(),
         work=asked.work.resolve(),
         ours=asked.ours,
         tuned=tuple(asked.tuned),

@@ -17,7 +17,7 @@ from daybreak.duration import Duration, Unit
 from daybreak.hardware import choose_device, device_name
 from daybreak.progress import say
 from gpu_page import page
-from gpu_plan import Plan
+from gpu_plan import TOY, Plan
 from gpu_runs import Figures, train, watch
 from journal import commit
 from processes import FailedError, shown
@@ -72,6 +72,7 @@ def measure(bench: Bench, only: list[str]) -> int:
         "python": sys.version.split()[0],
         "commit": commit(),
         "date": datetime.now(UTC).date().isoformat(),
+        "toy": bench.plan is TOY,
     }
     failed = 0
     for step in only or STEPS:

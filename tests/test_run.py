@@ -937,3 +937,12 @@ def test_the_end_is_always_evaluated_and_evaluated_once(
     assert [record["step"] for record in run.metrics("validation")] == [9, 18, 20]
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert sum('"validation"' in line for line in lines) == 3
+
+
+def test_a_run_with_other_threads_leaves_those_of_the_next_as_they_were(
+    recipe_file: Path, corpus: Corpus, tmp_path: Path
+) -> None:
+    before = torch.get_num_threads()
+    run = train(Recipe.load(recipe_file, "execution.threads=2", "budget=2 steps"), data=corpus.path, out=tmp_path / "r")
+    assert run.execution.threads == 2 != before
+    assert torch.get_num_threads() == before

@@ -186,6 +186,11 @@ def free_memory(device: torch.device) -> int:
     return available
 
 
+def is_busy() -> bool:
+    """Whether other work kept more than half of this machine's cores busy in the last minute."""
+    return os.getloadavg()[0] > 0.5 * (os.cpu_count() or 1)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory was short, of the device or of the machine."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

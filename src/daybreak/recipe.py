@@ -247,14 +247,17 @@ def _explain(error: Any, content: Mapping[str, Any]) -> str:
             hint = f" (it is {_ELSEWHERE[name]} here)" if name in _ELSEWHERE else ""
             known = _known_keys(error["loc"][:-1])
             if name in known and not hint:  # of another kind of the same part
-                return f"unknown key {key}: {key.rpartition('.')[0]} of this kind has none"
+                table = key.rpartition(".")[0]
+                return f"unknown key {key}: {table} of this kind has none; another {table}.kind has"
             return f"unknown key {key}{hint or _nearest(name, known)}"
         case "union_tag_invalid":
             kinds = [kind.strip(" '") for kind in error["ctx"]["expected_tags"].split(",")]
             found = error["ctx"]["tag"]
             return f"unknown {key}.kind = {found!r}{_nearest(found, kinds)}; it is one of {', '.join(kinds)}"
         case "missing":
-            return f"{key} is missing"
+            table = key.rpartition(".")[0]
+            anew = f"; another {table}.kind begins with none of the settings before" if table == "optimizer" else ""
+            return f"{key} is missing{anew}"
         case "value_error":
             message = str(error["ctx"]["error"])
             return message if not key or message.startswith(key.split(".")[0]) else f"{key}: {message}"

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
 
+import torch
+
 from daybreak.checkpoint import Checkpoint, checkpoint_path, open_latest, restore
 from daybreak.compose import (
     build_batches,
@@ -21,7 +23,7 @@ from daybreak.data.shards import Corpus
 from daybreak.distributed import Ranks, forward_of
 from daybreak.errors import Stopped, UserError
 from daybreak.files import locked, write_json
-from daybreak.hardware import peak_flops
+from daybreak.hardware import is_busy, peak_flops
 from daybreak.identity import (
     changes_to,
     read_execution,
@@ -126,7 +128,7 @@ def sit(sitting: Sitting) -> Outcome:
         UserError: the folder is in use, or holds a run that the recipe may not go on with.
     """
     first = sitting.ranks.first
-    with locked(sitting.path) if first else nullcontext():
+    with _threads_restored(), locked(sitting.path) if first else nullcontext():
         with sitting.stop.at_once():
             found = _look(sitting) if first else None
             execution, state, finished, fresh = _share(sitting, found)
@@ -134,6 +136,16 @@ def sit(sitting: Sitting) -> Outcome:
             say(f"{sitting.path} is finished; choose another --out to train again")
             return Outcome(execution, _as_saved(sitting, state), {"validation": {"loss": None}})
         return _train(sitting, found, execution, state, fresh=fresh)
+
+
+@contextmanager
+def _threads_restored() -> Iterator[None]:
+    """A run that asks for other threads leaves those of the process's next run as they were."""
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _look(sitting: Sitting) -> _Beginning:
@@ -158,7 +170,8 @@ def _look(sitting: Sitting) -> _Beginning:
     if finished and (changes.fixed or changes.course):
         raise UserError(f"{path} holds a finished run with other settings; choose another --out:{shown}")
     if changes.fixed:
-        raise UserError(f"{path} holds a run with other settings, which cannot change; choose another --out:{shown}")
+        fixed = "".join(f"\n  {line}" for line in changes.fixed)
+        raise UserError(f"{path} holds a run with other settings, which cannot change; choose another --out:{fixed}")
     if changes.course and not sitting.accept_changes:
         raise UserError(
             f"{path} holds a run with other settings; give the same, choose another --out, or go on from step "
@@ -283,6 +296,8 @@ def assembled(
     if found is not None:
         _write_beginning(sitting, execution, found)
         say(summary(sitting.path, recipe, budget, execution, device, ranks))
+        if device.type == "cpu" and execution.threads > 1 and is_busy():
+            say("warning: this machine is busy with other things; execution.threads=1 may train much faster")
 
     samples = recipe.samples
     attempt = 1 + max((record["attempt"] for record in recorded), default=0)

@@ -120,6 +120,8 @@ def test_steps_behind_evaluations_are_told_from_others() -> None:
         # 4.5 s of training, then an evaluation of 3 s, and so on
         (Duration(9, Unit.STEPS), Duration(30, Unit.SECONDS), 3 / (9 * 0.5 + 3)),
         (Duration(1, Unit.PERCENT), Duration(30, Unit.SECONDS), 1.0),
+        # at most one behind each step
+        (Duration(10, Unit.PERCENT), Duration(2, Unit.STEPS), 2 * 3 / (2 * 3 + 2 * 0.5)),
     ],
 )
 def test_the_share_of_evaluations(every: Duration | None, budget: Duration, share: float) -> None:

@@ -199,7 +199,7 @@ def test_recorded_sizes_are_followed_when_steps_are_done_again() -> None:
         ("curriculum={ lengths = [512], stage = '2 epochs' }", "steps, tokens, a time or a percentage"),
         ("batch.ramp={ start = 30000, over = '5 steps' }", "multiple of data.window = 512.*nearest that does is 32768"),
         ("batch.ramp={ start = 1536, over = '5 steps' }", "divide batch.tokens = 524288.*nearest that does is 1024"),
-        ("batch.ramp={ start = 1048576, over = '5 steps' }", "nearest that does is 524288"),
+        ("batch.ramp={ start = 1048576, over = '5 steps' }", "nearest that does is 262144"),
         ("batch.ramp={ start = 32768, over = '0%' }", "above 0"),
         ("batch.ramp={ start = 32768, over = '1e18 flops' }", "steps, tokens, a time or a percentage"),
     ],

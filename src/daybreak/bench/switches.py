@@ -105,6 +105,7 @@ def _vocabulary(recipe: Recipe, execution: Execution, vocab_size: int | None) ->
     if vocab_size is None:
         return NotHere(name, "the tokenizer's size is not known without --data")
     if padded <= vocab_size:
-        return NotHere(name, f"the model has as many words as the tokenizer, {vocab_size:,}")
+        words = "as many words as" if padded == vocab_size else f"{padded:,} words, fewer than"
+        return NotHere(name, f"the model has {words} the tokenizer, {vocab_size:,}")
     model = recipe.model.model_copy(update={"vocab_size": vocab_size})
     return Switch(name, f"model.vocab_size={vocab_size}", recipe.model_copy(update={"model": model}), execution)

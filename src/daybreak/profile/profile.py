@@ -116,7 +116,7 @@ def profile(recipe: Recipe, data: Path | None, out: Path) -> Profile:
             say(f"timing {_TIMED_STEPS} steps of {timed.batch.tokens:,} tokens")
             with assembled(_sitting(timed, corpus, folder / "timed"), _fitted(execution, timed)) as ready:
                 loop.train(ready.parts, ready.spent)
-            validated = len(corpus.stream("validation"))
+            validated = recipe.evaluation.tokens if path is None else len(corpus.stream("validation"))
             metrics = folder / "timed" / "metrics.jsonl"
             shares = _shares(recipe, timed, ready.parts.batches.windows, validated, metrics)
             traced = shortened(recipe, execution, steps=_PROFILED_STEPS, evaluate_every=_PROFILED_EVALUATIONS_EVERY)

@@ -72,8 +72,9 @@ def _count(every: Duration | None, rates: Rates, steps: float, seconds: float) -
         return 1.0
     match every.unit:
         case Unit.PERCENT:
-            return max(1.0, 100 / every.amount)
+            count = 100 / every.amount
         case Unit.SECONDS:
-            return max(1.0, seconds / every.amount)
+            count = seconds / every.amount
         case _:
-            return max(1.0, steps / steps_of(every, rates))
+            count = steps / steps_of(every, rates)
+    return max(1.0, min(count, steps))

@@ -111,7 +111,9 @@ class Execution(Configuration):
         device = choose_device(config.device)
         precision = choose_precision(config.precision, device, model.dim)
         if config.weights == "bf16" and precision != "bf16":
-            raise UserError(f"execution.weights = bf16 needs execution.precision = bf16; here it is {precision}")
+            raise UserError(
+                f"execution.weights = bf16 needs execution.precision = bf16 as well; here it is {precision}"
+            )
         loss_rows = _LOSS_ROWS[device.type] if config.loss_rows == "auto" else config.loss_rows
         short = device.type == "cpu" and precision == "bf16" and length <= _LENGTH_TO_WRITE_ATTENTION_OUT
         fused_attention = not short if config.fused_attention == "auto" else config.fused_attention

@@ -150,8 +150,8 @@ def require_fitting(batch: BatchConfig, curriculum: LengthCurriculumConfig | Non
         if batch.tokens % start or start % window:
             windows = batch.tokens // window
             small = [count for count in range(1, math.isqrt(windows) + 1) if windows % count == 0]
-            fitting = [window * count for count in (*small, *(windows // count for count in small))]
-            nearest = min(fitting, key=lambda tokens: abs(tokens - start))
+            fitting = [window * count for count in (*small, *(windows // count for count in small[1:]))]
+            nearest = min(fitting, key=lambda tokens: abs(tokens - start))  # the whole batch is no ramp
             raise ValueError(
                 f"batch.ramp.start = {start} must be a multiple of data.window = {window} and divide batch.tokens = "
                 f"{batch.tokens}; the nearest that does is {nearest}"
