@@ -323,3 +323,14 @@ def test_a_shard_outside_the_corpus_is_refused(name: str, folder: Path) -> None:
 def test_a_folder_that_is_no_corpus_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"not a corpus.*daybreak prepare"):
         Corpus.open(tmp_path)
+
+
+@pytest.mark.parametrize("cuts", [[], [300], [100, 101, 350]])
+def test_rows_are_read_at_once_as_one_by_one(cuts: list[int]) -> None:
+    whole = np.arange(500, dtype=np.uint16)
+    stream = TokenStream(list(np.split(whole, cuts)))
+    for starts in ([0, 90, 7], [301, 480, 400], [450]):
+        expected = [whole[start : start + 20] for start in starts]
+        assert np.array_equal(stream.read_rows(np.array(starts, dtype=np.uint64), 20), expected)
+    with pytest.raises(IndexError):
+        stream.read_rows(np.array([481], dtype=np.uint64), 20)

@@ -21,6 +21,8 @@ from daybreak.data.order import Order
 from daybreak.data.shards import TokenStream
 from daybreak.errors import UserError
 
+_ORDERED_AT_ONCE = 4096  # windows
+
 
 @final
 class MixtureSource(Configuration):
@@ -151,6 +153,7 @@ class Batches:
         self._counted_per_row = counted_per_row
         self._order = Order(self.windows, seed)
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="daybreak-batches")
+        self._known: tuple[int, Words] = (0, np.empty(0, dtype=np.uint64))  # the reader's: a place, and windows from it
         self._ahead: tuple[_Wanted, Future[list[Rows]]] | None = None
 
     def step(self, place: int, *, windows: int | None = None, length: int | None = None) -> Iterator[Rows]:
@@ -233,11 +236,19 @@ class Batches:
 
     def _read(self, place: int, windows: int) -> npt.NDArray[np.int64]:
         """The windows of a step with their successors, (windows, W + 1)."""
-        chosen = self._order.windows_at(place, windows)
-        starts = [int(index) * self._window for index in chosen]
-        return np.stack([self._stream.read(start, start + self._window + 1) for start in starts])
+        return self._stream.read_rows(self._chosen(place, windows) * np.uint64(self._window), self._window + 1)
+
+    def _chosen(self, place: int, windows: int) -> Words:
+        """The windows of a step; worked out for many steps at once, since it costs as much for few."""
+        first, known = self._known
+        if not first <= place <= place + windows <= first + len(known):
+            known = self._order.windows_at(place, max(windows, _ORDERED_AT_ONCE))
+            first, self._known = place, (place, known)
+        return known[place - first : place - first + windows]
 
     def _on_device(self, tensor: Tensor) -> Tensor:
+        if self._device.type == "cpu":
+            return tensor  # without torch, which would let the reader's thread have its turn first
         if self._device.type == "cuda":
             return tensor.pin_memory().to(self._device, non_blocking=True)
         return tensor.to(self._device)

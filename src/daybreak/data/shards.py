@@ -80,6 +80,16 @@ class TokenStream:
             position, shard = end, shard + 1
         return out
 
+    def read_rows(self, starts: npt.NDArray[np.uint64], length: int) -> npt.NDArray[np.int64]:
+        """`length` tokens from each start, which must lie inside the stream: (len(starts), length), as int64."""
+        low, high = int(starts.min()), int(starts.max()) + length - 1
+        first, last = (int(shard) for shard in np.searchsorted(self._ends, [low, high], side="right"))
+        if first == last < len(self._ends):  # all in one shard, read at once
+            places = starts.astype(np.int64) - (int(self._ends[first]) - len(self._shards[first]))
+            rows: npt.NDArray[np.int64] = self._shards[first][places[:, None] + np.arange(length)].astype(np.int64)
+            return rows
+        return np.stack([self.read(int(start), int(start) + length) for start in starts])
+
 
 @final
 @dataclass(frozen=True)
