@@ -79,7 +79,7 @@ def execution_again(
         changed["fused_attention"] = chosen.fused_attention
     if ranks.count != recorded.ranks:
         say(f"warning: the run used {recorded.ranks} ranks, now {ranks.count}; losses will differ in their last digits")
-    changed |= {"micro_batch": micro_batch or recorded.micro_batch, **changed, "ranks": ranks.count}
+    changed = {"micro_batch": micro_batch or recorded.micro_batch, **changed, "ranks": ranks.count}
     again = recorded.model_copy(update=changed)
     # Of other rows a rank, the micro-batch of before may be no divisor.
     fitting = largest_divisor(_rows_per_rank(recipe, ranks.count), again.micro_batch)

@@ -187,7 +187,7 @@ def free_memory(device: torch.device) -> int:
 
 
 def is_busy() -> bool:
-    """Whether other work kept more than half of this machine's cores busy in the last minute."""
+    """Whether more than half of this machine's cores were busy in the mean of the last minute."""
     return os.getloadavg()[0] > 0.5 * (os.cpu_count() or 1)
 
 
