@@ -297,7 +297,7 @@ def assembled(
         _write_beginning(sitting, execution, found)
         say(summary(sitting.path, recipe, budget, execution, device, ranks))
         if device.type == "cpu" and execution.threads > 1 and is_busy():
-            say("warning: this machine was busy in the last minute; if it still is, execution.threads=1 may train faster")
+            say("warning: this machine was busy in the last minute; if it still is, execution.threads=1 is faster")
 
     samples = recipe.samples
     attempt = 1 + max((record["attempt"] for record in recorded), default=0)
