@@ -1,8 +1,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 NANOGPT ?=
+CORPUS ?= data/wikipedia
 
-.PHONY: demo test test-slow soak bench-cpu bench-gpu bench-toy check clean
+.PHONY: demo test test-slow soak bench-cpu bench-gpu bench-toy fit check clean
 
 demo: .venv/run.done  ## train a small GPT for three minutes and show what it writes
 	$(BIN)/daybreak demo
@@ -24,6 +25,10 @@ bench-gpu: .venv/check.done  ## on one H200 within nine minutes; data/bench-gpu 
 
 bench-toy: .venv/check.done  ## the same as bench-gpu in sizes of seconds, on a CPU
 	$(BIN)/python benchmarks/gpu.py --toy
+
+fit: .venv/fit.done  ## the laws behind plan and auto, from runs of our own: CORPUS is prepared as fit/grid.py says; an hour and a half
+	$(BIN)/python fit/grid.py --corpus $(CORPUS)
+	$(BIN)/python fit/laws.py
 
 check: .venv/check.done  ## lint, format, types, layers
 	$(BIN)/ruff check .
@@ -47,6 +52,10 @@ clean:
 .venv/check.done: .venv/torch.done pyproject.toml
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[check]'
 	touch $@ .venv/run.done
+
+.venv/fit.done: .venv/check.done
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[fit]'
+	touch $@
 
 .venv/bench.done: .venv/check.done
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'

@@ -30,6 +30,13 @@ def shortened(words: list[str]) -> list[str]:
     """The same command for two steps, and on text that is here."""
     if words[1] == "prepare":
         return [("play.txt" if word == "shakespeare" else word) for word in words]
+    if words[1] == "plan":
+        return words
+    if words[1] in ("train", "extend") and any(word in ("auto", "runs/auto") for word in words):
+        # Fifty steps are the fewest that auto accepts; small ones do.
+        small = ["batch.tokens=256", "data.window=64", "model.context=64", "model.lookup.rows=1024"]
+        steps = ["budget=60steps", *small, "evaluation.tokens=1000"] if words[1] == "train" else ["budget=80steps"]
+        return [*(word for word in words if not word.startswith("budget=")), *steps]
     if words[1] == "train":
         kept = [word for word in words if not word.startswith(("budget=", "checkpoint.every="))]
         return [*kept, "budget=2steps", "evaluation.tokens=1000", "samples.tokens=5", "schedule.warmup=10%"]

@@ -5,7 +5,7 @@ import hashlib
 import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from daybreak.model.gpt import GPT
 from daybreak.recipe import Recipe
 from daybreak.run import Run
 from daybreak.training.metrics import Metrics
+from daybreak.training.outlook import Prospect
 from daybreak.training.signals import StopRequest
 
 STEPS = 20
@@ -103,8 +104,8 @@ def stopping_after(*steps: int) -> Iterator[None]:
     record_step = Metrics.step
     with stopping() as (person, patch):
 
-        def record_and_stop(self: Metrics, record: dict[str, Any], *, seconds_left: float | None) -> None:
-            record_step(self, record, seconds_left=seconds_left)
+        def record_and_stop(self: Metrics, record: dict[str, Any], prospect: Callable[[], Prospect]) -> None:
+            record_step(self, record, prospect)
             if record["step"] in steps:
                 person.now()
 
@@ -139,8 +140,8 @@ def crashing_at(step: int) -> Iterator[None]:
 
     record_step = Metrics.step
 
-    def record_and_die(self: Metrics, record: dict[str, Any], *, seconds_left: float | None) -> None:
-        record_step(self, record, seconds_left=seconds_left)
+    def record_and_die(self: Metrics, record: dict[str, Any], prospect: Callable[[], Prospect]) -> None:
+        record_step(self, record, prospect)
         if record["step"] == step:
             raise Killed
 

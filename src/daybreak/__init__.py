@@ -11,17 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 IMPORTED_AT = time.monotonic()  # where the command line's time budgets count from
 __version__ = "0.1.0"
-__all__ = ["Recipe", "Run", "load", "prepare", "train"]
+__all__ = ["Recipe", "Run", "choose_depth", "extend", "load", "plan", "prepare", "train"]
 
 if TYPE_CHECKING:
     from daybreak.data.prepare import prepare
+    from daybreak.extension import extend
+    from daybreak.planning.dial import choose_depth
+    from daybreak.planning.plan import plan
     from daybreak.recipe import Recipe
     from daybreak.run import Run, load, train
 
 _HOMES = {
     "Recipe": "daybreak.recipe",
     "Run": "daybreak.run",
+    "choose_depth": "daybreak.planning.dial",
+    "extend": "daybreak.extension",
     "load": "daybreak.run",
+    "plan": "daybreak.planning.plan",
     "prepare": "daybreak.data.prepare",
     "train": "daybreak.run",
 }

@@ -13,7 +13,7 @@ from daybreak.data.batches import Batches, largest_divisor
 from daybreak.data.shards import Corpus
 from daybreak.data.tokenizer import Tokenizer
 from daybreak.distributed import ALONE, Ranks, build_shared
-from daybreak.duration import Unit, require_positive
+from daybreak.duration import require_positive
 from daybreak.errors import UserError
 from daybreak.evaluate.loss import Validation, row_starts
 from daybreak.hardware import device_name, free_memory, is_here
@@ -44,7 +44,7 @@ def choose_execution(recipe: Recipe, ranks: Ranks = ALONE) -> Execution:
         parameter_bytes=_learner_bytes(recipe, ranks),
         rows=_rows_per_rank(recipe, ranks.count),
         length=recipe.row_length,
-        seconds=recipe.budget.amount if recipe.budget.unit is Unit.SECONDS else None,
+        seconds=recipe.budget_seconds,
         ranks=ranks.count,
     )
 
@@ -157,7 +157,7 @@ def build_batches(recipe: Recipe, execution: Execution, corpus: Corpus, device: 
 
 def build_budget(
     recipe: Recipe,
-    batches: Batches,
+    windows: int,
     clock: Clock,
     recorded: Sequence[Mapping[str, Any]] = (),
     step_seconds: float = 0.0,
@@ -165,6 +165,7 @@ def build_budget(
     """The run's budget.
 
     Args:
+        windows: in an epoch.
         recorded: training records of earlier sittings; a step done again follows the progress and the size it had.
         step_seconds: what a full step may take, until one was done.
     """
@@ -172,11 +173,13 @@ def build_budget(
     steps = Growth(recipe.batch, recipe.curriculum, recipe.data.window, flops)
     grows = recipe.batch.ramp is not None or recipe.curriculum is not None
     growth = replace(steps, recorded=recorded_sizes(recorded, steps)) if grows else None
-    rates = Rates(steps.full, windows_per_epoch=batches.windows, parameters=count_parameters(recipe.model))
-    if recipe.budget.unit is not Unit.SECONDS:
+    rates = Rates(steps.full, windows_per_epoch=windows, parameters=count_parameters(recipe.model))
+    seconds = recipe.budget_seconds
+    if seconds is None:
         return make_count_budget(recipe.budget, rates, growth)
+    require_positive(recipe.budget, "budget")
     return TimeBudget(
-        require_positive(recipe.budget, "budget").amount,
+        seconds,
         recipe.counts,
         clock,
         rates,
@@ -245,7 +248,6 @@ def refuse_what_does_not_work_yet(recipe: Recipe) -> None:
     """Raises UserError: a setting is never silently ignored."""
     waiting = {
         "data.mixture (give one corpus with --data)": recipe.data.corpus is None and bool(recipe.data.mixture),
-        f"budget = {recipe.budget} (use hours, as 24h)": recipe.budget.unit is Unit.DOLLARS,
     }
     for setting, asked in waiting.items():
         if asked:

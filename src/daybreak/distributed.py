@@ -150,7 +150,7 @@ def joined(config: ParallelConfig) -> Iterator[Ranks]:
         LostRankError: another rank died, ended with an error, or does not come; named, with its stage.
         UserError: the environment does not say where to meet.
     """
-    if _from_environment("WORLD_SIZE", default=1) == 1:
+    if launched_ranks() == 1:
         yield ALONE
         return
     rank, count = _from_environment("RANK"), _from_environment("WORLD_SIZE")
@@ -192,7 +192,7 @@ def joined(config: ParallelConfig) -> Iterator[Ranks]:
 
 def require_alone() -> None:
     """Raises UserError if a launcher has started this process with others."""
-    if _from_environment("WORLD_SIZE", default=1) != 1:
+    if launched_ranks() != 1:
         raise UserError("this looks at one process on one device; start it without torchrun")
 
 
@@ -216,6 +216,11 @@ def _meeting_point(holds_store: bool) -> dist.Store:
                 raise
     store.set_timeout(timedelta(seconds=_SECONDS_TO_MEET))
     return dist.PrefixStore(f"daybreak/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+
+
+def launched_ranks() -> int:
+    """How many ranks torchrun started; 1 without it."""
+    return _from_environment("WORLD_SIZE", default=1)
 
 
 def _from_environment(name: str, default: int | None = None) -> int:

@@ -10,49 +10,15 @@ from typing import Literal
 
 import torch
 
+from daybreak.data_sheets import data_sheet
 from daybreak.errors import UserError
 
 PrecisionName = Literal["fp32", "tf32", "bf16", "fp16"]
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # options of mallopt(3)
 
-# Dense bf16 / fp16 tensor-core peaks with fp32 accumulation, in TFLOP/s, from the vendors' data sheets.
-_DENSE_PEAKS = {
-    "RTX 3060 Ti": 32.4,
-    "RTX 3060": 25.5,
-    "RTX 3070": 40.6,
-    "RTX 3080 Ti": 68.0,
-    "RTX 3080": 59.5,
-    "RTX 3090 Ti": 80.0,
-    "RTX 3090": 71.0,
-    "RTX 4060 Ti": 44.1,
-    "RTX 4060": 30.2,
-    "RTX 4070 Ti": 80.2,
-    "RTX 4070": 58.3,
-    "RTX 4080 SUPER": 104.5,
-    "RTX 4080": 97.5,
-    "RTX 4090": 165.2,
-    "RTX 5090": 209.5,
-    "A100": 312.0,
-    "A30": 165.0,
-    "A40": 149.7,
-    "RTX A6000": 154.8,
-    "RTX A5000": 111.1,
-    "H100 PCIe": 756.0,
-    "H100 NVL": 835.0,
-    "H100": 989.0,
-    "H200": 989.0,
-    "GB200": 2500.0,
-    "B200": 2250.0,
-    "L40S": 362.0,
-    "L4": 121.0,
-    "MI250X": 191.5,  # one of its two dies, which is what a device is
-    "MI300X": 1307.0,
-}
 _LEAST_DIM_FOR_BF16_ON_CPU = 128
 _PRODUCTS_TO_MEASURE_A_PEAK = 8  # some 0.1 s, which a run spends of its budget
-_FP16_ONLY_PEAKS = {"V100": 125.0, "T4": 65.0}
-_VARIANTS = {"ti", "super", "d", "laptop", "max", "q", "nvl", "mig"}  # another device than the one they follow
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -147,13 +113,9 @@ def peak_flops(device: torch.device, precision: PrecisionName) -> float | None:
 
 
 def table_peak(name: str) -> float | None:
-    """Dense 16-bit peak of a device by its name, FLOP/s; None if it is not in the table."""
-    words = set(name.lower().replace("-", " ").split())
-    for known, peak in (_DENSE_PEAKS | _FP16_ONLY_PEAKS).items():
-        wanted = set(known.lower().split())
-        if wanted <= words and not (words - wanted) & _VARIANTS:
-            return peak * 1e12
-    return None
+    """Dense 16-bit peak of a device by its name, FLOP/s; None if it is not known."""
+    data = data_sheet(name)
+    return None if data is None else data.peak_flops
 
 
 @cache

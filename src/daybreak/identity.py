@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from daybreak.checkpoint import Checkpoint
 from daybreak.data.shards import Corpus
+from daybreak.duration import Unit
 from daybreak.errors import UserError
 from daybreak.files import read_sealed, sha256_bytes, sha256_file, write_bytes, write_json, write_sealed
 from daybreak.recipe import Recipe
@@ -49,7 +50,8 @@ def changes_to(path: Path, recipe: Recipe, corpus: Corpus) -> Changes:
     # Where the corpus lies may change; what is in it is held by its hashes.
     differences = recipe.differences(before.with_data(recipe.data.corpus or ""))
     fixed = [line for line in differences if _is_under(line, _FIXED)]
-    free = [line for line in differences if _is_under(line, _FREE) and not _is_under(line, _COURSE)]
+    free_here = _FREE if recipe.budget.unit is Unit.DOLLARS else (*_FREE, "price")
+    free = [line for line in differences if _is_under(line, free_here) and not _is_under(line, _COURSE)]
     course = [line for line in differences if line not in fixed and line not in free]
     if identity.get("tokenizer") != corpus.tokenizer.identity:
         fixed.append(f"data: the corpus {corpus.path} has another tokenizer")

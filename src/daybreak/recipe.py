@@ -17,9 +17,10 @@ from pydantic import Field, ValidationError, model_validator
 from daybreak.configuration import Configuration, fill_kinds
 from daybreak.data.batches import DataConfig
 from daybreak.distributed import ParallelConfig
-from daybreak.duration import DurationField
+from daybreak.duration import DurationField, Unit
 from daybreak.errors import UserError
 from daybreak.evaluate.loss import EvaluationConfig
+from daybreak.family import depth_of, member
 from daybreak.files import canonical_json, sha256_bytes
 from daybreak.model.gpt import ModelConfig
 from daybreak.model.prediction import PredictionConfig
@@ -58,7 +59,9 @@ class Recipe(Configuration):
     """What to train, on what, with what, for how long.
 
     Attributes:
-        budget: what the run may spend: `90s`, `24h`, `19073 steps`, `10B tokens`, `2 epochs`.
+        budget: what the run may spend: `90s`, `24h`, `$20`, `19073 steps`, `10B tokens`, `1e18 flops`, `20x params`,
+            `2 epochs`.
+        price: dollars an hour of all devices together.
         counts: a budget in time counts from process start, or steps alone (`train`).
         seed: of initial values, order and dropout.
     """
@@ -66,6 +69,7 @@ class Recipe(Configuration):
     name: str = ""
     description: str = ""
     budget: DurationField
+    price: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     counts: Counts = "process"
     seed: int = Field(default=1337, ge=0)
     data: DataConfig
@@ -93,12 +97,25 @@ class Recipe(Configuration):
                 f"batch.tokens = {tokens} is not a multiple of data.window = {window}; the nearest is {nearest}"
             )
         require_fitting(self.batch, self.curriculum, window, self.row_length)
+        if self.budget.unit is Unit.DOLLARS and self.price is None:
+            raise ValueError(f"budget = {self.budget} needs price, the dollars an hour costs, as price=0.4")
         if self.parallel.kind == "fsdp" and self.optimizer.kind == "adamw8bit":
             raise ValueError(
                 "optimizer.kind = adamw8bit does not work with parallel.kind = fsdp: torchao's 8-bit moments cannot be "
                 "saved when they are sharded; use parallel.kind=ddp or optimizer.kind=adamw"
             )
         return self
+
+    @property
+    def budget_seconds(self) -> float | None:
+        """Of a budget in time or money; None of any other."""
+        match self.budget.unit:
+            case Unit.SECONDS:
+                return self.budget.amount
+            case Unit.DOLLARS:
+                assert self.price is not None  # validated
+                return 3600 * self.budget.amount / self.price
+        return None
 
     @property
     def row_length(self) -> int:
@@ -199,14 +216,9 @@ def _toml_value(text: str) -> Any:
 
 def _read_layer(name: str, beside: Path, descendants: tuple[str, ...]) -> dict[str, Any]:
     """A recipe's content with its parents merged in and their defaults filled in."""
-    location, text = _find(name, beside)
-    location = location if location in recipe_names() else str(Path(location).resolve())
+    location, content = _find(name, beside)
     if location in descendants:
         raise UserError(f"recipe {name} extends itself: {' -> '.join([*descendants, location])}")
-    try:
-        content = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{location} is not valid TOML: {error}") from None
     parent = content.pop("extends", None)
     content.setdefault("name", Path(location).stem)
     if parent is None:
@@ -216,13 +228,20 @@ def _read_layer(name: str, beside: Path, descendants: tuple[str, ...]) -> dict[s
     return merge(resolved.model_dump(mode="json"), content)
 
 
-def _find(name: str, beside: Path) -> tuple[str, str]:
-    """Where a recipe lies, and its text."""
+def _find(name: str, beside: Path) -> tuple[str, dict[str, Any]]:
+    """Where a recipe lies, and what is there."""
     for path in (beside / name, Path(name)):
         if path.suffix == ".toml" and path.is_file():
-            return str(path), path.read_text(encoding="utf-8-sig", errors="replace")
+            text = path.read_text(encoding="utf-8-sig", errors="replace")
+            try:
+                return str(path.resolve()), tomllib.loads(text)
+            except (ValueError, RecursionError) as error:
+                raise UserError(f"{path} is not valid TOML: {error}") from None
     if name in recipe_names():
-        return name, files("daybreak.recipes").joinpath(f"{name}.toml").read_text(encoding="utf-8")
+        return name, tomllib.loads(files("daybreak.recipes").joinpath(f"{name}.toml").read_text(encoding="utf-8"))
+    depth = depth_of(name)
+    if depth is not None:
+        return name, member(depth)
     if name.endswith(".toml"):
         raise UserError(f"recipe file {name} does not exist")
     beside_it = f" (did you mean {name}.toml?)" if Path(f"{name}.toml").is_file() else ""

@@ -114,7 +114,7 @@ class Run:
         Raises:
             UserError: the corpus is missing, damaged, or has another tokenizer.
         """
-        corpus = _open_corpus(data if data is not None else self.recipe.data.corpus)
+        corpus = open_corpus(data if data is not None else self.recipe.data.corpus)
         if corpus.tokenizer.identity != self.tokenizer.identity:
             raise UserError(
                 f"{corpus.path} was prepared with tokenizer {corpus.tokenizer.name}, the run with another "
@@ -244,7 +244,8 @@ def _seconds(stop_after: str | None, clock: Clock) -> float | None:
     return max(0.0, require_positive(duration, "stop_after").amount - clock.elapsed())
 
 
-def _open_corpus(path: Path | str | None) -> Corpus:
+def open_corpus(path: Path | str | None) -> Corpus:
+    """Raises UserError if there is none, or it is missing or damaged."""
     return Corpus.open(_require_path(path))
 
 

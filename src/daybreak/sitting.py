@@ -1,5 +1,6 @@
 """One sitting of a run: from what its folder holds to the loop, until the budget is spent or a stop is asked for."""
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -21,6 +22,7 @@ from daybreak.compose import (
 )
 from daybreak.data.shards import Corpus
 from daybreak.distributed import Ranks, forward_of
+from daybreak.duration import human_seconds
 from daybreak.errors import Stopped, UserError
 from daybreak.files import locked, write_json
 from daybreak.hardware import is_busy, peak_flops
@@ -38,21 +40,21 @@ from daybreak.recipe import Recipe
 from daybreak.sample import Sampler
 from daybreak.saving import Checkpoints, sweep
 from daybreak.training import loop
-from daybreak.training.budget import Clock, TimeBudget
+from daybreak.training.budget import FEW_STEPS, Budget, Clock, TimeBudget
 from daybreak.training.execution import (
     Execution,
 )
+from daybreak.training.forecast import CurveLaw, Forecast
 from daybreak.training.guard import make_guard
 from daybreak.training.metrics import Metrics, finite, read_journal
 from daybreak.training.optimizer import MuonConfig, muon_momentum
+from daybreak.training.outlook import Outlook, remembered
 from daybreak.training.parts import Parts
 from daybreak.training.schedule import check_schedule
 from daybreak.training.signals import StopRequest
 from daybreak.training.spent import Spent
 from daybreak.training.state import State
 from daybreak.warm_up import warmed_up
-
-_FEW_STEPS = 20
 
 
 @final
@@ -234,7 +236,7 @@ def _train(
     result = {"validation": finite({**asdict(validation), "bits_per_byte": validation.bits_per_byte})}
     if sitting.ranks.first:
         if isinstance(parts.budget, TimeBudget):
-            _warn_of_a_budget_too_small(parts.budget, spent, sitting.clock)
+            _warn_of_an_overrun(parts.budget, spent, sitting.clock)
         write_result(sitting.path, {"spent": asdict(spent), **result})
     return Outcome(execution, _as_saved(sitting, state), result)
 
@@ -262,7 +264,7 @@ def assembled(
     clock.before = max((float(record["elapsed_seconds"]) for record in recorded), default=0.0)
     device = execution.apply(ranks.local_rank if ranks.count > 1 else None)
     batches = build_batches(recipe, execution, corpus, device, ranks)
-    planned = build_budget(recipe, batches, clock)
+    planned = build_budget(recipe, batches.windows, clock)
     check_schedule(recipe.schedule, planned.moment(Spent()))
     if isinstance(recipe.optimizer, MuonConfig):  # a warm-up that cannot be counted is said now
         muon_momentum(recipe.optimizer, planned.moment(Spent()))
@@ -285,7 +287,7 @@ def assembled(
     except Stopped:
         pass  # the loop begins no step, and saves what there is
     same_course = found is None or not found.differences
-    budget = build_budget(recipe, batches, clock, recorded if same_course else (), step_seconds)
+    budget = build_budget(recipe, batches.windows, clock, recorded if same_course else (), step_seconds)
     begins = sitting.stop.requested or spent.steps > 0 or budget.allows_another_step(spent)
     if not ranks.of_first(begins)[0]:
         raise UserError(
@@ -296,9 +298,12 @@ def assembled(
     if found is not None:
         _write_beginning(sitting, execution, found)
         say(summary(sitting.path, recipe, budget, execution, device, ranks))
+        if spent.steps == 0:
+            _warn_of_few_steps(budget, step_seconds)
         if device.type == "cpu" and execution.threads > 1 and is_busy():
             say("warning: this machine was busy in the last minute; if it still is, execution.threads=1 is faster")
 
+    forecast = remembered(Forecast(CurveLaw.fitted()), recorded, spent, recipe.optimizer.lr)
     samples = recipe.samples
     attempt = 1 + max((record["attempt"] for record in recorded), default=0)
     peak = peak_flops(device, execution.precision)
@@ -315,6 +320,7 @@ def assembled(
             optimizers=optimizers,
             batches=batches,
             budget=budget,
+            outlook=Outlook(budget, recipe.schedule, recipe.price, forecast),
             schedule=recipe.schedule,
             optimization=recipe.optimizer,
             guard=guard,
@@ -347,10 +353,20 @@ def _write_beginning(sitting: Sitting, execution: Execution, found: _Beginning) 
         write_identity(sitting.path, sitting.recipe, sitting.corpus)
 
 
-def _warn_of_a_budget_too_small(budget: TimeBudget, spent: Spent, clock: Clock) -> None:
-    """Say what a person should know of a run whose clock left it little time, or ran over."""
-    if spent.steps < _FEW_STEPS:
-        say(f"warning: only {spent.steps} steps fitted into {budget}; give it more, or a smaller batch.tokens")
+def _warn_of_few_steps(budget: Budget, step_seconds: float) -> None:
+    """Say before it begins that a budget is too small to learn from, and which is not."""
+    steps = budget.moment(Spent()).steps_total
+    if steps >= FEW_STEPS:
+        return
+    least = f"{FEW_STEPS} steps"
+    if isinstance(budget, TimeBudget):
+        started = budget.seconds - (budget.seconds_left(Spent()) or 0.0)
+        least = human_seconds(math.ceil(started + FEW_STEPS * step_seconds))
+    say(f"warning: about {steps:.0f} steps fit into {budget}, too few to learn from; {least} would be enough here")
+
+
+def _warn_of_an_overrun(budget: TimeBudget, spent: Spent, clock: Clock) -> None:
+    """Say that a run's clock ran over."""
     over = clock.elapsed() - budget.seconds
     if budget.counts == "process" and over > max(3.0, 0.01 * budget.seconds):
         say(

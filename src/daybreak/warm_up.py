@@ -6,7 +6,6 @@ from torch import nn
 
 from daybreak.data.batches import Batches, Rows
 from daybreak.distributed import Ranks
-from daybreak.duration import Unit
 from daybreak.hardware import is_out_of_memory
 from daybreak.model.gpt import GPT
 from daybreak.progress import say
@@ -74,6 +73,6 @@ def _try_a_micro_batch(
         execution = execution.model_copy(update={"compile": not failed})
     ranks.enter("the first pass")
     # DDP orders its buckets by the first gradients; passing some now makes a resumed run's bits those of the first.
-    if ranks.count == 1 and recipe.budget.unit is not Unit.SECONDS:
+    if ranks.count == 1 and recipe.budget_seconds is None:
         return execution, 0.0
     return execution, time_micro_batch(forward, rows, device, execution.precision)

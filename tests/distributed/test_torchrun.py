@@ -25,8 +25,8 @@ from daybreak.training.metrics import Metrics
 
 record_step = Metrics.step
 
-def record_and_die(self, record, *, seconds_left):
-    record_step(self, record, seconds_left=seconds_left)
+def record_and_die(self, record, prospect):
+    record_step(self, record, prospect)
     if record["step"] == 5 and (os.environ["RANK"], os.environ["TORCHELASTIC_RESTART_COUNT"]) == ("1", "0"):
         os.kill(os.getpid(), {int(signal.SIGKILL)})
 

@@ -29,10 +29,12 @@ from daybreak.sample import Sampler, SamplingConfig
 from daybreak.saving import CheckpointConfig, Checkpoints
 from daybreak.training import loop
 from daybreak.training.budget import Clock, CountBudget, Rates
+from daybreak.training.forecast import CurveLaw, Forecast
 from daybreak.training.growth import StepSize
 from daybreak.training.guard import Guard, GuardConfig
 from daybreak.training.metrics import Metrics
 from daybreak.training.optimizer import AdamWConfig, unscale_and_clip
+from daybreak.training.outlook import Outlook
 from daybreak.training.parts import Parts
 from daybreak.training.schedule import ConstantConfig
 from daybreak.training.signals import StopRequest
@@ -114,12 +116,14 @@ def one_step(folder: Path, corpus: Corpus, source: Any, guard: Guard) -> tuple[d
         Metrics(folder / "metrics.jsonl", 1) as metrics,
         Checkpoints(folder / "checkpoints", CheckpointConfig(every=None, keep=1)) as checkpoints,
     ):
+        budget = CountBudget(Duration(1, Unit.STEPS), Rates(StepSize(ROWS, WINDOW * ROWS, WINDOW, 1.0), 1000, 1))
         parts = Parts(
             model=gpt,
             forward=gpt,
             optimizers=(optimizer,),
             batches=source,
-            budget=CountBudget(Duration(1, Unit.STEPS), Rates(StepSize(ROWS, WINDOW * ROWS, WINDOW, 1.0), 1000, 1)),
+            budget=budget,
+            outlook=Outlook(budget, ConstantConfig(kind="constant"), None, Forecast(CurveLaw.fitted())),
             schedule=ConstantConfig(kind="constant"),
             optimization=AdamWConfig(lr=0.1, clip=0.0),
             guard=guard,

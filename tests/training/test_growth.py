@@ -5,13 +5,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice, pairwise
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from daybreak.compose import build_budget
-from daybreak.data.batches import Batches
 from daybreak.duration import Duration
 from daybreak.errors import UserError
 from daybreak.recipe import Recipe
@@ -25,9 +23,7 @@ RAMP = 'batch.ramp={ start = 32768, over = "4B tokens" }'
 
 
 def budget_of(recipe: Recipe, clock: Clock | None = None) -> Budget:
-    stand_in: Any = SimpleNamespace(windows=10_000_000)  # of a corpus: all that a budget asks of it
-    batches: Batches = stand_in
-    return build_budget(recipe, batches, clock or Clock(0.0))
+    return build_budget(recipe, 10_000_000, clock or Clock(0.0))
 
 
 def steps(budget: Budget, seconds: Callable[[Moment], float] = lambda _: 1.0) -> Iterator[tuple[Moment, Spent]]:

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from daybreak import __version__
-from daybreak.cli import bench, demo, doctor, evaluate, prepare, profile, recipes, sample, train, verify
+from daybreak.cli import bench, demo, doctor, evaluate, extend, plan, prepare, profile, recipes, sample, train, verify
 from daybreak.errors import LostRankError, Stopped, UserError
 
 app = typer.Typer(
@@ -28,7 +28,9 @@ app = typer.Typer(
 )
 app.command()(demo.demo)
 app.command()(prepare.prepare)
+app.command()(plan.plan)
 app.command()(train.train)
+app.command()(extend.extend)
 app.command()(evaluate.evaluate)
 app.command()(sample.sample)
 app.command()(recipes.recipes)

@@ -14,6 +14,7 @@ def recipes(
 
     Example: daybreak recipes crammed-gpt2
     """
+    from daybreak.family import DEEPEST, member_name
     from daybreak.recipe import Recipe, recipe_names
 
     if name is not None and not as_json:
@@ -28,6 +29,9 @@ def recipes(
         print(json.dumps(facts, indent=2))
         return
     _print_table(facts)
+    print(
+        f"{member_name(1)} to {member_name(DEEPEST)}\n  One family, the depth its one dial; daybreak train auto chooses"
+    )
 
 
 def _facts(recipe: Any) -> dict[str, Any]:

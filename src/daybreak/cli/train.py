@@ -3,18 +3,25 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from daybreak.cli.command import command
 from daybreak.progress import say, speaks
 
+if TYPE_CHECKING:
+    from daybreak.recipe import Recipe
+    from daybreak.run import Run
+
 EXIT_STOPPED = 3
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="A recipe's name, or the path of its TOML file.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(help="A recipe's name, its TOML file's path, or auto: what suits the budget."),
+    ],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
@@ -35,16 +42,47 @@ def train(
     Ctrl-C, SIGTERM and --stop-after save, and exit with code 3. With several GPUs or machines, start it with
     torchrun --nproc-per-node N -m daybreak train …
 
-    Example: daybreak train gpt2-tiny --data data/stdlib budget=5m optimizer.lr=1e-3
+    auto measures this machine and takes the depth of the family daybreak-dN that the budget is best spent on.
+
+    Example: daybreak train auto --data data/stdlib budget=5m
     """
     from daybreak import IMPORTED_AT
     from daybreak.recipe import Recipe
     from daybreak.run import train as train_run
 
-    asked = Recipe.load(recipe, *(overrides or []))
+    if recipe == "auto":
+        out = out or Path("runs") / "auto"
+        asked = _chosen(tuple(overrides or ()), data, out)
+    else:
+        asked = Recipe.load(recipe, *(overrides or []))
     run = train_run(
         asked, data=data, out=out, started=IMPORTED_AT, stop_after=stop_after, accept_changes=accept_changes
     )
+    report(run)
+
+
+def _chosen(overrides: tuple[str, ...], data: Path | None, out: Path) -> "Recipe":
+    """The recipe that suits the budget; of a run that was begun, its own."""
+    from daybreak.distributed import launched_ranks
+    from daybreak.errors import UserError
+    from daybreak.planning.dial import choose_depth
+    from daybreak.recipe import Recipe
+    from daybreak.run import open_corpus
+
+    if (out / "recipe.toml").is_file():
+        return Recipe.load(out / "recipe.toml", *overrides)
+    if launched_ranks() > 1:
+        raise UserError(
+            "auto measures one process alone; see what it chooses with `daybreak train auto … --stop-after 1m`, then "
+            "give torchrun that recipe"
+        )
+    choice = choose_depth(open_corpus(data), *overrides)
+    say(f"{choice}\n{choice.recipe.name} is expected to make the most of {choice.recipe.budget} on this machine")
+    return choice.recipe
+
+
+def report(run: "Run") -> None:
+    """Say what a sitting came to, and what to do next; exits with code 3 if it was stopped."""
     if not run.finished:
         say(f"stopped and saved at step {run.spent.steps:,}; go on with: {command()} {shlex.join(sys.argv[1:])}")
         raise typer.Exit(EXIT_STOPPED)

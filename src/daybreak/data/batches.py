@@ -138,7 +138,7 @@ class Batches:
             raise UserError(f"data.window = {window} is not a multiple of the row length {length}")
         if rows % (ranks * micro_batch):
             raise UserError(f"{rows} rows a step do not divide into {ranks} ranks x micro-batches of {micro_batch}")
-        self.windows = (len(stream) - 1) // window
+        self.windows = windows_in(len(stream), window)
         if self.windows < 1:
             raise UserError(
                 f"the corpus has {len(stream):,} tokens, fewer than one data.window of {window} and its successor; "
@@ -252,6 +252,11 @@ class Batches:
         if self._device.type == "cuda":
             return tensor.pin_memory().to(self._device, non_blocking=True)
         return tensor.to(self._device)
+
+
+def windows_in(tokens: int, window: int) -> int:
+    """Windows of a stream, the last of which needs a successor too."""
+    return (tokens - 1) // window
 
 
 def _tensor(array: npt.NDArray[np.int64]) -> Tensor:

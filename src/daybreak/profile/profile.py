@@ -22,6 +22,7 @@ from daybreak.compose import (
 from daybreak.data.batches import Rows, largest_divisor
 from daybreak.data.shards import Corpus
 from daybreak.distributed import ALONE, require_alone
+from daybreak.duration import Duration, Unit
 from daybreak.errors import UserError
 from daybreak.hardware import device_name, is_out_of_memory, peak_flops
 from daybreak.model.gpt import count_parameters
@@ -221,10 +222,11 @@ def _shares(recipe: Recipe, timed: Recipe, windows: int, validated: int, metrics
     full = StepSize(tokens // recipe.data.window, tokens, length, tokens * flops_per_token(recipe.model, length))
     rates = Rates(full, windows_per_epoch=windows, parameters=count_parameters(recipe.model))
     step_seconds = others / 1000 * recipe.batch.tokens / timed.batch.tokens
+    budget = recipe.budget if recipe.budget_seconds is None else Duration(recipe.budget_seconds, Unit.SECONDS)
     return Shares(
         step_milliseconds=others,
         first_milliseconds=steps[0]["milliseconds"],
         after_evaluation_milliseconds=behind,
         evaluation_seconds=evaluation,
-        evaluation_share=evaluation_share(recipe.evaluation.every, recipe.budget, rates, step_seconds, evaluation),
+        evaluation_share=evaluation_share(recipe.evaluation.every, budget, rates, step_seconds, evaluation),
     )

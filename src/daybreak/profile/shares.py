@@ -59,7 +59,7 @@ def evaluation_share(
             # Evaluations take the time of steps, of which there are then fewer.
             count /= 1 + evaluation_seconds * count / seconds
         return min(1.0, count * evaluation_seconds / seconds)
-    if budget.unit in (Unit.DOLLARS, Unit.PERCENT):
+    if budget.unit is Unit.PERCENT:
         raise UserError(f"budget = {budget} says nothing of time; use 90s or 19073 steps")
     steps = steps_of(budget, rates)
     evaluating = _count(every, rates, steps, steps * step_seconds) * evaluation_seconds

@@ -15,6 +15,7 @@ from daybreak.errors import UserError
 from daybreak.training.growth import Growth, StepSize
 from daybreak.training.spent import Spent
 
+FEW_STEPS = 50  # a run of fewer learns next to nothing
 Counts = Literal["process", "train"]
 Ending = Literal["evaluation", "sample", "save"]  # what comes behind the last step
 _LARGEST_GUESS = 0.4  # of a time budget, kept for an evaluation before one was timed
@@ -161,7 +162,7 @@ class CountBudget(Budget):
     growth: Growth | None = None
 
     def allows_another_step(self, spent: Spent) -> bool:
-        following = self._taken(self._next_size(spent))
+        following = self.step_amount(self._next_size(spent))
         return spent.amount(self.whole.unit) + following * (1 - _ROUNDING) <= self.whole.amount
 
     def progress(self, spent: Spent) -> float:
@@ -169,7 +170,7 @@ class CountBudget(Budget):
 
     def moment(self, spent: Spent) -> Moment:
         progress, size = self.progress(spent), self._next_size(spent)
-        share = self._taken(size) / self.whole.amount
+        share = self.step_amount(size) / self.whole.amount
         steps = self.whole.amount if self.whole.unit is Unit.STEPS else (spent.steps + 1) / (progress + share)
         return Moment(progress, share, size, self.whole, steps, self._alike, self.rates)
 
@@ -183,7 +184,7 @@ class CountBudget(Budget):
         counted = spent.amount(self.whole.unit)
         return spent.train_seconds / counted * (self.whole.amount - counted) if counted else None
 
-    def _taken(self, size: StepSize) -> float:
+    def step_amount(self, size: StepSize) -> float:
         """What a step takes of the budget."""
         return {Unit.STEPS: 1, Unit.TOKENS: size.tokens, Unit.FLOPS: size.flops}[self.whole.unit]
 
@@ -302,7 +303,7 @@ def make_count_budget(amount: Duration, rates: Rates, growth: Growth | None = No
     if amount.unit is Unit.PERCENT:
         raise UserError(f"budget = {amount} is a share, of nothing; use 90s, 19073 steps or 10B tokens")
     if amount.unit is Unit.DOLLARS:
-        raise UserError(f"budget = {amount}: budgets in money do not work yet; use hours, as 24h")
+        raise UserError(f"budget = {amount} is money, which counts as the time that it pays at the recipe's price")
     steps, first = steps_of(amount, rates), rates.full if growth is None else growth.next(Spent())
     whole = Duration(int(steps + 1e-9), Unit.STEPS)
     if growth is not None and amount.unit is Unit.FLOPS:

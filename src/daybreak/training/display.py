@@ -1,12 +1,15 @@
 """What a person sees while a run trains: a bar on a terminal, plain lines in a pipe."""
 
 import time
+from collections.abc import Callable
 from typing import Any, final
 
 from daybreak.duration import human_seconds
 from daybreak.progress import say
+from daybreak.training.outlook import Prospect
 
 _SECONDS_BETWEEN_LINES = 10.0
+_SECONDS_BETWEEN_FRAMES = 0.25
 
 
 def _figures(record: dict[str, Any]) -> str:
@@ -22,8 +25,14 @@ def _spent(record: dict[str, Any]) -> float:
     return min(1.0, float(record["progress"]) + float(record["progress_share"]))
 
 
-def _left(seconds: float | None) -> str:
-    return "?" if seconds is None else human_seconds(seconds)
+def _outlook(prospect: Prospect) -> str:
+    left = "?" if prospect.seconds_left is None else human_seconds(prospect.seconds_left)
+    words = [f"spent {human_seconds(prospect.seconds_spent)}", f"left {left}"]
+    if prospect.dollars is not None:
+        words.append(f"cost ${prospect.dollars:,.2f}")
+    if prospect.loss is not None:
+        words.append("final loss {:.2f} ± {:.2f}".format(*prospect.loss))
+    return "  ".join(words)
 
 
 @final
@@ -39,11 +48,11 @@ class PlainDisplay:
     def stop(self) -> None:
         """Nothing to take down."""
 
-    def step(self, record: dict[str, Any], seconds_left: float | None) -> None:
+    def step(self, record: dict[str, Any], prospect: Callable[[], Prospect]) -> None:
         now = time.monotonic()
         if now - self._shown >= _SECONDS_BETWEEN_LINES:
             self._shown = now
-            say(f"{_figures(record)}  budget {_spent(record):.1%}  left {_left(seconds_left)}")
+            say(f"{_figures(record)}  budget {_spent(record):.1%}  {_outlook(prospect())}")
 
     def line(self, text: str) -> None:
         say(text)
@@ -58,6 +67,7 @@ class LiveDisplay:
         from rich.live import Live
 
         self._live = Live(console=Console(stderr=True), refresh_per_second=4, transient=True)
+        self._shown = -_SECONDS_BETWEEN_FRAMES
 
     def start(self) -> None:
         self._live.start()
@@ -65,7 +75,11 @@ class LiveDisplay:
     def stop(self) -> None:
         self._live.stop()
 
-    def step(self, record: dict[str, Any], seconds_left: float | None) -> None:
+    def step(self, record: dict[str, Any], prospect: Callable[[], Prospect]) -> None:
+        now = time.monotonic()
+        if now - self._shown < _SECONDS_BETWEEN_FRAMES:
+            return
+        self._shown = now
         from rich.console import Group
         from rich.progress_bar import ProgressBar
         from rich.table import Table
@@ -74,7 +88,7 @@ class LiveDisplay:
         bar = Table.grid(padding=(0, 1))
         bar.add_row(
             ProgressBar(total=1.0, completed=_spent(record), width=40),
-            f"{_spent(record):.1%} of the budget, {_left(seconds_left)} left",
+            f"{_spent(record):.1%} of the budget  {_outlook(prospect())}",
         )
         self._live.update(Group(bar, Text(_figures(record), no_wrap=True)))
 

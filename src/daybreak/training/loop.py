@@ -17,7 +17,7 @@ from daybreak.training.microbatch import halve_micro_batch
 from daybreak.training.optimizer import set_learning_rates, set_momentum, unscale_and_clip
 from daybreak.training.parts import Parts
 from daybreak.training.recovery import require_a_good_step, roll_back
-from daybreak.training.schedule import learning_rate_share
+from daybreak.training.schedule import is_before_decay, learning_rate_share
 from daybreak.training.spent import Spent, is_due
 from daybreak.training.state import State
 
@@ -38,6 +38,10 @@ def train(parts: Parts, spent: Spent, *, owes_validation: bool = False) -> tuple
         _save(parts, spent, validation, owes_validation=False)
 
     while (moment := _next_moment(parts, spent)) is not None:
+        before_decay = is_before_decay(parts.schedule, moment)
+        if spent.before_decay and not before_decay:  # a run may be extended from here
+            _save(parts, spent, validation, pinned=True, owes_validation=owes_validation)
+
         began = time.perf_counter()
         lr_share = learning_rate_share(parts.schedule, moment)
         set_learning_rates(optimizers, lr_share)
@@ -60,8 +64,8 @@ def train(parts: Parts, spent: Spent, *, owes_validation: bool = False) -> tuple
         model.zero_grad(set_to_none=True)
 
         seconds = time.perf_counter() - began
-        before, spent = spent, _spent_after(parts, spent, moment.size, seconds)
-        _log_step(parts, moment, spent, loss=loss, lr=lr_share * parts.optimization.lr, norm=norm, seconds=seconds)
+        before, spent = spent, replace(_spent_after(parts, spent, moment.size, seconds), before_decay=before_decay)
+        _log_step(parts, moment, spent, loss=loss, lr_share=lr_share, norm=norm, seconds=seconds)
 
         validates = is_due(parts.validation.every, before, spent)
         validation = _evaluate(parts, spent) if validates else None
@@ -150,7 +154,7 @@ def _accumulate(parts: Parts, spent: Spent, size: StepSize) -> tuple[float, floa
 
 
 def _log_step(
-    parts: Parts, moment: Moment, spent: Spent, *, loss: float, lr: float, norm: float, seconds: float
+    parts: Parts, moment: Moment, spent: Spent, *, loss: float, lr_share: float, norm: float, seconds: float
 ) -> None:
     size = moment.size
     mfu = None if parts.peak_flops is None else size.flops / seconds / parts.peak_flops
@@ -160,7 +164,7 @@ def _log_step(
         "batch_tokens": size.tokens,
         "length": size.length,
         "loss": loss,
-        "lr": lr,
+        "lr": lr_share * parts.optimization.lr,
         "gradient_norm": norm,
         "milliseconds": 1000 * seconds,
         "tokens_per_second": size.tokens / seconds,
@@ -170,7 +174,8 @@ def _log_step(
         "progress_share": moment.share,
         "skipped": parts.guard.skipped,
     }
-    parts.metrics.step(record, seconds_left=parts.budget.seconds_left(spent))
+    parts.outlook.note_step(moment, lr_share, loss)
+    parts.metrics.step(record, lambda: parts.outlook.after(moment, spent))
 
 
 def _evaluate(parts: Parts, spent: Spent) -> Loss | None:
@@ -182,6 +187,7 @@ def _evaluate(parts: Parts, spent: Spent) -> Loss | None:
         return None
     seconds = time.perf_counter() - began
     parts.budget.note_ending("evaluation", seconds)
+    parts.outlook.forecast.note_validation(result.loss)
     record = {
         "step": spent.steps,
         "tokens": spent.tokens,

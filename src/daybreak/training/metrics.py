@@ -3,6 +3,7 @@
 import json
 import sys
 import zlib
+from collections.abc import Callable
 from math import isfinite
 from pathlib import Path
 from types import TracebackType
@@ -10,6 +11,7 @@ from typing import Any, Self, final
 
 from daybreak.progress import say
 from daybreak.training.display import LiveDisplay, PlainDisplay
+from daybreak.training.outlook import Prospect
 
 
 @final
@@ -37,10 +39,14 @@ class Metrics:
     ) -> None:
         self._display.stop()
 
-    def step(self, record: dict[str, Any], *, seconds_left: float | None) -> None:
-        """Record a training step."""
+    def step(self, record: dict[str, Any], prospect: Callable[[], Prospect]) -> None:
+        """Record a training step.
+
+        Args:
+            prospect: what to show of the run behind it; called when it is shown.
+        """
         self._append({"kind": "train", **record})
-        self._display.step(record, seconds_left)
+        self._display.step(record, prospect)
 
     def event(self, kind: str, record: dict[str, Any], line: str) -> None:
         """Record something rarer, and leave a line for the person."""
@@ -95,6 +101,14 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
     return [
         record for record in read_metrics(path, "train") if all(type(record.get(key)) in (int, float) for key in needed)
     ]
+
+
+def copy_metrics(source: Path, target: Path, *, up_to_step: int) -> None:
+    """Copy the records up to a step, in the order in which they were made."""
+    lines = source.read_bytes().split(b"\n") if source.is_file() else []
+    records = ((line, _record(line)) for line in lines)
+    kept = [line for line, record in records if record is not None and record["step"] <= up_to_step]
+    target.write_bytes(b"".join(line + b"\n" for line in kept))
 
 
 def damaged_lines(path: Path) -> list[int]:

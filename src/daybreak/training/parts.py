@@ -17,6 +17,7 @@ from daybreak.training.budget import Budget, Clock
 from daybreak.training.guard import Guard
 from daybreak.training.metrics import Metrics
 from daybreak.training.optimizer import Optimizer
+from daybreak.training.outlook import Outlook
 from daybreak.training.schedule import Schedule
 from daybreak.training.signals import StopRequest
 
@@ -37,6 +38,7 @@ class Parts:
     optimizers: tuple[torch.optim.Optimizer, ...]
     batches: Batches
     budget: Budget
+    outlook: Outlook
     schedule: Schedule
     optimization: Optimizer
     guard: Guard

@@ -91,6 +91,16 @@ def learning_rate_share(schedule: Schedule, moment: Moment) -> float:
             return _between(1.0, final, _cosine(_part(progress, warmup, 1.0)))
 
 
+def is_before_decay(schedule: Schedule, moment: Moment) -> bool:
+    """Whether the step is one of a warm-up or plateau that would be the same with a larger budget."""
+    match schedule:
+        case ConstantConfig():
+            return True
+        case WarmupStableDecayConfig():
+            return moment.progress <= 1.0 - moment.share_of(schedule.decay, "schedule.decay")
+    return False
+
+
 def check_schedule(schedule: Schedule, moment: Moment) -> None:
     """See at a run's first moment that its peak will be reached and left.
 

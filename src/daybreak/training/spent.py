@@ -24,6 +24,7 @@ class Spent:
         train_seconds: in steps alone, without start-up, compilation, evaluation and saving.
         elapsed_seconds: from process start, over all sittings; downtime is not counted.
         progress: the highest share of the budget seen.
+        before_decay: no step lowered the learning rate yet, so that a larger budget would have come to here as well.
     """
 
     steps: Count = 0
@@ -33,6 +34,7 @@ class Spent:
     train_seconds: Amount = 0.0
     elapsed_seconds: Amount = 0.0
     progress: Share = 0.0
+    before_decay: bool = False
 
     def amount(self, unit: Unit) -> float:
         """What is spent in steps, tokens, FLOPs, seconds or percent."""

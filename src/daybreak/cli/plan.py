@@ -1,0 +1,57 @@
+"""daybreak plan."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from daybreak.planning.plan import Plan
+
+
+def plan(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name, or the path of its TOML file.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Any setting of the recipe, as budget=24h.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="The corpus; the recipe's own, or random text, unless given.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="A GPU by its name, as 'RTX 3090'; this machine unless given.")
+    ] = None,
+    gpus: Annotated[int, typer.Option(min=1, help="How many of them.")] = 1,
+    mfu: Annotated[
+        float | None, typer.Option(min=0.01, max=1.0, help="Share of its peak that a step reaches; 0.35 unless given.")
+    ] = None,
+    price: Annotated[float | None, typer.Option(min=0.0, help="Dollars an hour, of all devices.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
+) -> None:
+    """Say what a budget buys before it is spent: size, memory, speed, time, money, disk and the loss to expect.
+
+    This machine is measured, in some ten seconds; other devices are estimated from their data sheets.
+
+    Example: daybreak plan gpt2 --device "RTX 3090" --price 0.4
+    """
+    from dataclasses import asdict
+
+    from daybreak.planning.elsewhere import USUAL_MFU
+    from daybreak.planning.plan import plan as work_out
+    from daybreak.recipe import Recipe
+
+    asked = [*(overrides or []), *([] if price is None else [f"price={price}"])]
+    found = work_out(Recipe.load(recipe, *asked), data=data, device=device, count=gpus, mfu=mfu or USUAL_MFU)
+    if as_json:
+        print(json.dumps(asdict(found), indent=2, allow_nan=False))
+    else:
+        _print(found)
+
+
+def _print(found: "Plan") -> None:
+    print(f"{found.recipe}, budget {found.budget}, on {found.device}\n")
+    width = max(len(figure.shown) for figure in found.figures)
+    for figure in found.figures:
+        print(f"{figure.name:<24} {figure.shown:>{width}}   {figure.how}")
+    for warning in found.warnings:
+        print(f"\nwarning: {warning}")

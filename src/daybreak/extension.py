@@ -1,0 +1,173 @@
+"""A larger budget for a run: a new run that goes on from where the decay of the old one began.
+
+As warm-up, plateau and decay allow (Hu et al. 2024, MiniCPM): the plateau is the same for every budget, so what was
+trained on it is not trained again, and only the decay is.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from daybreak.checkpoint import Checkpoint, Tensors, list_checkpoints, open_checkpoint
+from daybreak.compose import build_budget
+from daybreak.data.batches import windows_in
+from daybreak.data.shards import Corpus
+from daybreak.duration import Duration, Unit
+from daybreak.errors import UserError
+from daybreak.files import whole_folder
+from daybreak.identity import changes_to, read_execution, read_recipe, write_execution, write_identity
+from daybreak.progress import say
+from daybreak.recipe import Recipe, merge
+from daybreak.run import Run, open_corpus, train
+from daybreak.saving import CheckpointConfig, Checkpoints
+from daybreak.training.budget import Clock
+from daybreak.training.metrics import Metrics, copy_metrics
+from daybreak.training.state import State
+
+# Of phases that a run is in, or has behind it. In shares of a larger budget they would come once more.
+_PHASES = (("schedule", "warmup"), ("curriculum", "stage"), ("batch", "ramp", "over"), ("optimizer", "momentum_warmup"))
+_BUDGET = ("budget", "price")
+
+
+def extend(
+    run: Path | str,
+    *overrides: str,
+    data: Path | str | None = None,
+    out: Path | str | None = None,
+    started: float | None = None,
+    stop_after: str | None = None,
+) -> Run:
+    """Train a run on with a larger budget, in a folder of its own; called again, it goes on where it stopped.
+
+    What the run had spent until its learning rate began to fall counts: an extension to 48 hours is what 48 hours would
+    have come to.
+
+    Args:
+        overrides: the new budget, as `budget=48h`, its price, and settings that change nothing of what is computed.
+        data: where the run's corpus lies now; where it lay unless given.
+        out: the new run's folder; beside the old one, with the budget behind its name, unless given.
+        started, stop_after: as of `train`.
+
+    Raises:
+        UserError: the run's schedule has no plateau, or the budget is not larger.
+    """
+    run = Path(run)
+    corpus = open_corpus(data if data is not None else read_recipe(run).data.corpus)
+    budget = Recipe.load(run / "recipe.toml", *overrides).budget
+    folder = Path(out) if out is not None else run.with_name(f"{run.name}-{str(budget).replace(' ', '-')}")
+    recipe = _begin(run, overrides, corpus, folder)
+    return train(recipe, out=folder, started=started, stop_after=stop_after)
+
+
+def _begin(run: Path, overrides: tuple[str, ...], corpus: Corpus, out: Path) -> Recipe:
+    """Make the new run's folder, unless it is there; returns the recipe to train in it."""
+    before = read_recipe(run)
+    asked = Recipe.load(run / "recipe.toml", *overrides).with_data(corpus.path.resolve())
+    _require_only_a_budget(run, asked, corpus)
+    if (out / "recipe.toml").exists():
+        return _begun_before(out, asked)
+    checkpoint, state = _before_decay(run, before)
+    spent = state.spent
+    clock = Clock(time.monotonic(), before=spent.elapsed_seconds)
+    budget = build_budget(asked, windows_in(len(corpus.stream("train")), asked.data.window), clock)
+    progress = budget.progress(replace(spent, progress=0.0))
+    if progress >= spent.progress:
+        raise UserError(f"budget = {asked.budget} is no more than the {before.budget} that {run} had")
+    extended = _with_phases(asked, {path: _scaled(asked, path, progress / spent.progress) for path in _PHASES})
+    state = replace(state, spent=replace(spent, progress=progress))
+    _write(run, out, extended, corpus, checkpoint, state)
+    say(f"{out} goes on from step {checkpoint.step:,} of {run}, at {progress:.1%} of {asked.budget}")
+    return extended
+
+
+def _require_only_a_budget(run: Path, asked: Recipe, corpus: Corpus) -> None:
+    changes = changes_to(run, asked, corpus)
+    keys = {line.split(":")[0] for line in changes.all}
+    others = [line for line in changes.fixed + changes.course if line.split(":")[0] not in _BUDGET]
+    if others:
+        shown = "".join(f"\n  {line}" for line in others)
+        raise UserError(f"an extension changes the budget alone; these would make it another run:{shown}")
+    if "budget" not in keys:
+        raise UserError(f"give {run} a larger budget than its {asked.budget}, as budget=48h")
+
+
+def _begun_before(out: Path, asked: Recipe) -> Recipe:
+    """The recipe of an extension that is to go on.
+
+    Raises:
+        UserError: what lies there is something else.
+    """
+    begun = read_recipe(out)
+    same = _with_phases(asked, {path: _at(begun.model_dump(mode="json"), path) for path in _PHASES})
+    if (same.fingerprint, same.budget, same.price) != (begun.fingerprint, begun.budget, begun.price):
+        raise UserError(f"{out} holds another run; choose another --out")
+    return same
+
+
+def _before_decay(run: Path, recipe: Recipe) -> tuple[Checkpoint, State]:
+    """The newest valid checkpoint before which no learning rate was lowered.
+
+    Raises:
+        UserError: there is none, or the schedule lowers it from the start.
+    """
+    if recipe.schedule.kind not in ("wsd", "constant"):
+        raise UserError(
+            f"{run} cannot be extended: its schedule, {recipe.schedule.kind}, lowers the learning rate by the share of "
+            "the budget that is spent, so that with a larger one every step would have been another; train anew, with "
+            "schedule.kind=wsd if more is to follow"
+        )
+    for path in reversed(list_checkpoints(run / "checkpoints")):
+        try:
+            checkpoint = open_checkpoint(path)
+            state = State.read(checkpoint)
+        except UserError as error:
+            say(f"warning: {error}; trying the checkpoint before it")
+            continue
+        if state.spent.before_decay:
+            return checkpoint, state
+    raise UserError(f"{run} has no checkpoint from before its learning rate fell; train anew with the larger budget")
+
+
+def _scaled(recipe: Recipe, path: tuple[str, ...], factor: float) -> str | None:
+    """A phase's duration, at the place in the run where it was; one that is no share of the budget is there anyway."""
+    text = _at(recipe.model_dump(mode="json"), path)
+    if text is None:
+        return None
+    duration = Duration.parse(text)
+    return str(replace(duration, amount=duration.amount * factor) if duration.unit is Unit.PERCENT else duration)
+
+
+def _with_phases(recipe: Recipe, durations: Mapping[tuple[str, ...], str | None]) -> Recipe:
+    content = recipe.model_dump(mode="json")
+    for path, duration in durations.items():
+        if duration is not None:
+            layer: Any = duration
+            for key in reversed(path):
+                layer = {key: layer}
+            content = merge(content, layer)
+    return Recipe.model_validate(content)
+
+
+def _at(content: Any, path: tuple[str, ...]) -> Any:
+    """The value at a path of keys; None if there is none."""
+    for key in path:
+        content = content.get(key) if isinstance(content, Mapping) else None
+    return content
+
+
+def _write(run: Path, out: Path, recipe: Recipe, corpus: Corpus, checkpoint: Checkpoint, state: State) -> None:
+    """The whole folder of the new run, or nothing."""
+    if out.exists():
+        raise UserError(f"{out} exists and is no extension of {run}; choose another --out")
+    with whole_folder(out) as aside:
+        write_identity(aside, recipe, corpus)
+        write_execution(aside, read_execution(run))
+        copy_metrics(run / "metrics.jsonl", aside / "metrics.jsonl", up_to_step=checkpoint.step)
+        event = {"step": checkpoint.step, "run": str(run.resolve()), "budget": str(recipe.budget)}
+        Metrics(aside / "metrics.jsonl", attempt=1).event("extension", event, "")
+        with Checkpoints(aside / "checkpoints", CheckpointConfig()) as checkpoints:
+            tensors = Tensors(checkpoint.weights(), checkpoint.moments())
+            loss = checkpoint.validation_loss
+            checkpoints.save(checkpoint.step, tensors, state.to_json(), validation_loss=loss)

@@ -1,0 +1,162 @@
+"""A few steps of a run, by its own parts in a process of its own, then thrown away: what they take."""
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import final
+
+import torch
+
+from daybreak.checkpoint import list_checkpoints
+from daybreak.compose import choose_execution
+from daybreak.data.batches import largest_divisor
+from daybreak.data.shards import Corpus
+from daybreak.distributed import ALONE
+from daybreak.duration import Duration, Unit
+from daybreak.errors import UserError
+from daybreak.hardware import autocast, peak_flops
+from daybreak.planning.course import Pace
+from daybreak.recipe import Recipe
+from daybreak.sitting import Sitting, assembled
+from daybreak.training import loop
+from daybreak.training.budget import Clock, CountBudget
+from daybreak.training.flops import flops_per_token
+from daybreak.training.metrics import read_metrics
+from daybreak.training.parts import Parts
+from daybreak.training.signals import StopRequest
+
+_PATIENCE = 900.0
+_SECONDS_OF_STEPS = 6.0  # by estimate, as the next two
+_LONGEST_STEP = 4.0  # a longer one is put together from one of fewer micro-batches
+_LONGEST_EVALUATION = 4.0
+_FEWEST_STEPS, _MOST_STEPS = 4, 60
+_UNCOUNTED_STEPS = 2  # the first are slow
+_SHARE_OF_PEAK = 0.25  # that a step reaches, to begin with
+
+
+@final
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a run takes here.
+
+    Attributes:
+        pace: without samples where the recipe draws none.
+        peak_bytes: the most memory the process took; on CUDA, its tensors on the device.
+        checkpoint_bytes: of one checkpoint.
+    """
+
+    device: str
+    precision: str
+    micro_batch: int
+    pace: Pace
+    peak_bytes: int
+    checkpoint_bytes: int
+
+
+def rehearse(recipe: Recipe, corpus: Path) -> Rehearsal:
+    """Begin the recipe's run and give it up after a few steps; takes some ten seconds, and more where steps are long.
+
+    Raises:
+        UserError: the run could not begin here.
+    """
+    with tempfile.TemporaryDirectory(prefix="daybreak-rehearsal-") as name:
+        folder = Path(name)
+        (folder / "recipe.toml").write_text(recipe.to_toml(), encoding="utf-8")
+        words = [sys.executable, "-m", "daybreak.planning.rehearsal", str(folder), str(corpus), repr(time.monotonic())]
+        try:
+            done = subprocess.run(words, capture_output=True, text=True, timeout=_PATIENCE, check=False)
+        except subprocess.TimeoutExpired:
+            raise UserError(f"a few steps of {recipe.name} took longer than {_PATIENCE:.0f} s here") from None
+        if done.returncode:
+            said = (done.stderr.strip() or "it said nothing").splitlines()[-1]
+            raise UserError(f"{recipe.name} could not begin here: {said.removeprefix('error: ')}")
+    found = json.loads(done.stdout.splitlines()[-1])
+    return Rehearsal(**{**found, "pace": Pace(**found["pace"])})
+
+
+def _perform(recipe: Recipe, corpus: Corpus, folder: Path, began: float) -> Rehearsal:
+    """In the process that is thrown away."""
+    device = torch.device(choose_execution(recipe).device)
+    peak = peak_flops(device, choose_execution(recipe).precision) or 1e13
+    pace = flops_per_token(recipe.model, recipe.row_length) / (_SHARE_OF_PEAK * peak)  # seconds a token
+    short = _shorter(recipe, pace)
+    # Its learning rates matter to nothing here, and a warm-up that does not fit is the plan's to say.
+    content = short.model_dump(mode="json") | {"schedule": {"kind": "constant", "warmup": "0%"}}
+    short = Recipe.model_validate(content).with_data(corpus.path)
+    steps = min(_MOST_STEPS, max(_FEWEST_STEPS, int(_SECONDS_OF_STEPS / (pace * short.batch.tokens))))
+    clock, out = Clock(began), folder / "run"
+    out.mkdir()
+    sitting = Sitting(out, short, corpus, clock, StopRequest(), ALONE, accept_changes=False)
+    with assembled(sitting, choose_execution(short), fresh=True) as ready:
+        start_seconds = clock.elapsed()
+        few = CountBudget(Duration(steps + _UNCOUNTED_STEPS, Unit.STEPS), ready.parts.budget.rates)
+        parts = replace(ready.parts, budget=few, validation=replace(ready.parts.validation, every=None))
+        loop.train(parts, ready.spent)
+        sample_seconds = _seconds_of_a_sample(parts) if recipe.samples.every is not None else 0.0
+        save_seconds = parts.checkpoints.seconds
+    records = read_metrics(out / "metrics.jsonl", "train")
+    (validation,) = read_metrics(out / "metrics.jsonl", "validation")
+    checkpoint = list_checkpoints(out / "checkpoints")[-1]
+    times = [record["milliseconds"] / 1000 for record in records[_UNCOUNTED_STEPS:]]
+    split = len(corpus.stream("validation"))
+    whole, part = (min(each.evaluation.tokens, split) for each in (recipe, short))
+    memory = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else _process_peak()
+    return Rehearsal(
+        device=str(device),
+        precision=ready.execution.precision,
+        micro_batch=ready.execution.micro_batch,
+        pace=Pace(
+            start=start_seconds,
+            step=median(times) * recipe.batch.tokens / short.batch.tokens,
+            evaluation=validation["seconds"] * whole / part,
+            sample=sample_seconds,
+            save=save_seconds,
+        ),
+        peak_bytes=memory,
+        checkpoint_bytes=sum(file.stat().st_size for file in checkpoint.iterdir()),
+    )
+
+
+def _shorter(recipe: Recipe, pace: float) -> Recipe:
+    """With fewer micro-batches a step, and fewer rows an evaluation, where they would take long."""
+    tokens, window = recipe.batch.smallest, recipe.data.window
+    largest = largest_divisor(recipe.batch.tokens // tokens, max(1, int(_LONGEST_STEP / pace / tokens))) * tokens
+    if recipe.batch.tokens * pace > _LONGEST_STEP and largest == tokens:
+        micro_batch = choose_execution(recipe).micro_batch
+        largest = max(1, 2 * micro_batch * recipe.row_length // window) * window
+    evaluated = min(recipe.evaluation.tokens, max(recipe.row_length, int(3 * _LONGEST_EVALUATION / pace)))
+    content = recipe.model_dump(mode="json")
+    content |= {"batch": {"tokens": min(recipe.batch.tokens, largest)}, "curriculum": None}
+    content["evaluation"] |= {"tokens": evaluated}
+    return Recipe.model_validate(content)
+
+
+def _seconds_of_a_sample(parts: Parts) -> float:
+    began = time.perf_counter()
+    with torch.compiler.set_stance("force_eager"), autocast(parts.device, parts.precision):
+        parts.sampler.draw(parts.model)
+    return time.perf_counter() - began
+
+
+def _process_peak() -> int:
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _main(folder: Path, corpus: Path, began: float) -> None:
+    try:
+        found = _perform(Recipe.load(folder / "recipe.toml"), Corpus.open(corpus), folder, began)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    print(json.dumps(asdict(found)))
+
+
+if __name__ == "__main__":
+    _main(Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]))

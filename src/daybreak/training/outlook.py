@@ -1,0 +1,76 @@
+"""What a run has come to and will come to: time and money spent and left, and the loss to expect."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, final
+
+from daybreak.training.budget import Budget, Moment
+from daybreak.training.forecast import Forecast
+from daybreak.training.schedule import Schedule, learning_rate_share
+from daybreak.training.spent import Spent
+
+_PLACES = 32  # of the schedule that is left
+
+
+class Prospect(NamedTuple):
+    """Behind a step.
+
+    Attributes:
+        dollars: spent; None without a price.
+        loss: the validation loss expected at the end, and half the width of its 95 % band; None while it is too early.
+    """
+
+    seconds_spent: float
+    seconds_left: float | None
+    dollars: float | None
+    loss: tuple[float, float] | None
+
+
+@final
+@dataclass(frozen=True)
+class Outlook:
+    """Hears what a run does, and looks ahead when it is asked.
+
+    Attributes:
+        price: dollars an hour.
+    """
+
+    budget: Budget
+    schedule: Schedule
+    price: float | None
+    forecast: Forecast = field(compare=False)
+
+    def note_step(self, moment: Moment, lr_share: float, loss: float) -> None:
+        if math.isfinite(loss):
+            self.forecast.note_step(moment.progress, moment.share, lr_share, loss)
+
+    def after(self, moment: Moment, spent: Spent) -> Prospect:
+        """Behind the step of a moment."""
+        progress = moment.progress + moment.share
+        left = max(0.0, 1.0 - progress)
+        places = [progress + left * (index + 0.5) / _PLACES for index in range(_PLACES)] + [1.0]
+        *shares, last = (learning_rate_share(self.schedule, replace(moment, progress=place)) for place in places)
+        return Prospect(
+            seconds_spent=spent.elapsed_seconds,
+            seconds_left=self.budget.seconds_left(spent),
+            dollars=None if self.price is None else spent.elapsed_seconds / 3600 * self.price,
+            loss=self.forecast.at_end(left * sum(shares) / _PLACES, last),
+        )
+
+
+def remembered(forecast: Forecast, recorded: Sequence[Mapping[str, Any]], spent: Spent, peak_lr: float) -> Forecast:
+    """A forecast that knows the steps that a run has done.
+
+    Args:
+        recorded: its training records; of an extension, those before it count shares of a smaller budget.
+    """
+    done = [record for record in recorded if record["step"] <= spent.steps]
+    if not done:
+        return forecast
+    scale = spent.progress / (done[-1]["progress"] + done[-1]["progress_share"])
+    for record in done:
+        if record.get("loss") is not None:
+            progress, share = scale * record["progress"], scale * record["progress_share"]
+            forecast.note_step(progress, share, record["lr"] / peak_lr, record["loss"])
+    return forecast
