@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import daybreak
+from daybreak.data.shards import Corpus
 from daybreak.progress import say
 from daybreak.training.flops import flops_per_token
 
-HERE = Path(__file__).parent
-RESULTS = HERE / "results" / "runs.jsonl"
+RESULTS = Path(__file__).parent / "results" / "runs.jsonl"
+TEXT = RESULTS.parent / "text.json"
 # FLOPs of each depth's branches: at least fifty steps, and the shallow ones far past their best.
 GRID = {
     1: (1.25e12, 2.5e12, 5e12, 1e13, 2e13, 4e13),
@@ -75,7 +76,9 @@ def sweep_runs(work: Path, corpus: Path, seed: int) -> list[list[Run]]:
     """Two layers of each width, all learning rates times each factor."""
     runs = []
     for width in reversed(SWEEP_WIDTHS):
-        rates = {"lr": 0.02, "adam_lr": 3e-3 * (192 / width) ** 0.5, "embedding_lr": 5e-2}
+        small = daybreak.Recipe.load("daybreak-small").optimizer.model_dump()
+        rates = {name: small[name] for name in ("lr", "adam_lr", "embedding_lr")}
+        rates["adam_lr"] *= (192 / width) ** 0.5
         for factor in SWEEP_FACTORS:
             key = {"kind": "sweep", "width": width, "factor": factor, "seed": seed}
             scaled = [f"optimizer.{name}={rate * factor:g}" for name, rate in rates.items()]
@@ -88,14 +91,14 @@ def sweep_runs(work: Path, corpus: Path, seed: int) -> list[list[Run]]:
 
 def perform_all(chains: Sequence[Sequence[Run]]) -> None:
     """As many at once as there are cores."""
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
     done = read_results()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(lambda each: perform(each, done), chains))
+        if not all(list(pool.map(lambda each: perform(each, done), chains))):
+            raise SystemExit("some runs failed; the same command makes what is missing")
 
 
-def perform(runs: Sequence[Run], done: list[dict[str, Any]]) -> None:
-    """Make what is missing of a chain."""
+def perform(runs: Sequence[Run], done: list[dict[str, Any]]) -> bool:
+    """Make what is missing of a chain; whether all went well."""
     for run in runs:
         if any(all(record[key] == value for key, value in run.key.items()) for record in done):
             continue
@@ -104,11 +107,24 @@ def perform(runs: Sequence[Run], done: list[dict[str, Any]]) -> None:
         finished = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
         if finished.returncode:
             say(f"{run.key} failed:\n{finished.stderr[-2000:]}")
-            return
+            return False
         record = {**run.key, **_measured(run.out)}
         say(f"{run.key}: loss {record['loss']:.4f}, {record['tokens']:,} tokens")
         with RESULTS.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
+    return True
+
+
+def describe(corpus: Path, text: str) -> None:
+    """What the runs read, for whom their losses are to be compared with others."""
+    found = Corpus.open(corpus)
+    about = {
+        "text": f"{text}, {found.tokenizer.vocab_size:,} words",
+        "tokenizer": found.tokenizer.identity,
+        "bytes_per_token": found.train.bytes / found.train.tokens,
+    }
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    TEXT.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
 
 def _measured(out: Path) -> dict[str, Any]:
@@ -140,10 +156,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("runs/fit"), help="folder for the runs themselves")
+    parser.add_argument("--text", default="English Wikipedia", help="what the corpus is, in words")
     parser.add_argument("--only", choices=("grid", "sweep"))
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args()
     asked.work.mkdir(parents=True, exist_ok=True)
+    describe(asked.corpus, asked.text)
     chains: list[list[Run]] = []
     if asked.only != "sweep":
         chains += [chain("grid", depth, GRID[depth], asked.work, asked.corpus, asked.seed) for depth in GRID]

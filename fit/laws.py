@@ -2,10 +2,11 @@
 
 python fit/laws.py                  # writes src/daybreak/laws.json and docs/figures/laws.svg, prints the tables
 
-Two ways (Hoffmann et al. 2022): parabolas through the runs of equal FLOPs (approach 2), and one formula through all
-runs (approach 3), which is what the package uses. What it says of a run is judged with that run left out. The formula's
-exponents are taken to be equal: small runs cannot tell them apart, and left-out runs are foretold better so; it makes
-the best N grow with the root of the FLOPs, as approaches 1 and 2 found there.
+Two ways (Hoffmann et al. 2022): parabolas through runs of equal FLOPs, and of equal seconds at the speed that each
+depth had (approach 2), and one formula through all runs (approach 3), which is what the package uses. What it says of a
+run is judged with that run left out. The formula's exponents are taken to be equal: small runs cannot tell them apart,
+and left-out runs are foretold better so; it makes the best N grow with the root of the FLOPs, as approaches 1 and 2
+found there.
 """
 
 import itertools
@@ -15,26 +16,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
-from grid import SWEEP_WIDTHS, read_results
+from grid import SWEEP_WIDTHS, TEXT, read_results
 from scipy.optimize import minimize
 
 from daybreak.family import lr_factor
-from daybreak.scaling import LossLaw
 from daybreak.training.budget import FEW_STEPS
 from daybreak.training.forecast import CurveLaw, Forecast
 
 PACKAGE = Path(__file__).parent.parent / "src" / "daybreak"
 FIGURE = Path(__file__).parent.parent / "docs" / "figures" / "laws.svg"
-TEXT = {
-    "text": "English Wikipedia, 4,096 words",
-    "tokenizer": "194bd2d1a7a798cb36112435c5b82466478e2a5934eb5af3c9f18aaac944a1d4",
-    "bytes_per_token": 261_184_065 / 77_021_870,
-}
 _HUBER = 1e-3  # as there, in log loss
 _STARTS = {"e": (0.5, 1.0), "a": (2.0, 5.0, 8.0), "b": (3.0, 6.0, 9.0), "exponent": (0.2, 0.5)}
+_SECONDS = (100, 200, 400, 700)  # of one thread
 _WARMUP, _DECAY = 0.01, 0.6  # of the family's schedule
 _OTHER_RECIPES = 1.5  # what forecasts of recipes other than the family's were off by, as found (docs/log.md)
 _FORECAST_AT = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -92,19 +89,26 @@ def left_out_errors(runs: Sequence[Point], whole: Sequence[float]) -> list[float
     return errors
 
 
-def best_by_parabola(runs: Sequence[Point]) -> list[tuple[float, float, float]]:
-    """FLOPs, the N at the vertex of a parabola in log N, and the loss there, where the vertex lies between the runs."""
-    found = []
-    for flops in sorted({run.flops for run in runs}):
-        level = [run for run in runs if run.flops == flops]
-        if len(level) < 3:
-            continue
-        x = np.log([run.n for run in level])
-        second, first, constant = np.polyfit(x, [run.loss for run in level], 2)
-        vertex = -first / (2 * second)
-        if second > 0 and x.min() <= vertex <= x.max():
-            found.append((flops, math.exp(vertex), float(constant + first * vertex + second * vertex**2)))
-    return found
+def vertex(level: Sequence[tuple[float, float]]) -> tuple[float, float] | None:
+    """N and loss at the vertex of a parabola in log N through pairs of both; None if it lies outside of them."""
+    x, losses = np.log([n for n, _ in level]), [loss for _, loss in level]
+    second, first, constant = np.polyfit(x, losses, 2)
+    at = -first / (2 * second)
+    if second <= 0 or not x.min() <= at <= x.max():
+        return None
+    return math.exp(at), float(constant + first * at + second * at**2)
+
+
+def of_equal_seconds(runs: Sequence[Point], speeds: Mapping[int, float], seconds: float) -> list[tuple[float, float]]:
+    """N and loss of each depth after so many seconds, on a line in log FLOPs between the runs on both sides."""
+    level = []
+    for depth, speed in sorted(speeds.items()):
+        own = sorted((run for run in runs if run.depth == depth), key=lambda run: run.flops)
+        flops = speed * seconds
+        if own[0].flops <= flops <= own[-1].flops:
+            x = np.log([run.flops for run in own])
+            level.append((own[0].n, float(np.interp(math.log(flops), x, [run.loss for run in own]))))
+    return level
 
 
 def best_factors(records: Sequence[Mapping[str, Any]]) -> dict[int, float]:
@@ -172,6 +176,15 @@ def fit_curve(records: Sequence[Mapping[str, Any]]) -> CurveLaw:
     return CurveLaw(round(float(best[0]), 4), round(float(best[1]), 4), bands)
 
 
+def speeds(records: Sequence[Mapping[str, Any]]) -> dict[int, float]:
+    """FLOP/s of each depth's grid runs, on one thread: the median."""
+    grid = [each for each in records if each["kind"] == "grid"]
+    return {
+        depth: median(each["flops"] / each["train_seconds"] for each in grid if each["depth"] == depth)
+        for depth in sorted({each["depth"] for each in grid})
+    }
+
+
 def draw(runs: Sequence[Point], x: Sequence[float], records: Sequence[Mapping[str, Any]]) -> None:
     """Left, runs of equal FLOPs over N, with the formula; right, the sweeps of learning rates."""
     import matplotlib as mpl
@@ -216,7 +229,7 @@ def main() -> None:
         "residual": float(np.sqrt(np.mean(np.square(errors)))),
         "least_flops": min(run.flops for run in runs),
         "most_flops": max(run.flops for run in runs),
-        **TEXT,
+        **json.loads(TEXT.read_text(encoding="utf-8")),
     }
     curve = fit_curve(records)
     document = {
@@ -232,9 +245,19 @@ def main() -> None:
     for run, error in zip(runs, errors, strict=True):
         said = formula(x, run.n, run.tokens)
         print(f"| {run.depth} | {run.flops:.3g} | {run.tokens:,} | {run.loss:.4f} | {said:.4f} | {error:+.4f} |")
-    print("\n| FLOPs | N at the vertex | loss there | N by the formula |\n| --- | --- | --- | --- |")
-    for flops, n, loss in best_by_parabola(runs):
-        print(f"| {flops:.3g} | {n:,.0f} | {loss:.4f} | {LossLaw(**law).best_n(flops):,.0f} |")
+    print("\n| equal | N at the vertex | loss there | lowest of the runs |\n| --- | ---: | ---: | --- |")
+    levels = {
+        f"{flops:.3g} FLOPs": [(run.n, run.loss) for run in runs if run.flops == flops]
+        for flops in sorted({run.flops for run in runs})
+    }
+    for seconds in _SECONDS:
+        levels[f"{seconds} s"] = of_equal_seconds(runs, speeds(records), seconds)
+    for name, level in levels.items():
+        if len(level) >= 3:
+            found = vertex(level)
+            best_n, best = min(level, key=lambda pair: pair[1])
+            at = "beyond the runs | " if found is None else f"{found[0]:,.0f} | {found[1]:.3f}"
+            print(f"| {name} | {at} | {best:.3f}, N = {best_n:,.0f} |")
     print("\n| width | best factor of all learning rates | the rule's | ratio |\n| --- | --- | --- | --- |")
     for width, factor in best_factors(records).items():
         print(f"| {width} | {factor:.2f} | {lr_factor(width):.2f} | {factor / lr_factor(width):.2f} |")

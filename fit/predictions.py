@@ -13,10 +13,10 @@ import itertools
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from grid import RESULTS, chain, perform_all, read_results
+from laws import speeds
 
 import daybreak
 from daybreak.scaling import LossLaw, n_of
@@ -34,20 +34,10 @@ def expected(depth: int, flops: float) -> float:
     return LossLaw.fitted().loss(n, flops / 6 / n)
 
 
-def speeds() -> dict[int, float]:
-    """FLOP/s of each depth."""
-    grid = [each for each in read_results() if each["kind"] == "grid"]
-    depths = {each["depth"] for each in grid}
-    return {
-        depth: median(each["flops"] / each["train_seconds"] for each in grid if each["depth"] == depth)
-        for depth in depths
-    }
-
-
 def write() -> None:
     if PREDICTIONS.exists():
         raise SystemExit(f"{PREDICTIONS} is written; predictions are made once")
-    speed = speeds()
+    speed = speeds(read_results())
     runs: list[dict[str, Any]] = []
     for depth, seconds in [*itertools.product(DEPTHS, SECONDS), *MORE]:
         flops = float(f"{speed[depth] * seconds:.3g}")

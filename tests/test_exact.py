@@ -3,7 +3,7 @@
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +20,6 @@ from daybreak.data.shards import Corpus, ShardWriter
 from daybreak.training import guard, loop
 from daybreak.training.budget import Clock
 from daybreak.training.metrics import Metrics
-from daybreak.training.outlook import Prospect
 from daybreak.training.signals import StopRequest
 from daybreak.verify import verify
 
@@ -188,8 +187,8 @@ def test_a_replay_under_a_time_budget_follows_the_recorded_progress(
 
     record = Metrics.step
 
-    def die_at_9(self: Metrics, step: dict[str, Any], prospect: Callable[[], Prospect]) -> None:
-        record(self, step, prospect)
+    def die_at_9(self: Metrics, step: dict[str, Any]) -> None:
+        record(self, step)
         if step["step"] == 9:
             raise Killed
 
@@ -322,8 +321,8 @@ def test_a_replay_follows_the_sizes_that_its_steps_had_by_the_clock(
     class Killed(BaseException):
         pass
 
-    def die_at_9(self: Metrics, step: dict[str, Any], prospect: Callable[[], Prospect]) -> None:
-        record(self, step, prospect)
+    def die_at_9(self: Metrics, step: dict[str, Any]) -> None:
+        record(self, step)
         if step["step"] == 9:
             raise Killed
 

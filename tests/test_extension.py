@@ -1,7 +1,11 @@
 """Extensions: a run that goes on from another's plateau is, bit for bit, the run of the larger budget."""
 
 import math
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +16,7 @@ from daybreak.data.shards import Corpus
 from daybreak.errors import UserError
 from daybreak.recipe import Recipe
 from daybreak.run import Run
+from daybreak.training.metrics import Metrics
 from daybreak.training.state import State
 
 TINY = (
@@ -48,6 +53,21 @@ def same_weights(one: Run, other: Run) -> bool:
     return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 
+@contextmanager
+def stopped_at(step: int) -> Iterator[None]:
+    """Runs are asked to stop behind that step."""
+    record_step = Metrics.step
+
+    def record_and_stop(self: Metrics, record: dict[str, Any]) -> None:
+        record_step(self, record)
+        if record["step"] == step:
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Metrics, "step", record_and_stop)
+        yield
+
+
 def test_the_last_checkpoint_of_the_plateau_is_kept(short: Run) -> None:
     first, last = list_checkpoints(short.path / "checkpoints")
     rates = {record["step"]: record["lr"] for record in short.metrics()}
@@ -81,10 +101,10 @@ def test_the_plateau_is_not_trained_again(short: Run, tmp_path: Path) -> None:
 
 def test_it_can_be_extended_again_and_goes_on_after_a_stop(short: Run, corpus: Corpus, tmp_path: Path) -> None:
     extend(short.path, "budget=20 steps", out=tmp_path / "one")
-    stopped = extend(tmp_path / "one", "budget=1500 steps", out=tmp_path / "two", stop_after="1s")
-    assert not stopped.finished
-    again = extend(tmp_path / "one", "budget=1500 steps", out=tmp_path / "two")
-    whole = train(recipe("budget=1500 steps"), data=corpus.path, out=tmp_path / "whole")
+    with stopped_at(30):
+        assert not extend(tmp_path / "one", "budget=60 steps", out=tmp_path / "two").finished
+    again = extend(tmp_path / "one", "budget=60 steps", out=tmp_path / "two")
+    whole = train(recipe("budget=60 steps"), data=corpus.path, out=tmp_path / "whole")
     assert again.finished
     assert same_weights(again, whole)
 
@@ -112,6 +132,11 @@ def test_phases_stay_where_they_were(corpus: Corpus, tmp_path: Path) -> None:
     fallen = next(index for index, record in enumerate(records) if index > reached and record["lr"] < peak)
     assert records[fallen]["progress"] > 0.5
     assert str(extended.recipe.schedule.warmup) == "2.5%"
+    quarters = ("curriculum.lengths=[8,16]", "curriculum.stage=6.25%", "batch.ramp.start=32", "batch.ramp.over=5%")
+    asked = recipe("budget=10240 tokens", "schedule.warmup=2.5%", *quarters)
+    whole = train(asked, data=corpus.path, out=tmp_path / "whole")
+    assert [record["length"] for record in whole.metrics()] == [record["length"] for record in records]
+    assert same_weights(whole, extended)
 
 
 def test_a_budget_in_time_ends_decayed_and_counts_what_was_spent(corpus: Corpus, tmp_path: Path) -> None:
@@ -120,7 +145,13 @@ def test_a_budget_in_time_ends_decayed_and_counts_what_was_spent(corpus: Corpus,
     extended = extend(tmp_path / "short", "budget=4s", out=tmp_path / "extended")
     assert extended.spent.train_seconds == pytest.approx(4.0, abs=0.5)
     assert extended.metrics()[-1]["lr"] < 0.1 * max(record["lr"] for record in extended.metrics())
-    assert extended.metrics("extension")[0]["step"] < first.spent.steps
+    began = extended.metrics("extension")[0]["step"]
+    assert began < first.spent.steps
+    old, new = ({record["step"]: record for record in run.metrics()} for run in (first, extended))
+    # Half of what it was, and from there on without a halt.
+    assert new[began]["progress"] == pytest.approx(old[began]["progress"] / 2, rel=0.1)
+    assert new[began + 1]["progress"] == pytest.approx(new[began]["progress"] + new[began]["progress_share"], rel=0.05)
+    assert new[began + 5]["progress"] > new[began + 1]["progress"]
 
 
 def test_an_unfinished_run_is_extended_from_where_it_is(short: Run, corpus: Corpus, tmp_path: Path) -> None:
@@ -162,6 +193,28 @@ def test_another_run_in_the_folder_is_left_alone(short: Run, corpus: Corpus, tmp
     (tmp_path / "something").mkdir()
     with pytest.raises(UserError, match="is no extension"):
         extend(short.path, "budget=24 steps", out=tmp_path / "something")
+
+
+def test_a_rate_that_was_lowered_once_is_no_plateau(corpus: Corpus, tmp_path: Path) -> None:
+    """A run that began with a cosine and goes on with a plateau has nothing to be extended from."""
+    cosine = recipe("budget=20 steps", "schedule={kind='cosine', warmup='10%'}", "checkpoint.every=10 steps")
+    with stopped_at(10):
+        assert not train(cosine, data=corpus.path, out=tmp_path / "run").finished
+    plateau = recipe("budget=20 steps", "schedule={kind='wsd', warmup='10%', decay='20%'}")
+    train(plateau, data=corpus.path, out=tmp_path / "run", accept_changes=True)
+    with pytest.raises(UserError, match="no checkpoint from before its learning rate fell"):
+        extend(tmp_path / "run", "budget=40 steps")
+
+
+def test_the_new_folder_lies_beside_the_old(short: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(short.path)
+    assert extend(".", "budget=16 steps").path == short.path.with_name(f"{short.path.name}-16-steps")
+
+
+def test_ranks_begin_no_extension(short: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="begin an extension with one process"):
+        extend(short.path, "budget=24 steps")
 
 
 def test_money_is_time_at_a_price(corpus: Corpus, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import hashlib
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ from daybreak.model.gpt import GPT
 from daybreak.recipe import Recipe
 from daybreak.run import Run
 from daybreak.training.metrics import Metrics
-from daybreak.training.outlook import Prospect
 from daybreak.training.signals import StopRequest
 
 STEPS = 20
@@ -104,8 +103,8 @@ def stopping_after(*steps: int) -> Iterator[None]:
     record_step = Metrics.step
     with stopping() as (person, patch):
 
-        def record_and_stop(self: Metrics, record: dict[str, Any], prospect: Callable[[], Prospect]) -> None:
-            record_step(self, record, prospect)
+        def record_and_stop(self: Metrics, record: dict[str, Any]) -> None:
+            record_step(self, record)
             if record["step"] in steps:
                 person.now()
 
@@ -140,8 +139,8 @@ def crashing_at(step: int) -> Iterator[None]:
 
     record_step = Metrics.step
 
-    def record_and_die(self: Metrics, record: dict[str, Any], prospect: Callable[[], Prospect]) -> None:
-        record_step(self, record, prospect)
+    def record_and_die(self: Metrics, record: dict[str, Any]) -> None:
+        record_step(self, record)
         if record["step"] == step:
             raise Killed
 

@@ -1,6 +1,9 @@
 """The law of losses, against its own closed forms and against the paper's."""
 
+import json
 import math
+from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +11,7 @@ from daybreak.recipe import Recipe
 from daybreak.scaling import LossLaw, loss_of_repeats, n_of
 from daybreak.training.flops import flops_per_token
 
+FIT = Path(__file__).parents[1] / "fit" / "results"
 # Hoffmann et al. 2022, approach 3, as they print it (E, A, B, alpha, beta).
 CHINCHILLA = LossLaw(
     irreducible=1.69, a=406.4, alpha=0.34, b=410.7, beta=0.28, residual=0.01, least_flops=1e18, most_flops=1e22,
@@ -58,6 +62,15 @@ def test_repeated_tokens_are_worth_less() -> None:
     assert loss(20) - loss(100) < 0.2 * (loss(1) - loss(20))
 
 
+@pytest.mark.parametrize("times", [0.1, 1, 10, 100])
+def test_the_first_repeat_makes_no_jump(times: float) -> None:
+    n, unique = times * CHINCHILLA.best_n_for(1e9), 1e9
+    before, behind = (loss_of_repeats(CHINCHILLA, n, share * unique, unique) for share in (1, 1.0001))
+    assert behind == pytest.approx(before, abs=1e-4)
+    losses = [loss_of_repeats(CHINCHILLA, n, epochs * unique, unique) for epochs in (0.5, 1)]
+    assert losses[1] < losses[0]
+
+
 def test_parameters_beyond_what_unique_tokens_feed_are_worth_less() -> None:
     n, unique = CHINCHILLA.best_n_for(1e9), 1e9
     ends = CHINCHILLA.loss(6.31 * n, 16.39e9)
@@ -78,3 +91,21 @@ def test_the_law_that_ships_is_one() -> None:
     assert law.most_flops > law.least_flops
     assert 0 < law.residual < 0.1
     assert law.loss(1e6, 1e7) < law.loss(1e6, 1e6)
+
+
+def test_the_law_that_ships_is_that_of_the_runs_that_ship() -> None:
+    records = [json.loads(line) for line in (FIT / "runs.jsonl").read_text(encoding="utf-8").splitlines()]
+    enough = [each for each in records if each["kind"] == "grid" and each["steps"] >= 50]
+    document = json.loads(files("daybreak").joinpath("laws.json").read_text(encoding="utf-8"))
+    law = LossLaw.fitted()
+    assert document["runs"] == len(enough)
+    errors = [law.loss(each["flops_per_token"] / 6, each["tokens"]) - each["loss"] for each in enough]
+    assert sum(map(abs, errors)) / len(errors) < law.residual
+    assert {each["flops_per_token"] for each in enough if each["depth"] == 3} == {flops_of("daybreak-d3")}
+    text = json.loads((FIT / "text.json").read_text(encoding="utf-8"))
+    assert (law.text, law.tokenizer, law.bytes_per_token) == tuple(text.values())
+
+
+def flops_of(name: str) -> float:
+    recipe = Recipe.load(name)
+    return flops_per_token(recipe.model, recipe.row_length)

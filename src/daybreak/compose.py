@@ -29,8 +29,8 @@ from daybreak.training.optimizer import build_optimizers, moment_bytes
 from daybreak.training.probing import Allowance, is_worth_probing, probe_micro_batch
 from daybreak.training.spent import Spent
 
-_SAVED_BYTES_PER_SECOND = 200e6  # writing and hashing, until a save was timed
-_SAVED_BYTES_PER_PARAMETER = 12
+SAVED_BYTES_PER_SECOND = 200e6  # writing and hashing, until a save was timed
+_SAVED_WEIGHT_BYTES = 4
 _GRADIENT_BYTES = 4
 _WEIGHT_BYTES = 8  # a weight and its gradient
 _READ_BYTES_PER_TOKEN = 32  # an input and a target, read ahead and in use
@@ -186,9 +186,14 @@ def build_budget(
         growth,
         evaluation_steps=recipe.evaluation.tokens / recipe.batch.tokens,
         step_seconds=step_seconds,
-        save_seconds=_SAVED_BYTES_PER_PARAMETER * rates.parameters / _SAVED_BYTES_PER_SECOND,
+        save_seconds=checkpoint_bytes(recipe) / SAVED_BYTES_PER_SECOND,
         recorded={record["step"] - 1: (record["progress"], record["progress_share"]) for record in recorded},
     )
+
+
+def checkpoint_bytes(recipe: Recipe) -> int:
+    """About what a checkpoint takes: weights and the optimizer's state."""
+    return int((_SAVED_WEIGHT_BYTES + moment_bytes(recipe.optimizer)) * count_parameters(recipe.model))
 
 
 def _mean_flops_per_token(recipe: Recipe, length: int) -> float:

@@ -14,6 +14,8 @@ from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
 
 from daybreak.errors import UserError
 
+_LEAST, _MOST = 1e-9, 1e30  # of what a run can be asked to spend
+
 
 @final
 class Unit(StrEnum):
@@ -145,7 +147,9 @@ def human_seconds(seconds: float) -> str:
 
 
 def require_positive(duration: Duration, name: str) -> Duration:
-    """Raises UserError for a duration of nothing."""
+    """Raises UserError for a duration of nothing, or of more than there can be."""
+    if not _LEAST < duration.amount < _MOST and duration.amount > 0:
+        raise UserError(f"{name} = {duration.amount:g} {duration.unit.value} is beyond all that can be counted")
     if duration.amount <= 0:
         raise UserError(f"{name} = {duration} spends nothing; it must be more than zero")
     return duration

@@ -14,6 +14,7 @@ from daybreak.checkpoint import Checkpoint, Tensors, list_checkpoints, open_chec
 from daybreak.compose import build_budget
 from daybreak.data.batches import windows_in
 from daybreak.data.shards import Corpus
+from daybreak.distributed import launched_ranks
 from daybreak.duration import Duration, Unit
 from daybreak.errors import UserError
 from daybreak.files import whole_folder
@@ -51,12 +52,18 @@ def extend(
         started, stop_after: as of `train`.
 
     Raises:
-        UserError: the run's schedule has no plateau, or the budget is not larger.
+        UserError: the run's schedule has no plateau, the budget is not larger, or several ranks were launched.
     """
     run = Path(run)
     corpus = open_corpus(data if data is not None else read_recipe(run).data.corpus)
     budget = Recipe.load(run / "recipe.toml", *overrides).budget
-    folder = Path(out) if out is not None else run.with_name(f"{run.name}-{str(budget).replace(' ', '-')}")
+    if launched_ranks() > 1:
+        raise UserError(
+            "begin an extension with one process, as `daybreak extend … --out FOLDER --stop-after 1s`; torchrun "
+            "goes on with it: -m daybreak train FOLDER/recipe.toml --out FOLDER"
+        )
+    beside = run if run.name not in ("", "..") else run.resolve()
+    folder = Path(out) if out is not None else beside.with_name(f"{beside.name}-{str(budget).replace(' ', '-')}")
     recipe = _begin(run, overrides, corpus, folder)
     return train(recipe, out=folder, started=started, stop_after=stop_after)
 
@@ -75,9 +82,10 @@ def _begin(run: Path, overrides: tuple[str, ...], corpus: Corpus, out: Path) -> 
     progress = budget.progress(replace(spent, progress=0.0))
     if progress >= spent.progress:
         raise UserError(f"budget = {asked.budget} is no more than the {before.budget} that {run} had")
-    extended = _with_phases(asked, {path: _scaled(asked, path, progress / spent.progress) for path in _PHASES})
+    scale = progress / spent.progress
+    extended = _with_phases(asked, {path: _scaled(asked, path, scale) for path in _PHASES})
     state = replace(state, spent=replace(spent, progress=progress))
-    _write(run, out, extended, corpus, checkpoint, state)
+    _write(run, out, extended, corpus, checkpoint, state, scale)
     say(f"{out} goes on from step {checkpoint.step:,} of {run}, at {progress:.1%} of {asked.budget}")
     return extended
 
@@ -157,14 +165,20 @@ def _at(content: Any, path: tuple[str, ...]) -> Any:
     return content
 
 
-def _write(run: Path, out: Path, recipe: Recipe, corpus: Corpus, checkpoint: Checkpoint, state: State) -> None:
-    """The whole folder of the new run, or nothing."""
+def _write(
+    run: Path, out: Path, recipe: Recipe, corpus: Corpus, checkpoint: Checkpoint, state: State, scale: float
+) -> None:
+    """The whole folder of the new run, or nothing.
+
+    Args:
+        scale: of shares of the old budget to those of the new.
+    """
     if out.exists():
         raise UserError(f"{out} exists and is no extension of {run}; choose another --out")
     with whole_folder(out) as aside:
         write_identity(aside, recipe, corpus)
         write_execution(aside, read_execution(run))
-        copy_metrics(run / "metrics.jsonl", aside / "metrics.jsonl", up_to_step=checkpoint.step)
+        copy_metrics(run / "metrics.jsonl", aside / "metrics.jsonl", up_to_step=checkpoint.step, scale=scale)
         event = {"step": checkpoint.step, "run": str(run.resolve()), "budget": str(recipe.budget)}
         Metrics(aside / "metrics.jsonl", attempt=1).event("extension", event, "")
         with Checkpoints(aside / "checkpoints", CheckpointConfig()) as checkpoints:

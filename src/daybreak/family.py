@@ -1,8 +1,8 @@
 """The family `daybreak-dN`: the depth N is the one dial, all else follows from it.
 
 The manner is nanochat's `--depth`. The rules: 96 of width for each layer and a head for each layer; all learning rates
-fall with the third root of the width, as sweeps at three widths found, and the head's with its root besides; the batch
-grows with the fourth root of the run's FLOPs, which lies between what DeepSeek LLM (arXiv 2401.02954, 0.33) and
+fall with the third root of the width, nearly as sweeps at three widths found, and the head's with its root besides; the
+batch grows with the fourth root of the run's FLOPs, which lies between what DeepSeek LLM (arXiv 2401.02954, 0.33) and
 Bergsma et al. (arXiv 2505.13738, 0.2) found. How far they hold is measured in `docs/findings.md`.
 """
 
@@ -77,7 +77,10 @@ def is_like_a_member(recipe: Mapping[str, Any], base: Mapping[str, Any]) -> bool
     """
     sizes = ("layers", "heads", "dim", "context", "vocab_size")
     mine, theirs = (
-        [{key: value for key, value in each["model"].items() if key not in sizes}, each["schedule"]]
+        [
+            {key: value for key, value in each["model"].items() if key not in sizes},
+            *(each[part] for part in ("schedule", "prediction", "curriculum")),
+        ]
         for each in (recipe, base)
     )
     rates = learning_rates(recipe["model"]["dim"])

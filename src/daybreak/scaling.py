@@ -80,11 +80,14 @@ def loss_of_repeats(law: LossLaw, n: float, tokens: float, unique: float) -> flo
 
     Muennighoff et al. 2023, "Scaling Data-Constrained Language Models", equations 5 and 6 with the constants of their
     fit: repeated tokens, and parameters beyond those that the unique tokens are best spent on, are worth less and less.
+    They count such parameters from the first token; the law here was fitted without, so that is faded in over the
+    first repeats.
     """
     if tokens <= unique:
         return law.loss(n, tokens)
-    best = law.best_n_for(unique)
-    return law.loss(_worth(n, best, _EXCESS_DECAY), _worth(tokens, unique, _REPEATS_DECAY))
+    fresh = law.best_n_for(unique)
+    fed = fresh + max(0.0, n - fresh) * math.exp(1 - tokens / unique)
+    return law.loss(_worth(n, fed, _EXCESS_DECAY), _worth(tokens, unique, _REPEATS_DECAY))
 
 
 def _worth(amount: float, fresh: float, decay: float) -> float:

@@ -22,7 +22,7 @@ from daybreak.compose import (
 )
 from daybreak.data.shards import Corpus
 from daybreak.distributed import Ranks, forward_of
-from daybreak.duration import human_seconds
+from daybreak.duration import Duration, Unit
 from daybreak.errors import Stopped, UserError
 from daybreak.files import locked, write_json
 from daybreak.hardware import is_busy, peak_flops
@@ -46,7 +46,7 @@ from daybreak.training.execution import (
 )
 from daybreak.training.forecast import CurveLaw, Forecast
 from daybreak.training.guard import make_guard
-from daybreak.training.metrics import Metrics, finite, read_journal
+from daybreak.training.metrics import Metrics, finite, read_journal, read_metrics
 from daybreak.training.optimizer import MuonConfig, muon_momentum
 from daybreak.training.outlook import Outlook, remembered
 from daybreak.training.parts import Parts
@@ -303,7 +303,8 @@ def assembled(
         if device.type == "cpu" and execution.threads > 1 and is_busy():
             say("warning: this machine was busy in the last minute; if it still is, execution.threads=1 is faster")
 
-    forecast = remembered(Forecast(CurveLaw.fitted()), recorded, spent, recipe.optimizer.lr)
+    validations = read_metrics(sitting.path / "metrics.jsonl", "validation") if recorded else []
+    forecast = remembered(Forecast(CurveLaw.fitted()), recorded, validations, spent, recipe.optimizer.lr)
     samples = recipe.samples
     attempt = 1 + max((record["attempt"] for record in recorded), default=0)
     peak = peak_flops(device, execution.precision)
@@ -361,7 +362,7 @@ def _warn_of_few_steps(budget: Budget, step_seconds: float) -> None:
     least = f"{FEW_STEPS} steps"
     if isinstance(budget, TimeBudget):
         started = budget.seconds - (budget.seconds_left(Spent()) or 0.0)
-        least = human_seconds(math.ceil(started + FEW_STEPS * step_seconds))
+        least = str(Duration(math.ceil(started + FEW_STEPS * step_seconds), Unit.SECONDS))
     say(f"warning: about {steps:.0f} steps fit into {budget}, too few to learn from; {least} would be enough here")
 
 

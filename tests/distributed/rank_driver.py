@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,6 @@ from daybreak.data.batches import Batches, Rows
 from daybreak.model.gpt import GPT
 from daybreak.training import loop, probing
 from daybreak.training.metrics import Metrics
-from daybreak.training.outlook import Prospect
 from daybreak.training.parts import Parts
 
 _SECONDS_BETWEEN_LOOKS = 0.02
@@ -121,8 +120,8 @@ class Rank:
                 signal.raise_signal(self.task["signal_in_warm_up"])
             return warm_up(*args)
 
-        def record_and_act(metrics: Metrics, record: dict[str, Any], prospect: Callable[[], Prospect]) -> None:
-            record_step(metrics, record, prospect)
+        def record_and_act(metrics: Metrics, record: dict[str, Any]) -> None:
+            record_step(metrics, record)
             self._behind(record["step"])
 
         def rows_and_tell(batches: Batches, place: int, **size: int) -> Iterator[Rows]:

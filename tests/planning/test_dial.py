@@ -5,48 +5,53 @@ from dataclasses import replace
 
 import pytest
 
+from daybreak.bench.subject import Timing
 from daybreak.data.shards import Corpus
 from daybreak.errors import UserError
 from daybreak.planning import dial
-from daybreak.planning.course import Pace
-from daybreak.planning.dial import choose_depth
+from daybreak.planning.dial import Choice, choose_depth, shown
 from daybreak.planning.expectation import by_law
 from daybreak.recipe import Recipe
 from daybreak.scaling import LossLaw, n_of
 from daybreak.training.flops import flops_per_token
 
+STEPS_ALONE = ("counts=train",)
+
 
 @pytest.fixture
 def corpus(corpus: Corpus) -> Corpus:
     """Much text, as far as its manifest goes."""
-    return replace(corpus, train=replace(corpus.train, tokens=10**13, bytes=10**13))
+    return replace(corpus, train=replace(corpus.train, tokens=10**13, bytes=34 * 10**12))
 
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """10 TFLOP/s for every depth; models of more than 12 layers do not fit."""
+    """10 TFLOP/s for every depth, and no time for anything but steps."""
 
-    def measured(recipe: Recipe, corpus: Corpus) -> Pace:
-        if recipe.model.layers > 12:
-            raise UserError("the model takes more memory than there is")
-        step = flops_per_token(recipe.model, recipe.row_length) * recipe.batch.tokens / 1e13
-        return Pace(start=1.0, step=step, evaluation=0.0, sample=0.0, save=0.0)
+    def measured(recipe: Recipe, corpus: Corpus) -> float:
+        return flops_per_token(recipe.model, recipe.row_length) * recipe.batch.tokens / 1e13
 
-    monkeypatch.setattr(dial, "_measured", measured)
+    monkeypatch.setattr(dial, "_seconds_of_a_step", measured)
+    monkeypatch.setattr(dial, "_START_SECONDS", 0.0)
     monkeypatch.setattr(dial, "peak_flops", lambda device, precision: 3e13)
+
+
+def tokens(choice: Choice) -> int:
+    assert choice.chosen.course is not None
+    return choice.chosen.course.tokens
 
 
 @pytest.mark.parametrize("budget", ["20s", "10m", "5h"])
 def test_a_time_takes_the_lowest_loss_of_all_depths(corpus: Corpus, machine: None, budget: str) -> None:
-    choice = choose_depth(corpus, f"budget={budget}")
+    choice = choose_depth(corpus, f"budget={budget}", *STEPS_ALONE)
     seconds = choice.recipe.budget_seconds
     assert seconds is not None
     losses = {}
     for depth in range(1, 13):
         recipe = Recipe.load(f"daybreak-d{depth}", "model.vocab_size=320", "data.tokenizer=bytes")
-        tokens = 1e13 * (seconds - 1) / flops_per_token(recipe.model, recipe.row_length)
-        losses[depth] = by_law(recipe, tokens, corpus).loss
-    best = min(losses, key=lambda depth: losses[depth])
+        read = 1e13 * seconds / flops_per_token(recipe.model, recipe.row_length)
+        losses[depth] = by_law(recipe, read, corpus).loss
+    best = min(losses, key=lambda depth: (round(losses[depth], 3), depth))
     assert choice.chosen.depth == best
     assert choice.chosen.loss == pytest.approx(losses[best], abs=0.02)
 
@@ -57,7 +62,7 @@ def test_the_choice_is_shown_between_its_neighbours(corpus: Corpus, machine: Non
     assert 1 < depth < 12
     assert [each.depth for each in choice.neighbours] == [depth - 1, depth + 1]
     assert all(each.loss > choice.chosen.loss for each in choice.neighbours)
-    head, *lines = str(choice).splitlines()
+    head, *lines = shown(choice).splitlines()
     assert "expected loss" in head
     assert [line.split()[0] for line in lines] == [f"daybreak-d{each}" for each in (depth - 1, depth, depth + 1)]
     assert "<- chosen" in lines[1]
@@ -65,14 +70,24 @@ def test_the_choice_is_shown_between_its_neighbours(corpus: Corpus, machine: Non
     assert "too few for its size" in lines[2]
 
 
-def test_what_does_not_fit_is_not_taken(corpus: Corpus, machine: None) -> None:
-    choice = choose_depth(corpus, "budget=9000h")
-    assert choice.chosen.depth == 12
-    assert "does not fit into memory" in str(choice)
+def test_what_does_not_fit_is_not_taken(corpus: Corpus, machine: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose_depth(corpus, "budget=5h").chosen.depth > 3
+    measured = dial._seconds_of_a_step
+    monkeypatch.setattr(
+        dial,
+        "_seconds_of_a_step",
+        lambda recipe, corpus: measured(recipe, corpus) if recipe.model.layers <= 3 else None,
+    )
+    choice = choose_depth(corpus, "budget=5h")
+    assert choice.chosen.depth == 3
+    assert "does not fit into memory" in shown(choice)
+    monkeypatch.setattr(dial, "_seconds_of_a_step", lambda recipe, corpus: None)
+    with pytest.raises(UserError, match="not even daybreak-d1 fits"):
+        choose_depth(corpus, "budget=1h")
 
 
 def test_flops_need_no_measuring(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dial, "_measured", lambda recipe, corpus: pytest.fail("it was measured"))
+    monkeypatch.setattr(dial, "_seconds_of_a_step", lambda recipe, corpus: pytest.fail("it was measured"))
     choice = choose_depth(corpus, "budget=1e17 flops")
     assert choice.chosen.tokens_per_second is None
     assert all(each.loss > choice.chosen.loss for each in choice.neighbours)
@@ -97,14 +112,19 @@ def test_what_a_person_sets_stays(corpus: Corpus, machine: None) -> None:
 
 
 def test_a_budget_too_small_names_one_that_is_not(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
-    pace = Pace(start=4.0, step=1.0, evaluation=1.0, sample=0.0, save=1.0)
-    monkeypatch.setattr(dial, "_measured", lambda recipe, corpus: pace)
-    with pytest.raises(UserError, match=r"20s is too small.* the smallest that is of use here is 1m 02s"):
+    monkeypatch.setattr(dial, "_seconds_of_a_step", lambda recipe, corpus: 1.0)
+    with pytest.raises(
+        UserError, match=r"20s is too small.*daybreak-d1 would make .* steps; the smallest.* is (.*)"
+    ) as e:
         choose_depth(corpus, "budget=20s")
-    chosen = choose_depth(corpus, "budget=63s").chosen
+    smallest = str(e.value).rpartition(" ")[2]
+    chosen = choose_depth(corpus, f"budget={smallest}").chosen
+    assert chosen.course is not None
     assert chosen.course.steps >= 50
-    with pytest.raises(UserError, match="204,800 tokens"):
+    with pytest.raises(UserError, match="is 50 steps"):
         choose_depth(corpus, "budget=20 steps")
+    with pytest.raises(UserError, match="is 204800 tokens"):
+        choose_depth(corpus, "budget=20000 tokens")
 
 
 @pytest.mark.parametrize(
@@ -114,6 +134,7 @@ def test_a_budget_too_small_names_one_that_is_not(corpus: Corpus, monkeypatch: p
         (("budget=20x params",), "suits every depth"),
         (("budget=$5",), "needs price"),
         (("budget=nonsense",), "budget"),
+        (("budget=1h", "model.layers=3"), "auto chooses model.layers"),
     ],
 )
 def test_a_budget_that_decides_nothing_is_refused(corpus: Corpus, overrides: tuple[str, ...], message: str) -> None:
@@ -121,13 +142,31 @@ def test_a_budget_that_decides_nothing_is_refused(corpus: Corpus, overrides: tup
         choose_depth(corpus, *overrides)
 
 
-def test_a_real_machine_is_measured(corpus: Corpus) -> None:
+def test_a_real_machine_is_measured(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice the batch takes the gradient twice, and the update once."""
+    small = ("model.vocab_size=320", "data.tokenizer=bytes", "execution.threads=1", "execution.micro_batch=1")
+    monkeypatch.setattr("daybreak.bench.subject.Subject.time", lambda subject, rows: Timing(0.5, 2.0))
+    for batch, seconds in (("batch.tokens=1024", 4.0), ("batch.tokens=2048", 6.0)):
+        assert dial._seconds_of_a_step(Recipe.load("daybreak-d1", *small, batch), corpus) == pytest.approx(seconds)
+    monkeypatch.undo()
+    few, many = (
+        dial._seconds_of_a_step(Recipe.load("daybreak-d1", *small, f"batch.tokens={tokens}"), corpus)
+        for tokens in (256, 65536)
+    )
+    assert few is not None
+    assert many is not None
+    assert 0 < few < many
+
+
+def test_memory_that_runs_out_while_measuring_is_no_crash(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_out(*_: object) -> None:
+        raise MemoryError
+
     recipe = Recipe.load("daybreak-d1", "model.vocab_size=320", "data.tokenizer=bytes", "execution.threads=1")
-    pace = dial._measured(recipe, corpus)
-    assert 0.001 < pace.step < 60
-    assert pace.evaluation == pytest.approx(pace.step / 3 * recipe.evaluation.tokens / recipe.batch.tokens)
+    monkeypatch.setattr("daybreak.bench.subject.Subject.time", run_out)
+    assert dial._seconds_of_a_step(recipe, corpus) is None
 
 
 def test_little_text_takes_no_giant(corpus: Corpus, machine: None) -> None:
-    little = replace(corpus, train=replace(corpus.train, tokens=10**6, bytes=10**6))
+    little = replace(corpus, train=replace(corpus.train, tokens=10**6, bytes=3_400_000))
     assert choose_depth(little, "budget=5h").chosen.depth < choose_depth(corpus, "budget=5h").chosen.depth

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,9 +10,10 @@ import pytest
 from daybreak.data.shards import Corpus
 from daybreak.errors import UserError
 from daybreak.model.gpt import count_parameters
-from daybreak.planning import machine
+from daybreak.planning import here as here_module
 from daybreak.planning.course import Pace
 from daybreak.planning.elsewhere import USUAL_MFU
+from daybreak.planning.expectation import by_law
 from daybreak.planning.plan import Plan, plan
 from daybreak.planning.rehearsal import Rehearsal
 from daybreak.recipe import Recipe
@@ -38,8 +38,8 @@ def value(found: Plan, name: str) -> float:
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine of known pace."""
-    found = Rehearsal("cpu", "fp32", 4, PACE, 10**9, 10**7)
-    monkeypatch.setattr(machine, "rehearse", lambda recipe, corpus: found)
+    found = Rehearsal("cpu", "fp32", 4, PACE, peak_bytes=10**9, windows=0, checkpoint_bytes=10**7)
+    monkeypatch.setattr(here_module, "rehearse", lambda recipe, corpus: found)
 
 
 @pytest.mark.parametrize(
@@ -98,8 +98,8 @@ def test_let_us_reproduce_takes_the_hours_of_its_flops() -> None:
 
 def test_money_and_device_hours() -> None:
     found = elsewhere("gpt2", "budget=10h", "price=2.0", device="RTX 3090", count=4)
-    assert value(found, "dollars") == pytest.approx(20)
-    assert value(found, "device-hours") == pytest.approx(40)
+    assert value(found, "dollars") == pytest.approx(20, rel=1e-3)
+    assert value(found, "device-hours") == pytest.approx(40, rel=1e-3)
     assert elsewhere("gpt2", "budget=10h", device="RTX 3090").value("dollars") is None
 
 
@@ -126,8 +126,8 @@ def test_a_micro_batch_that_does_not_fit_is_said_with_one_that_does() -> None:
 def test_a_model_that_does_not_fit_here_is_said_with_what_would(
     monkeypatch: pytest.MonkeyPatch, corpus: Corpus
 ) -> None:
-    monkeypatch.setattr(machine, "free_memory", lambda device: 10**8)
-    monkeypatch.setattr(machine, "rehearse", lambda recipe, corpus: pytest.fail("it was begun"))
+    monkeypatch.setattr(here_module, "free_memory", lambda device: 10**8)
+    monkeypatch.setattr(here_module, "rehearse", lambda recipe, corpus: pytest.fail("it was begun"))
     with pytest.raises(UserError, match=r"even one row takes .* of 100.0 MB"):
         plan(Recipe.load("gpt2", "data.tokenizer=bytes"), data=corpus.path, mfu=USUAL_MFU)
 
@@ -164,15 +164,42 @@ def test_data_that_run_out_are_said(corpus: Corpus, here: None) -> None:
 def test_the_loss_of_a_member_is_expected(corpus: Corpus, here: None) -> None:
     member = ("model.vocab_size=320", "data.tokenizer=bytes", "budget=1000 steps")
     found = plan(Recipe.load("daybreak-d2", *member), data=corpus.path, mfu=USUAL_MFU)
-    assert 0.5 < value(found, "validation loss") < 6
+    recipe = Recipe.load("daybreak-d2", *member)
+    assert value(found, "validation loss") == by_law(recipe, value(found, "tokens"), corpus).loss
     other = plan(Recipe.load("daybreak-d2", *member, "model.mlp.activation=gelu"), data=corpus.path, mfu=USUAL_MFU)
     assert other.value("validation loss") is None
 
 
-def test_disk_holds_what_the_recipe_keeps(here: None, corpus: Corpus) -> None:
-    recipe = Recipe.load("gpt2-tiny", *TINY, "checkpoint.keep=3", "budget=100 steps")
-    found = plan(recipe, data=corpus.path, mfu=USUAL_MFU)
-    assert value(found, "disk") == pytest.approx((3 + 1) * 10**7 + 100 * 400)
+@pytest.mark.parametrize(
+    ("settings", "checkpoints"),
+    [
+        (("checkpoint.keep=3", "checkpoint.keep_best=false"), 3 + 1),
+        (("checkpoint.keep=3", "checkpoint.keep_best=true"), 3 + 1 + 1),
+        (("checkpoint.keep=3", "checkpoint.keep_best=false", "schedule={kind='wsd'}"), 3 + 1 + 1),
+        (("checkpoint.keep=2", "checkpoint.keep_best=false", "checkpoint.keep_every=5%"), 2 + 20 + 1),
+    ],
+)
+def test_disk_holds_what_the_recipe_keeps(
+    settings: tuple[str, ...], checkpoints: int, here: None, corpus: Corpus
+) -> None:
+    found = plan(Recipe.load("gpt2-tiny", *TINY, *settings, "budget=100 steps"), data=corpus.path)
+    assert value(found, "disk") == pytest.approx(checkpoints * 10**7 + 100 * 400)
+
+
+def test_a_time_makes_sense_of_a_warm_up_in_steps(here: None, corpus: Corpus) -> None:
+    """A hundred seconds hold some 180 steps of half a second."""
+
+    def warnings(warmup: str) -> list[str]:
+        recipe = Recipe.load("gpt2-tiny", *TINY, "budget=100s", f"schedule.warmup={warmup}")
+        return [each for each in plan(recipe, data=corpus.path).warnings if each.startswith("schedule")]
+
+    assert warnings("100 steps") == []
+    assert warnings("300 steps") != []
+
+
+def test_epochs_need_a_text() -> None:
+    with pytest.raises(UserError, match="budget = 2 epochs depends on the text"):
+        elsewhere("gpt2", "budget=2 epochs", device="A100")
 
 
 def test_an_unknown_device_names_those_that_are_known() -> None:
@@ -206,6 +233,6 @@ def test_figures_are_of_the_machine_asked_for(here: None, corpus: Corpus) -> Non
     recipe = Recipe.load("gpt2-tiny", *TINY, "budget=100 steps")
     found = plan(recipe, data=corpus.path, mfu=USUAL_MFU)
     assert value(found, "tokens a second") == 256
-    assert value(found, "memory in all") == 10**9
+    # The pages of the corpus, which all are mapped sooner or later, come on top.
+    assert value(found, "memory in all") == 10**9 + 2 * corpus.train.tokens
     assert value(found, "checkpoint") == 10**7
-    assert replace(found, warnings=()).figures == found.figures

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from daybreak.training.metrics import Metrics, damaged_lines, read_metrics
-from daybreak.training.outlook import Prospect
 
 
 def record(step: int, loss: float = 1.0) -> dict[str, Any]:
@@ -30,7 +29,7 @@ def record(step: int, loss: float = 1.0) -> dict[str, Any]:
 def write(path: Path, attempt: int, steps: range, loss: float) -> None:
     with Metrics(path, attempt) as metrics:
         for step in steps:
-            metrics.step(record(step, loss), lambda: Prospect(1.0, None, None, None))
+            metrics.step(record(step, loss))
 
 
 def reject(constant: str) -> None:
@@ -40,9 +39,9 @@ def reject(constant: str) -> None:
 def test_every_line_is_strict_json_and_no_number_is_lost(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     with Metrics(path, 1) as metrics:
-        metrics.step(record(1, math.nan), lambda: Prospect(1.0, None, None, None))
-        metrics.step(record(2, -math.inf), lambda: Prospect(1.0, 12.0, 0.5, (4.0, 0.1)))
-        metrics.step(record(3, 1 / 3), lambda: Prospect(1.0, 1e5, None, None))
+        metrics.step(record(1, math.nan))
+        metrics.step(record(2, -math.inf))
+        metrics.step(record(3, 1 / 3))
         metrics.event("validation", {"step": 3, "loss": 2.0}, "a line")
     lines = [json.loads(line, parse_constant=reject) for line in path.read_text().splitlines()]
     assert [line["loss"] for line in lines] == [None, None, 1 / 3, 2.0]

@@ -79,18 +79,21 @@ def test_a_run_remembers_and_says_it_on_the_line(
     assert float(last[0]) == pytest.approx(finished.final_loss, abs=0.5)
 
     law = CurveLaw.fitted()
-    whole = remembered(Forecast(law), finished.metrics(), finished.spent, recipe.optimizer.lr)
-    half = remembered(Forecast(law), finished.metrics()[:30], Spent(steps=30, progress=0.5), recipe.optimizer.lr)
+    whole = remembered(Forecast(law), finished.metrics(), [], finished.spent, recipe.optimizer.lr)
+    half = remembered(Forecast(law), finished.metrics(), [], Spent(steps=30), recipe.optimizer.lr)
     assert whole._points[-1].progress == pytest.approx(1.0)
     assert half._points == whole._points[:30]
 
 
-def test_steps_of_a_smaller_budget_are_shares_of_the_larger(corpus: Corpus, tmp_path: Path) -> None:
-    """As an extension has them."""
-    recipe = Recipe.load("gpt2-tiny", *TINY, "budget=20 steps", "evaluation.every=never")
-    records = train(recipe, data=corpus.path, out=tmp_path / "run").metrics()
-    law = CurveLaw.fitted()
-    doubled = remembered(Forecast(law), records, Spent(steps=20, progress=0.5), recipe.optimizer.lr)
-    plain = remembered(Forecast(law), records, Spent(steps=20, progress=1.0), recipe.optimizer.lr)
-    assert [point.progress for point in doubled._points] == pytest.approx([p.progress / 2 for p in plain._points])
-    assert doubled._points[-1].trained == pytest.approx(plain._points[-1].trained / 2)
+def test_a_run_that_goes_on_knows_its_validation_losses(corpus: Corpus, tmp_path: Path) -> None:
+    recipe = Recipe.load("gpt2-tiny", *TINY, "budget=60 steps", "evaluation.every=50%")
+    run = train(recipe, data=corpus.path, out=tmp_path / "run")
+    steps, validations = run.metrics()[:40], [dict(run.metrics("validation")[0], loss=9.0)]
+    without, with_them = (
+        remembered(Forecast(CurveLaw.fitted()), steps, each, run.spent, recipe.optimizer.lr).at_end(0.1, 0.1)
+        for each in ([], validations)
+    )
+    assert without is not None
+    assert with_them is not None
+    assert with_them[0] > without[0] + 2
+    assert with_them[1] < without[1]

@@ -22,7 +22,6 @@ from daybreak.training import probing
 from daybreak.training.execution import Execution, ExecutionConfig
 from daybreak.training.metrics import Metrics
 from daybreak.training.microbatch import Trial, candidates, fastest, has_peaked, rows_that_fit, still_gains
-from daybreak.training.outlook import Prospect
 from daybreak.training.probing import Allowance, is_worth_probing, probe_micro_batch
 
 MODEL = ModelConfig(layers=1, heads=2, dim=16, context=16, vocab_size=257)
@@ -266,8 +265,8 @@ def test_on_a_real_gpu_peak_memory_lies_on_the_line() -> None:
 
 
 def interrupt_at(last: int, record: Callable[..., None]) -> Callable[..., None]:
-    def record_and_interrupt(metrics: Metrics, step: dict[str, Any], prospect: Callable[[], Prospect]) -> None:
-        record(metrics, step, prospect)
+    def record_and_interrupt(metrics: Metrics, step: dict[str, Any]) -> None:
+        record(metrics, step)
         if step["step"] == last:
             raise KeyboardInterrupt
 

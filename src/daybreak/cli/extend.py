@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from daybreak.cli.train import report
+from daybreak.cli.ending import report
 
 
 def extend(

@@ -21,7 +21,7 @@ def plan(
     device: Annotated[
         str | None, typer.Option(help="A GPU by its name, as 'RTX 3090'; this machine unless given.")
     ] = None,
-    gpus: Annotated[int, typer.Option(min=1, help="How many of them.")] = 1,
+    gpus: Annotated[int | None, typer.Option(min=1, help="How many of that device; 1 unless given.")] = None,
     mfu: Annotated[
         float | None, typer.Option(min=0.01, max=1.0, help="Share of its peak that a step reaches; 0.35 unless given.")
     ] = None,
@@ -36,12 +36,16 @@ def plan(
     """
     from dataclasses import asdict
 
+    from daybreak.errors import UserError
     from daybreak.planning.elsewhere import USUAL_MFU
     from daybreak.planning.plan import plan as work_out
     from daybreak.recipe import Recipe
 
     asked = [*(overrides or []), *([] if price is None else [f"price={price}"])]
-    found = work_out(Recipe.load(recipe, *asked), data=data, device=device, count=gpus, mfu=mfu or USUAL_MFU)
+    if device is None and (gpus is not None or mfu is not None):
+        raise UserError("--gpus and --mfu are of a device that is estimated: give --device, as --device 'RTX 3090'")
+    loaded = Recipe.load(recipe, *asked)
+    found = work_out(loaded, data=data, device=device, count=gpus or 1, mfu=USUAL_MFU if mfu is None else mfu)
     if as_json:
         print(json.dumps(asdict(found), indent=2, allow_nan=False))
     else:

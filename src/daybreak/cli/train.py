@@ -1,20 +1,15 @@
 """daybreak train."""
 
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from daybreak.cli.command import command
-from daybreak.progress import say, speaks
+from daybreak.cli.ending import report
+from daybreak.progress import say
 
 if TYPE_CHECKING:
     from daybreak.recipe import Recipe
-    from daybreak.run import Run
-
-EXIT_STOPPED = 3
 
 
 def train(
@@ -63,31 +58,24 @@ def train(
 
 def _chosen(overrides: tuple[str, ...], data: Path | None, out: Path) -> "Recipe":
     """The recipe that suits the budget; of a run that was begun, its own."""
+    from daybreak import IMPORTED_AT
     from daybreak.distributed import launched_ranks
     from daybreak.errors import UserError
-    from daybreak.planning.dial import choose_depth
+    from daybreak.family import depth_of
+    from daybreak.planning.dial import choose_depth, shown
     from daybreak.recipe import Recipe
     from daybreak.run import open_corpus
 
     if (out / "recipe.toml").is_file():
-        return Recipe.load(out / "recipe.toml", *overrides)
+        begun = Recipe.load(out / "recipe.toml", *overrides)
+        if depth_of(begun.name) is None:
+            raise UserError(f"{out} holds a run of {begun.name}, which auto did not choose; choose another --out")
+        return begun
     if launched_ranks() > 1:
         raise UserError(
             "auto measures one process alone; see what it chooses with `daybreak train auto … --stop-after 1m`, then "
             "give torchrun that recipe"
         )
-    choice = choose_depth(open_corpus(data), *overrides)
-    say(f"{choice}\n{choice.recipe.name} is expected to make the most of {choice.recipe.budget} on this machine")
+    choice = choose_depth(open_corpus(data), *overrides, started=IMPORTED_AT)
+    say(f"{shown(choice)}\n{choice.recipe.name} is expected to make the most of {choice.recipe.budget} on this machine")
     return choice.recipe
-
-
-def report(run: "Run") -> None:
-    """Say what a sitting came to, and what to do next; exits with code 3 if it was stopped."""
-    if not run.finished:
-        say(f"stopped and saved at step {run.spent.steps:,}; go on with: {command()} {shlex.join(sys.argv[1:])}")
-        raise typer.Exit(EXIT_STOPPED)
-    if not speaks():
-        return
-    loss = run.final_loss
-    print(f"{run.path}: {run.spent.steps:,} steps, {run.spent.tokens:,} tokens, validation loss {loss:.4f}")
-    say(f"next: {command()} evaluate {run.path}; {command()} sample {run.path}")

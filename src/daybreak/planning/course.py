@@ -1,13 +1,16 @@
 """The course of a run, worked out: how many steps its budget holds, and how long all of it takes."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 from daybreak.duration import Duration, Unit
 from daybreak.recipe import Recipe
 from daybreak.training.budget import FEW_STEPS, Budget, CountBudget, TimeBudget, steps_of
 from daybreak.training.spent import Spent
+
+_ROUNDS = 20  # until steps and what is between them agree
+_STRIDES = 500  # in which steps that grow are summed
 
 
 @final
@@ -37,87 +40,129 @@ class Course:
         seconds: from process start to the last save.
     """
 
-    steps: float
-    tokens: float
-    flops: float
+    spent: Spent
     seconds: float
+
+    @property
+    def steps(self) -> int:
+        return self.spent.steps
+
+    @property
+    def tokens(self) -> int:
+        return self.spent.tokens
 
 
 def work_out(recipe: Recipe, budget: Budget, pace: Pace) -> Course:
     """The course that a budget allows at a pace."""
-    overhead = _Overhead.of(recipe, budget, pace)
-    if isinstance(budget, TimeBudget):
-        whole = budget.seconds
-        training = whole if budget.counts == "train" else overhead.training_within(whole, pace)
-        flops = max(0.0, training) / pace.step * budget.rates.full.flops
-        end = _end_after(budget, flops)
-        return Course(end.steps, end.tokens, end.flops, overhead.seconds_around(training, end.steps))
-    assert isinstance(budget, CountBudget)
-    end = _end(budget)
-    training = end.flops / budget.rates.full.flops * pace.step
-    return Course(end.steps, end.tokens, end.flops, overhead.seconds_around(training, end.steps))
+    if isinstance(budget, CountBudget):
+        return _with_the_rest(recipe, budget, pace, _end(budget, pace))
+    assert isinstance(budget, TimeBudget)
+    training = budget.seconds
+    course = _course_of(recipe, budget, pace, training)
+    if budget.counts == "train":
+        return course
+    for _ in range(_ROUNDS):
+        before = course
+        training = max(0.0, budget.seconds - (course.seconds - course.spent.train_seconds))
+        course = _course_of(recipe, budget, pace, training)
+        if course == before:
+            break
+    return course
 
 
-def smallest_useful_seconds(recipe: Recipe, budget: Budget, pace: Pace) -> float:
-    """Of a run of the fewest steps that are of use, from process start to its end."""
-    return math.ceil(_Overhead.of(recipe, budget, pace).seconds_around(FEW_STEPS * pace.step, FEW_STEPS))
+def smallest_useful(recipe: Recipe, budget: Budget, pace: Pace) -> Duration:
+    """The smallest budget of the recipe's kind in which it makes steps enough to learn from."""
+    full = budget.rates.full
+    match recipe.budget.unit:
+        case Unit.SECONDS | Unit.DOLLARS:
+            few = CountBudget(Duration(FEW_STEPS, Unit.STEPS), budget.rates)
+            seconds = math.ceil(_with_the_rest(recipe, few, pace, _end(few, pace)).seconds + pace.step)
+            if recipe.budget.unit is Unit.SECONDS:
+                return Duration(seconds, Unit.SECONDS)
+            assert recipe.price is not None  # validated
+            return Duration(seconds / 3600 * recipe.price, Unit.DOLLARS)
+        case Unit.FLOPS:
+            return Duration(FEW_STEPS * full.flops, Unit.FLOPS)
+        case Unit.TOKENS:
+            return Duration(FEW_STEPS * full.tokens, Unit.TOKENS)
+    return Duration(FEW_STEPS, Unit.STEPS)
 
 
-@final
-@dataclass(frozen=True)
-class _Overhead:
-    """Seconds that a run does not train: at fixed points, for each step, and for each second of it."""
-
-    fixed: float
-    per_step: float
-    per_second: float
-
-    @classmethod
-    def of(cls, recipe: Recipe, budget: Budget, pace: Pace) -> "_Overhead":
-        recurring = (
-            (recipe.evaluation.every, pace.evaluation, True),
-            (recipe.samples.every, pace.sample, False),
-            (recipe.checkpoint.every, pace.save, True),
-            (recipe.checkpoint.keep_every, pace.save, False),
-        )
-        fixed, per_step, per_second = pace.start, 0.0, 0.0
-        for every, seconds, at_the_end in recurring:
-            at_its_end = 1 if at_the_end else 0
-            if every is None:
-                fixed += at_its_end * seconds
-            elif every.unit is Unit.PERCENT:
-                fixed += max(at_its_end, int(100 / every.amount + 1e-9)) * seconds
-            elif every.unit is Unit.SECONDS:
-                per_second += seconds / every.amount
-                fixed += at_its_end * seconds
-            else:
-                per_step += seconds / steps_of(every, budget.rates)
-                fixed += at_its_end * seconds
-        return cls(fixed, per_step, min(per_second, 0.9))
-
-    def training_within(self, seconds: float, pace: Pace) -> float:
-        """Of a run that takes so long, the seconds of its steps."""
-        left = seconds * (1 - self.per_second) - self.fixed
-        return max(0.0, left) * pace.step / (pace.step + self.per_step)
-
-    def seconds_around(self, training: float, steps: float) -> float:
-        """Of a run whose steps take so long, all seconds."""
-        return (training + steps * self.per_step + self.fixed) / (1 - self.per_second)
+def _course_of(recipe: Recipe, budget: TimeBudget, pace: Pace, training: float) -> Course:
+    """Where so many seconds of training lead; FLOPs pass as time does."""
+    flops = training / pace.step * budget.rates.full.flops
+    if flops < budget.rates.full.flops:
+        return _with_the_rest(recipe, budget, pace, Spent())
+    counted = CountBudget(Duration(flops, Unit.FLOPS), budget.rates, budget.growth)
+    return _with_the_rest(recipe, budget, pace, _end(counted, pace))
 
 
-def _end_after(budget: Budget, flops: float) -> Spent:
-    """What is spent after so many FLOPs, which is how a time passes."""
-    whole = max(flops, budget.rates.full.flops * 1e-9)
-    return _end(CountBudget(Duration(whole, Unit.FLOPS), budget.rates, budget.growth))
-
-
-def _end(budget: CountBudget) -> Spent:
+def _end(budget: CountBudget, pace: Pace) -> Spent:
     """What is spent at the end of a budget."""
     full = budget.rates.full
     if budget.growth is None:
         steps = int(budget.whole.amount / budget.step_amount(full) + 1e-9)
-        return Spent(steps=steps, windows=steps * full.windows, tokens=steps * full.tokens, flops=steps * full.flops)
+        return Spent(
+            steps=steps,
+            windows=steps * full.windows,
+            tokens=steps * full.tokens,
+            flops=steps * full.flops,
+            train_seconds=steps * pace.step,
+        )
+    stride = max(1, int(budget.whole.amount / budget.step_amount(full) / _STRIDES))
     spent = Spent()
-    while budget.allows_another_step(spent):
-        spent = budget.after_step(spent, budget.moment(spent).size, seconds=0.0, elapsed=0.0)
-    return spent
+    while True:
+        size = budget.moment(spent).size
+        left = (budget.whole.amount - spent.amount(budget.whole.unit)) / budget.step_amount(size)
+        count = min(stride, int(left + 1e-6))
+        if count < 1:
+            return spent
+        seconds = spent.train_seconds + count * size.flops / full.flops * pace.step
+        spent = replace(
+            spent,
+            steps=spent.steps + count,
+            windows=spent.windows + count * size.windows,
+            tokens=spent.tokens + count * size.tokens,
+            flops=spent.flops + count * size.flops,
+            train_seconds=seconds,
+            elapsed_seconds=pace.start + seconds,
+        )
+        spent = replace(spent, progress=budget.progress(spent))
+
+
+def _with_the_rest(recipe: Recipe, budget: Budget, pace: Pace, spent: Spent) -> Course:
+    """With what is before, between and behind the steps."""
+    pinned = 1 if recipe.schedule.kind == "wsd" else 0
+    seconds = pace.start + spent.train_seconds
+    for _ in range(_ROUNDS):  # what recurs every so many seconds takes seconds itself
+        whole = budget.seconds if isinstance(budget, TimeBudget) and budget.counts == "process" else seconds
+
+        def times(every: Duration | None, whole: float = whole) -> int:
+            return how_often(every, budget, spent, whole)
+
+        rest = pace.evaluation * _and_at_the_end(recipe.evaluation.every, times(recipe.evaluation.every), spent)
+        rest += pace.save * (_and_at_the_end(recipe.checkpoint.every, times(recipe.checkpoint.every), spent) + pinned)
+        rest += pace.sample * times(recipe.samples.every) + pace.save * times(recipe.checkpoint.keep_every)
+        seconds = pace.start + spent.train_seconds + rest
+    return Course(spent, seconds)
+
+
+def how_often(every: Duration | None, budget: Budget, spent: Spent, seconds: float) -> int:
+    """How often something that recurs is due in a run that takes so long."""
+    if every is None:
+        return 0
+    match every.unit:
+        case Unit.PERCENT:
+            return int(100 / every.amount + 1e-9)
+        case Unit.SECONDS:
+            return int(seconds / every.amount + 1e-9)
+    return int(spent.steps / steps_of(every, budget.rates) + 1e-9)
+
+
+def _and_at_the_end(every: Duration | None, times: int, spent: Spent) -> int:
+    """With the one at the end, unless one is due there anyway."""
+    ends_on_it = every is not None and (
+        (every.unit is Unit.PERCENT and math.isclose(100 % every.amount, 0, abs_tol=1e-9))
+        or (every.unit is Unit.STEPS and spent.steps % every.amount == 0)
+    )
+    return times if ends_on_it else times + 1

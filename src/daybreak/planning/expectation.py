@@ -21,22 +21,21 @@ class Expectation:
 OTHER_TEXT = 0.1  # share of the loss by which texts and tokenizers differ at equal bits a byte
 
 
-def expected_loss(recipe: Recipe, tokens: float, corpus: Corpus | None) -> Expectation | None:
-    """After so many tokens; None for models that the law was not fitted to.
-
-    On another text the same bits a byte are expected as on that of the fit, at the bytes a token that it has.
-    """
+def expected_loss(recipe: Recipe, tokens: float, corpus: Corpus) -> Expectation | None:
+    """After so many tokens of a corpus; None for models that the law was not fitted to."""
     members = (each.model_dump(mode="json") for each in (recipe, Recipe.load("daybreak-small")))
     return by_law(recipe, tokens, corpus) if tokens > 0 and is_like_a_member(*members) else None
 
 
-def by_law(recipe: Recipe, tokens: float, corpus: Corpus | None) -> Expectation:
-    """What the law says of a model's size, of whatever kind it is."""
-    law = LossLaw.fitted()
-    train = None if corpus is None else corpus.train
-    per_token = 1.0 if train is None else train.bytes / train.tokens / law.bytes_per_token
+def by_law(recipe: Recipe, tokens: float, corpus: Corpus) -> Expectation:
+    """What the law says of a model's size, of whatever kind it is.
+
+    On another text the same bits a byte are expected as on that of the fit, at the bytes a token that it has.
+    """
+    law, train = LossLaw.fitted(), corpus.train
+    per_token = train.bytes / train.tokens / law.bytes_per_token
     n = n_of(recipe.model, recipe.row_length)
-    in_law = law.loss(n, tokens) if train is None else loss_of_repeats(law, n, tokens, train.tokens)
-    loss, band = per_token * in_law, per_token * law.band(n, tokens)
-    same = corpus is not None and corpus.tokenizer.identity == law.tokenizer
-    return Expectation(loss, band if same else band + OTHER_TEXT * loss)
+    loss = per_token * loss_of_repeats(law, n, tokens, train.tokens)
+    band = per_token * law.band(n, tokens)
+    # Who prepares another text has another tokenizer, unless it is given on purpose.
+    return Expectation(loss, band if corpus.tokenizer.identity == law.tokenizer else band + OTHER_TEXT * loss)

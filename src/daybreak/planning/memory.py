@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import final
 
-from daybreak.data.batches import largest_divisor
 from daybreak.hardware import PrecisionName
 from daybreak.model.gpt import count_parameters
 from daybreak.model.kernels import Kernels
@@ -48,7 +47,8 @@ def memory_of(
     model, length = recipe.model, recipe.row_length
     parameters = count_parameters(model) / shards
     activations = row_bytes(model, length, kernels, precision, recompute=recipe.execution.recompute is True)
-    chunk = min(micro_batch * length, kernels.loss_rows or micro_batch * length)
+    # Where the head is not cut into chunks, its logits are among the activations.
+    chunk = min(micro_batch * length, kernels.loss_rows)
     head = LOGIT_BYTES * model.vocab_size * chunk + 2 * _FP32_BYTES * model.vocab_size * model.dim
     return Memory(
         weights=int(_FP32_BYTES * parameters),
@@ -64,10 +64,9 @@ def largest_micro_batch(
 ) -> int | None:
     """The most rows at once that divide `rows` and fit a device; None if not even one does."""
     usable = (1 - _UNUSABLE) * capacity
-    one, two = (memory_of(recipe, count, kernels, precision, shards=shards).total for count in (1, 2))
-    if one > usable:
-        return None
-    return largest_divisor(rows, 1 + int((usable - one) / max(1, two - one)))
+    divisors = (count for count in range(rows, 0, -1) if rows % count == 0)
+    fits = (count for count in divisors if memory_of(recipe, count, kernels, precision, shards=shards).total <= usable)
+    return next(fits, None)
 
 
 def remedies(

@@ -1,19 +1,22 @@
 """What a recipe's budget buys, with where each figure is from, and what makes no sense in it."""
 
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
-from daybreak.compose import build_budget, require_fitting_tokenizer
+from daybreak.compose import build_budget, refuse_what_does_not_work_yet, require_fitting_tokenizer
 from daybreak.data.batches import windows_in
-from daybreak.data.shards import Corpus
-from daybreak.duration import human_seconds
+from daybreak.data.shards import Corpus, token_dtype
+from daybreak.duration import Unit, human_seconds
 from daybreak.errors import UserError
 from daybreak.model.gpt import count_multiplied, count_parameters
-from daybreak.planning.course import Course, Pace, smallest_useful_seconds, work_out
+from daybreak.planning.course import Course, how_often, smallest_useful, work_out
+from daybreak.planning.elsewhere import USUAL_MFU, named_machine
 from daybreak.planning.expectation import expected_loss
-from daybreak.planning.machine import Machine, named_machine, this_machine
+from daybreak.planning.here import this_machine
+from daybreak.planning.machine import Machine
 from daybreak.progress import human_bytes
 from daybreak.recipe import Recipe
 from daybreak.scaling import LossLaw
@@ -22,9 +25,9 @@ from daybreak.training.flops import flops_per_token
 from daybreak.training.schedule import check_schedule
 from daybreak.training.spent import Spent
 
-_UNKNOWN_WINDOWS = 10**15  # of a corpus that is not given
-_SAVED_BYTES_PER_PARAMETER = 12
+_UNKNOWN_WINDOWS = 10**15  # of a corpus that is not given; no budget in epochs is worked out then
 _METRIC_BYTES = 400  # of each step
+_FAULT_AROUND_BYTES = 65_536  # that Linux maps at a fault of one page, unless told otherwise
 
 
 @final
@@ -66,28 +69,42 @@ class Plan:
         return next(figure.value for figure in self.figures if figure.name == name)
 
 
-def plan(recipe: Recipe, *, data: Path | None = None, device: str | None = None, count: int = 1, mfu: float) -> Plan:
+def plan(
+    recipe: Recipe | str | Path,
+    *,
+    data: Path | str | None = None,
+    device: str | None = None,
+    count: int = 1,
+    mfu: float = USUAL_MFU,
+) -> Plan:
     """Work out what a recipe's budget buys.
 
     Args:
+        recipe: a Recipe, or a name or path that `Recipe.load` takes.
         data: the corpus; the recipe's own unless given. Without any, speed is measured on random text.
         device: a device by its name, as `RTX 3090`, to estimate for; this machine, measured, unless given.
-        count: how many of that device.
-        mfu: of that device's dense peak, the share that a step is taken to reach.
+        count, mfu: of that device, how many, and the share of their dense peak that a step is taken to reach.
 
     Raises:
         UserError: the device is not known, the recipe does not fit the corpus, or it cannot begin here.
     """
+    if not isinstance(recipe, Recipe):
+        recipe = Recipe.load(recipe)
+    if device is None:
+        refuse_what_does_not_work_yet(recipe)
     path = data or recipe.data.corpus
     corpus = None if path is None else Corpus.open(Path(path))
     if corpus is not None:
         require_fitting_tokenizer(recipe, corpus.tokenizer)
+    elif recipe.budget.unit is Unit.EPOCHS:
+        raise UserError(f"budget = {recipe.budget} depends on the text; give --data CORPUS")
     windows = _UNKNOWN_WINDOWS if corpus is None else windows_in(len(corpus.stream("train")), recipe.data.window)
-    budget = build_budget(recipe, windows, Clock(0.0))
+    build_budget(recipe, windows, Clock(time.monotonic()))  # what cannot be a budget is said before it is measured
     machine = this_machine(recipe, corpus) if device is None else named_machine(recipe, device, count, mfu)
+    budget = build_budget(recipe, windows, Clock(time.monotonic()), step_seconds=machine.pace.step)
     course = work_out(recipe, budget, machine.pace)
     figures = tuple(_figures(recipe, budget, course, machine, corpus))
-    warnings = (*machine.warnings, *_warnings(recipe, budget, course, machine.pace, windows))
+    warnings = (*machine.warnings, *_warnings(recipe, budget, course, machine, windows))
     return Plan(recipe.name, str(recipe.budget), machine.name, figures, warnings)
 
 
@@ -109,7 +126,10 @@ def _figures(
     }
     for name, size in parts.items():
         yield Figure(f"memory: {name}", size, human_bytes(size), "by formula")
-    yield Figure("memory in all", machine.total[0], human_bytes(machine.total[0]), machine.total[1])
+    total = machine.total.bytes
+    if corpus is not None and machine.windows_read is not None:
+        total += _mapped_bytes(corpus, course.spent.windows) - _mapped_bytes(corpus, machine.windows_read)
+    yield Figure("memory in all", total, human_bytes(total), machine.total.how)
     pace = machine.pace
     rate = recipe.batch.tokens / pace.step
     yield Figure("tokens a second", rate, f"{rate:,.0f}", machine.how)
@@ -117,7 +137,7 @@ def _figures(
     yield Figure("start", pace.start, human_seconds(pace.start), machine.how)
     yield Figure("steps", course.steps, f"{course.steps:,.0f} of {recipe.batch.tokens:,} tokens", f"budget {budget}")
     yield Figure("tokens", course.tokens, f"{course.tokens:,.0f}", "steps x tokens a step")
-    yield Figure("FLOPs", course.flops, f"{course.flops:.3g}", "tokens x FLOPs a token")
+    yield Figure("FLOPs", course.spent.flops, f"{course.spent.flops:.3g}", "tokens x FLOPs a token")
     timed = (
         "the budget" if isinstance(budget, TimeBudget) and budget.counts == "process" else "start, steps and the rest"
     )
@@ -129,9 +149,9 @@ def _figures(
     else:
         dollars = course.seconds / 3600 * recipe.price
         yield Figure("dollars", dollars, f"${dollars:,.2f}", f"at ${recipe.price:g} an hour")
-    size = machine.checkpoint[0]
-    yield Figure("checkpoint", size, human_bytes(size), machine.checkpoint[1])
-    kept = recipe.checkpoint.keep + 1 + (recipe.schedule.kind == "wsd")  # one more while the next is written
+    size = machine.checkpoint.bytes
+    yield Figure("checkpoint", size, human_bytes(size), machine.checkpoint.how)
+    kept = _checkpoints_at_once(recipe, budget, course)
     disk = kept * size + _METRIC_BYTES * course.steps
     yield Figure("disk", disk, human_bytes(int(disk)), f"{kept} checkpoints at once, and metrics")
     yield _loss(recipe, course, corpus)
@@ -140,10 +160,25 @@ def _figures(
         yield Figure("epochs", epochs, f"{epochs:.3g}", f"of {len(corpus.stream('train')):,} tokens")
 
 
+def _mapped_bytes(corpus: Corpus, windows: int) -> int:
+    """What the kernel keeps mapped of a corpus of which so many windows were read, here and there."""
+    whole = sum(shard.tokens for shard in corpus.train.shards) * token_dtype(corpus.tokenizer.vocab_size).itemsize
+    return min(whole, windows * _FAULT_AROUND_BYTES)
+
+
+def _checkpoints_at_once(recipe: Recipe, budget: Budget, course: Course) -> int:
+    """Those that are kept, and one more while the next is written."""
+    asked = recipe.checkpoint
+    pinned = how_often(asked.keep_every, budget, course.spent, course.seconds) + (recipe.schedule.kind == "wsd")
+    return asked.keep + asked.keep_best + pinned + 1
+
+
 def _loss(recipe: Recipe, course: Course, corpus: Corpus | None) -> Figure:
     """Expected, where the law speaks of such models."""
     if course.tokens <= 0:
         return Figure("validation loss", None, "none", "no step is made")
+    if corpus is None:
+        return Figure("validation loss", None, "not known", "it depends on the text: give --data")
     found = expected_loss(recipe, course.tokens, corpus)
     if found is None:
         return Figure("validation loss", None, "not known", "the law was fitted to the family daybreak-dN alone")
@@ -151,7 +186,7 @@ def _loss(recipe: Recipe, course: Course, corpus: Corpus | None) -> Figure:
     return Figure("validation loss", found.loss, shown, f"fitted law, from {LossLaw.fitted().text}")
 
 
-def _warnings(recipe: Recipe, budget: Budget, course: Course, pace: Pace, windows: int) -> Iterator[str]:
+def _warnings(recipe: Recipe, budget: Budget, course: Course, machine: Machine, windows: int) -> Iterator[str]:
     try:
         check_schedule(recipe.schedule, budget.moment(Spent()))
     except UserError as error:
@@ -160,20 +195,13 @@ def _warnings(recipe: Recipe, budget: Budget, course: Course, pace: Pace, window
     if epochs > 1:
         yield f"data: the corpus is read {epochs:.1f} times, each time in another order; more text is worth more"
     if course.steps < FEW_STEPS:
-        enough = smallest_useful_seconds(recipe, budget, pace)
+        least = smallest_useful(recipe, budget, machine.pace)
         yield (
-            f"budget: {course.steps:.0f} steps are too few to learn from; {FEW_STEPS} take {human_seconds(enough)}. "
+            f"budget: {course.steps} steps are too few to learn from; {FEW_STEPS} take {least}. "
             "A smaller model, or a smaller batch.tokens, gets more of this budget"
         )
     curriculum, ramp = recipe.curriculum, recipe.batch.ramp
-    end = Spent(
-        steps=int(course.steps),
-        tokens=int(course.tokens),
-        flops=course.flops,
-        train_seconds=course.steps * pace.step,
-        elapsed_seconds=course.seconds,
-        progress=1.0,
-    )
+    end = replace(course.spent, progress=1.0, elapsed_seconds=course.seconds)
     if curriculum is not None and curriculum.length(end) != recipe.row_length:
         yield f"curriculum: it ends in rows of {curriculum.length(end)} tokens; give it shorter stages"
     if ramp is not None and recipe.batch.tokens_at(end) != recipe.batch.tokens:

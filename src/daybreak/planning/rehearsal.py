@@ -48,6 +48,7 @@ class Rehearsal:
     Attributes:
         pace: without samples where the recipe draws none.
         peak_bytes: the most memory the process took; on CUDA, its tensors on the device.
+        windows: of the corpus that were read.
         checkpoint_bytes: of one checkpoint.
     """
 
@@ -56,6 +57,7 @@ class Rehearsal:
     micro_batch: int
     pace: Pace
     peak_bytes: int
+    windows: int
     checkpoint_bytes: int
 
 
@@ -74,8 +76,8 @@ def rehearse(recipe: Recipe, corpus: Path) -> Rehearsal:
         except subprocess.TimeoutExpired:
             raise UserError(f"a few steps of {recipe.name} took longer than {_PATIENCE:.0f} s here") from None
         if done.returncode:
-            said = (done.stderr.strip() or "it said nothing").splitlines()[-1]
-            raise UserError(f"{recipe.name} could not begin here: {said.removeprefix('error: ')}")
+            said = done.stderr.rpartition("error: ")[2].strip() or "it said nothing"
+            raise UserError(f"{recipe.name} could not begin here: {said}")
     found = json.loads(done.stdout.splitlines()[-1])
     return Rehearsal(**{**found, "pace": Pace(**found["pace"])})
 
@@ -98,6 +100,7 @@ def _perform(recipe: Recipe, corpus: Corpus, folder: Path, began: float) -> Rehe
         few = CountBudget(Duration(steps + _UNCOUNTED_STEPS, Unit.STEPS), ready.parts.budget.rates)
         parts = replace(ready.parts, budget=few, validation=replace(ready.parts.validation, every=None))
         loop.train(parts, ready.spent)
+        update_seconds = _seconds_of_an_update(parts)
         sample_seconds = _seconds_of_a_sample(parts) if recipe.samples.every is not None else 0.0
         save_seconds = parts.checkpoints.seconds
     records = read_metrics(out / "metrics.jsonl", "train")
@@ -113,12 +116,13 @@ def _perform(recipe: Recipe, corpus: Corpus, folder: Path, began: float) -> Rehe
         micro_batch=ready.execution.micro_batch,
         pace=Pace(
             start=start_seconds,
-            step=median(times) * recipe.batch.tokens / short.batch.tokens,
+            step=(median(times) - update_seconds) * recipe.batch.tokens / short.batch.tokens + update_seconds,
             evaluation=validation["seconds"] * whole / part,
             sample=sample_seconds,
             save=save_seconds,
         ),
         peak_bytes=memory,
+        windows=len(records) * short.batch.tokens // short.data.window,
         checkpoint_bytes=sum(file.stat().st_size for file in checkpoint.iterdir()),
     )
 
@@ -135,6 +139,18 @@ def _shorter(recipe: Recipe, pace: float) -> Recipe:
     content |= {"batch": {"tokens": min(recipe.batch.tokens, largest)}, "curriculum": None}
     content["evaluation"] |= {"tokens": evaluated}
     return Recipe.model_validate(content)
+
+
+def _seconds_of_an_update(parts: Parts) -> float:
+    """Of the optimizers, once a step however many micro-batches it has."""
+    for parameter in parts.model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    began = time.perf_counter()
+    for optimizer in parts.optimizers:
+        optimizer.step()
+    if parts.device.type == "cuda":
+        torch.cuda.synchronize(parts.device)
+    return time.perf_counter() - began
 
 
 def _seconds_of_a_sample(parts: Parts) -> float:

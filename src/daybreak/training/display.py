@@ -1,7 +1,6 @@
 """What a person sees while a run trains: a bar on a terminal, plain lines in a pipe."""
 
 import time
-from collections.abc import Callable
 from typing import Any, final
 
 from daybreak.duration import human_seconds
@@ -48,11 +47,12 @@ class PlainDisplay:
     def stop(self) -> None:
         """Nothing to take down."""
 
-    def step(self, record: dict[str, Any], prospect: Callable[[], Prospect]) -> None:
-        now = time.monotonic()
-        if now - self._shown >= _SECONDS_BETWEEN_LINES:
-            self._shown = now
-            say(f"{_figures(record)}  budget {_spent(record):.1%}  {_outlook(prospect())}")
+    def shows_now(self) -> bool:
+        return time.monotonic() - self._shown >= _SECONDS_BETWEEN_LINES
+
+    def show(self, record: dict[str, Any], prospect: Prospect) -> None:
+        self._shown = time.monotonic()
+        say(f"{_figures(record)}  budget {_spent(record):.1%}  {_outlook(prospect)}")
 
     def line(self, text: str) -> None:
         say(text)
@@ -75,11 +75,11 @@ class LiveDisplay:
     def stop(self) -> None:
         self._live.stop()
 
-    def step(self, record: dict[str, Any], prospect: Callable[[], Prospect]) -> None:
-        now = time.monotonic()
-        if now - self._shown < _SECONDS_BETWEEN_FRAMES:
-            return
-        self._shown = now
+    def shows_now(self) -> bool:
+        return time.monotonic() - self._shown >= _SECONDS_BETWEEN_FRAMES
+
+    def show(self, record: dict[str, Any], prospect: Prospect) -> None:
+        self._shown = time.monotonic()
         from rich.console import Group
         from rich.progress_bar import ProgressBar
         from rich.table import Table
@@ -88,7 +88,7 @@ class LiveDisplay:
         bar = Table.grid(padding=(0, 1))
         bar.add_row(
             ProgressBar(total=1.0, completed=_spent(record), width=40),
-            f"{_spent(record):.1%} of the budget  {_outlook(prospect())}",
+            f"{_spent(record):.1%} of the budget  {_outlook(prospect)}",
         )
         self._live.update(Group(bar, Text(_figures(record), no_wrap=True)))
 

@@ -38,7 +38,7 @@ def train(parts: Parts, spent: Spent, *, owes_validation: bool = False) -> tuple
         _save(parts, spent, validation, owes_validation=False)
 
     while (moment := _next_moment(parts, spent)) is not None:
-        before_decay = is_before_decay(parts.schedule, moment)
+        before_decay = (spent.before_decay or not spent.steps) and is_before_decay(parts.schedule, moment)
         if spent.before_decay and not before_decay:  # a run may be extended from here
             _save(parts, spent, validation, pinned=True, owes_validation=owes_validation)
 
@@ -175,7 +175,9 @@ def _log_step(
         "skipped": parts.guard.skipped,
     }
     parts.outlook.note_step(moment, lr_share, loss)
-    parts.metrics.step(record, lambda: parts.outlook.after(moment, spent))
+    parts.metrics.step(record)
+    if parts.metrics.shows_now():
+        parts.metrics.show(record, parts.outlook.after(moment, spent))
 
 
 def _evaluate(parts: Parts, spent: Spent) -> Loss | None:
@@ -187,7 +189,7 @@ def _evaluate(parts: Parts, spent: Spent) -> Loss | None:
         return None
     seconds = time.perf_counter() - began
     parts.budget.note_ending("evaluation", seconds)
-    parts.outlook.forecast.note_validation(result.loss)
+    parts.outlook.note_validation(result.loss)
     record = {
         "step": spent.steps,
         "tokens": spent.tokens,

@@ -3,7 +3,6 @@
 import json
 import sys
 import zlib
-from collections.abc import Callable
 from math import isfinite
 from pathlib import Path
 from types import TracebackType
@@ -39,14 +38,17 @@ class Metrics:
     ) -> None:
         self._display.stop()
 
-    def step(self, record: dict[str, Any], prospect: Callable[[], Prospect]) -> None:
-        """Record a training step.
-
-        Args:
-            prospect: what to show of the run behind it; called when it is shown.
-        """
+    def step(self, record: dict[str, Any]) -> None:
+        """Record a training step."""
         self._append({"kind": "train", **record})
-        self._display.step(record, prospect)
+
+    def shows_now(self) -> bool:
+        """Whether it is time to show a step again."""
+        return self._path is not None and self._display.shows_now()
+
+    def show(self, record: dict[str, Any], prospect: Prospect) -> None:
+        """Show a step, and what is ahead of the run behind it."""
+        self._display.show(record, prospect)
 
     def event(self, kind: str, record: dict[str, Any], line: str) -> None:
         """Record something rarer, and leave a line for the person."""
@@ -103,12 +105,17 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
     ]
 
 
-def copy_metrics(source: Path, target: Path, *, up_to_step: int) -> None:
-    """Copy the records up to a step, in the order in which they were made."""
+def copy_metrics(source: Path, target: Path, *, up_to_step: int, scale: float) -> None:
+    """Copy the records up to a step, in the order in which they were made, for a run with another budget.
+
+    Args:
+        scale: of shares of the old budget to those of the new.
+    """
     lines = source.read_bytes().split(b"\n") if source.is_file() else []
-    records = ((line, _record(line)) for line in lines)
-    kept = [line for line, record in records if record is not None and record["step"] <= up_to_step]
-    target.write_bytes(b"".join(line + b"\n" for line in kept))
+    records = [record for record in map(_record, lines) if record is not None and record["step"] <= up_to_step]
+    for record in records:
+        record |= {key: scale * record[key] for key in ("progress", "progress_share") if key in record}
+    target.write_bytes(b"".join(map(_line, records)))
 
 
 def damaged_lines(path: Path) -> list[int]:

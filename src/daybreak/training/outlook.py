@@ -1,8 +1,8 @@
 """What a run has come to and will come to: time and money spent and left, and the loss to expect."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, final
 
 from daybreak.training.budget import Budget, Moment
@@ -28,7 +28,7 @@ class Prospect(NamedTuple):
 
 
 @final
-@dataclass(frozen=True)
+@dataclass
 class Outlook:
     """Hears what a run does, and looks ahead when it is asked.
 
@@ -39,11 +39,15 @@ class Outlook:
     budget: Budget
     schedule: Schedule
     price: float | None
-    forecast: Forecast = field(compare=False)
+    forecast: Forecast
 
     def note_step(self, moment: Moment, lr_share: float, loss: float) -> None:
         if math.isfinite(loss):
             self.forecast.note_step(moment.progress, moment.share, lr_share, loss)
+
+    def note_validation(self, loss: float) -> None:
+        if math.isfinite(loss):
+            self.forecast.note_validation(loss)
 
     def after(self, moment: Moment, spent: Spent) -> Prospect:
         """Behind the step of a moment."""
@@ -59,18 +63,23 @@ class Outlook:
         )
 
 
-def remembered(forecast: Forecast, recorded: Sequence[Mapping[str, Any]], spent: Spent, peak_lr: float) -> Forecast:
-    """A forecast that knows the steps that a run has done.
+def remembered(
+    forecast: Forecast,
+    steps: Iterable[Mapping[str, Any]],
+    validations: Iterable[Mapping[str, Any]],
+    spent: Spent,
+    peak_lr: float,
+) -> Forecast:
+    """A forecast that knows what a run has done.
 
     Args:
-        recorded: its training records; of an extension, those before it count shares of a smaller budget.
+        steps, validations: the run's records.
     """
-    done = [record for record in recorded if record["step"] <= spent.steps]
-    if not done:
-        return forecast
-    scale = spent.progress / (done[-1]["progress"] + done[-1]["progress_share"])
-    for record in done:
-        if record.get("loss") is not None:
-            progress, share = scale * record["progress"], scale * record["progress_share"]
-            forecast.note_step(progress, share, record["lr"] / peak_lr, record["loss"])
+    measured = {record["step"]: record["loss"] for record in validations}
+    for record in steps:
+        if record["step"] > spent.steps or record.get("loss") is None:
+            continue
+        forecast.note_step(record["progress"], record["progress_share"], record["lr"] / peak_lr, record["loss"])
+        if measured.get(record["step"]) is not None:
+            forecast.note_validation(measured[record["step"]])
     return forecast
