@@ -54,14 +54,14 @@ def extend(
     Raises:
         UserError: the run's schedule has no plateau, the budget is not larger, or several ranks were launched.
     """
-    run = Path(run)
-    corpus = open_corpus(data if data is not None else read_recipe(run).data.corpus)
-    budget = Recipe.load(run / "recipe.toml", *overrides).budget
     if launched_ranks() > 1:
         raise UserError(
             "begin an extension with one process, as `daybreak extend … --out FOLDER --stop-after 1s`; torchrun "
             "goes on with it: -m daybreak train FOLDER/recipe.toml --out FOLDER"
         )
+    run = Path(run)
+    corpus = open_corpus(data if data is not None else read_recipe(run).data.corpus)
+    budget = Recipe.load(run / "recipe.toml", *overrides).budget
     beside = run if run.name not in ("", "..") else run.resolve()
     folder = Path(out) if out is not None else beside.with_name(f"{beside.name}-{str(budget).replace(' ', '-')}")
     recipe = _begin(run, overrides, corpus, folder)

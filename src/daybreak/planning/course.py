@@ -133,17 +133,25 @@ def _end(budget: CountBudget, pace: Pace) -> Spent:
 def _with_the_rest(recipe: Recipe, budget: Budget, pace: Pace, spent: Spent) -> Course:
     """With what is before, between and behind the steps."""
     pinned = 1 if recipe.schedule.kind == "wsd" else 0
-    seconds = pace.start + spent.train_seconds
+    trained = pace.start + spent.train_seconds
+    seconds = trained
     for _ in range(_ROUNDS):  # what recurs every so many seconds takes seconds itself
         whole = budget.seconds if isinstance(budget, TimeBudget) and budget.counts == "process" else seconds
-
-        def times(every: Duration | None, whole: float = whole) -> int:
-            return how_often(every, budget, spent, whole)
-
-        rest = pace.evaluation * _and_at_the_end(recipe.evaluation.every, times(recipe.evaluation.every), spent)
-        rest += pace.save * (_and_at_the_end(recipe.checkpoint.every, times(recipe.checkpoint.every), spent) + pinned)
-        rest += pace.sample * times(recipe.samples.every) + pace.save * times(recipe.checkpoint.keep_every)
-        seconds = pace.start + spent.train_seconds + rest
+        evaluations, saves, samples, kept = (
+            how_often(every, budget, spent, whole)
+            for every in (
+                recipe.evaluation.every,
+                recipe.checkpoint.every,
+                recipe.samples.every,
+                recipe.checkpoint.keep_every,
+            )
+        )
+        evaluations = _and_at_the_end(recipe.evaluation.every, evaluations, spent)
+        saves = _and_at_the_end(recipe.checkpoint.every, saves, spent) + kept + pinned
+        before = seconds
+        seconds = trained + pace.evaluation * evaluations + pace.save * saves + pace.sample * samples
+        if seconds == before:
+            break
     return Course(spent, seconds)
 
 

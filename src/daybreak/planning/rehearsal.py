@@ -38,6 +38,7 @@ _LONGEST_EVALUATION = 4.0
 _FEWEST_STEPS, _MOST_STEPS = 4, 60
 _UNCOUNTED_STEPS = 2  # the first are slow
 _SHARE_OF_PEAK = 0.25  # that a step reaches, to begin with
+_UNKNOWN_PEAK = 1e13  # FLOP/s
 
 
 @final
@@ -84,14 +85,15 @@ def rehearse(recipe: Recipe, corpus: Path) -> Rehearsal:
 
 def _perform(recipe: Recipe, corpus: Corpus, folder: Path, began: float) -> Rehearsal:
     """In the process that is thrown away."""
-    device = torch.device(choose_execution(recipe).device)
-    peak = peak_flops(device, choose_execution(recipe).precision) or 1e13
-    pace = flops_per_token(recipe.model, recipe.row_length) / (_SHARE_OF_PEAK * peak)  # seconds a token
-    short = _shorter(recipe, pace)
+    execution = choose_execution(recipe)
+    device = torch.device(execution.device)
+    peak = peak_flops(device, execution.precision) or _UNKNOWN_PEAK
+    seconds_a_token = flops_per_token(recipe.model, recipe.row_length) / (_SHARE_OF_PEAK * peak)
+    short = _shorter(recipe, seconds_a_token, execution.micro_batch)
     # Its learning rates matter to nothing here, and a warm-up that does not fit is the plan's to say.
     content = short.model_dump(mode="json") | {"schedule": {"kind": "constant", "warmup": "0%"}}
     short = Recipe.model_validate(content).with_data(corpus.path)
-    steps = min(_MOST_STEPS, max(_FEWEST_STEPS, int(_SECONDS_OF_STEPS / (pace * short.batch.tokens))))
+    steps = min(_MOST_STEPS, max(_FEWEST_STEPS, int(_SECONDS_OF_STEPS / (seconds_a_token * short.batch.tokens))))
     clock, out = Clock(began), folder / "run"
     out.mkdir()
     sitting = Sitting(out, short, corpus, clock, StopRequest(), ALONE, accept_changes=False)
@@ -127,14 +129,15 @@ def _perform(recipe: Recipe, corpus: Corpus, folder: Path, began: float) -> Rehe
     )
 
 
-def _shorter(recipe: Recipe, pace: float) -> Recipe:
+def _shorter(recipe: Recipe, seconds_a_token: float, micro_batch: int) -> Recipe:
     """With fewer micro-batches a step, and fewer rows an evaluation, where they would take long."""
     tokens, window = recipe.batch.smallest, recipe.data.window
-    largest = largest_divisor(recipe.batch.tokens // tokens, max(1, int(_LONGEST_STEP / pace / tokens))) * tokens
-    if recipe.batch.tokens * pace > _LONGEST_STEP and largest == tokens:
-        micro_batch = choose_execution(recipe).micro_batch
+    largest = (
+        largest_divisor(recipe.batch.tokens // tokens, max(1, int(_LONGEST_STEP / seconds_a_token / tokens))) * tokens
+    )
+    if recipe.batch.tokens * seconds_a_token > _LONGEST_STEP and largest == tokens:
         largest = max(1, 2 * micro_batch * recipe.row_length // window) * window
-    evaluated = min(recipe.evaluation.tokens, max(recipe.row_length, int(3 * _LONGEST_EVALUATION / pace)))
+    evaluated = min(recipe.evaluation.tokens, max(recipe.row_length, int(3 * _LONGEST_EVALUATION / seconds_a_token)))
     content = recipe.model_dump(mode="json")
     content |= {"batch": {"tokens": min(recipe.batch.tokens, largest)}, "curriculum": None}
     content["evaluation"] |= {"tokens": evaluated}
