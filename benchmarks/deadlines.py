@@ -16,11 +16,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import daybreak
+from journal import Journal
 
 RESULTS = Path(__file__).parent / "results" / "deadlines.jsonl"
 CASES = {"60s": 60, "3m": 180, "10m": 600, "slowed": 180, "stopped": 180}
@@ -42,7 +42,6 @@ def perform(case: str, corpus: Path, out: Path, pause: float) -> dict[str, Any]:
     run = daybreak.load(out)
     last = run.metrics()[-1]
     return {
-        "date": datetime.now(UTC).date().isoformat(),
         "case": case,
         "budget": budget,
         "seconds": round(took, 2),
@@ -79,7 +78,7 @@ def _run(words: list[str], *, expected: int = 0, slow_from: float | None = None)
 
 
 def report() -> None:
-    records = [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
+    records = Journal(RESULTS).records("deadlines")
     print("| case | budget | by the wall | off by | allowed | steps | last lr, of the peak | |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |")
     for each in records:
@@ -107,9 +106,7 @@ def main() -> None:
     for case in asked.only:
         with tempfile.TemporaryDirectory(prefix="daybreak-deadlines-") as folder:
             record = perform(case, asked.corpus, Path(folder) / case, asked.pause)
-        RESULTS.parent.mkdir(exist_ok=True)
-        with RESULTS.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        record = Journal(RESULTS).add("deadlines", **record)
         print(json.dumps(record), flush=True)
 
 

@@ -7,11 +7,11 @@ python benchmarks/dial.py --report
 import argparse
 import json
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import daybreak
+from journal import Journal
 from processes import our_command, run
 
 RESULTS = Path(__file__).parent / "results" / "dial.jsonl"
@@ -25,7 +25,6 @@ def perform(recipe: str, corpus: Path, budget: str, seed: int, folder: Path) -> 
     took = run(words, folder / f"{recipe}-{seed}.log").seconds
     ended = daybreak.load(out)
     return {
-        "date": datetime.now(UTC).date().isoformat(),
         "corpus": corpus.name,
         "contestant": recipe,
         "recipe": ended.recipe.name,
@@ -40,8 +39,7 @@ def perform(recipe: str, corpus: Path, budget: str, seed: int, folder: Path) -> 
 def report() -> None:
     print("| text | budget | seed | contestant | recipe | steps | bits a byte |")
     print("| --- | --- | --- | --- | --- | ---: | ---: |")
-    for line in RESULTS.read_text(encoding="utf-8").splitlines():
-        each = json.loads(line)
+    for each in Journal(RESULTS).records("dial"):
         print(
             f"| {each['corpus']} | {each['budget']} | {each['seed']} | {each['contestant']} | {each['recipe']} "
             f"| {each['steps']:,} | {each['bits_per_byte']:.4f} |"
@@ -65,8 +63,7 @@ def main() -> None:
             for recipe in CONTESTANTS:
                 with tempfile.TemporaryDirectory(prefix="daybreak-dial-") as folder:
                     record = perform(recipe, corpus, asked.budget, seed, Path(folder))
-                with RESULTS.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(record) + "\n")
+                record = Journal(RESULTS).add("dial", **record)
                 print(json.dumps(record), flush=True)
 
 

@@ -12,9 +12,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from journal import Journal
 
 RESULTS = Path(__file__).parent / "results" / "plans.jsonl"
 # Recipe, which corpus, settings: a budget of about a minute each.
@@ -49,7 +50,6 @@ def perform(recipe: str, corpus: Path, settings: tuple[str, ...], out: Path) -> 
         raise SystemExit(f"{recipe} ended with status {status}")
     checkpoint = max((out / "checkpoints").iterdir())
     return {
-        "date": datetime.now(UTC).date().isoformat(),
         "recipe": recipe,
         "seconds": [figures["time"], round(seconds, 1)],
         "bytes": [figures["memory in all"], usage.ru_maxrss * 1024],
@@ -72,8 +72,7 @@ def main() -> None:
             continue
         with tempfile.TemporaryDirectory(prefix="daybreak-plans-") as folder:
             record = perform(recipe, getattr(asked, corpus), settings, Path(folder) / "run")
-        with RESULTS.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        record = Journal(RESULTS).add("plans", **record)
         (time_planned, time_came), (bytes_planned, bytes_came) = record["seconds"], record["bytes"]
         print(
             f"| `{recipe}` | {time_planned:.1f} s | {time_came:.1f} s | {time_planned / time_came - 1:+.0%} "
