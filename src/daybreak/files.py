@@ -123,6 +123,16 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def sync_tree(folder: Path) -> None:
+    """Make a folder and all in it durable."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            _sync_file(path)
+        else:
+            sync_folder(path)
+    sync_folder(folder)
+
+
 @contextmanager
 def whole_folder(final: Path) -> Iterator[Path]:
     """Yield a folder aside to fill; it takes the name `final` only once all of it is on disk."""
@@ -133,12 +143,7 @@ def whole_folder(final: Path) -> Iterator[Path]:
         with _space_errors(final):
             aside.mkdir(parents=True)
             yield aside
-            for path in sorted(aside.rglob("*")):
-                if path.is_file():
-                    _sync_file(path)
-                else:
-                    sync_folder(path)
-            sync_folder(aside)
+            sync_tree(aside)
             aside.rename(final)
             sync_folder(final.parent)
     except BaseException:

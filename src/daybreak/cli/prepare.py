@@ -1,5 +1,6 @@
 """daybreak prepare."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,23 +13,91 @@ if TYPE_CHECKING:
     from daybreak.data.tokenizer import Tokenizer
 
 
+class Duplicates(StrEnum):
+    none = "none"
+    exact = "exact"
+    near = "near"
+
+
+class Engine(StrEnum):
+    here = "here"
+    ray = "ray"
+
+
 def prepare(
     source: Annotated[list[str], typer.Argument(help="stdlib, zero-one, shakespeare; or files, folders, globs.")],
     out: Annotated[Path, typer.Option(help="The folder to make.")],
     tokenizer: Annotated[str, typer.Option(help="bytes, chars, gpt2, bpe:SIZE, or a path.")] = "gpt2",
     val: Annotated[float, typer.Option(help="Share kept for validation.")] = 0.1,
+    clean: Annotated[
+        bool, typer.Option("--clean", help="Mend broken text (ftfy), and drop documents that are no good prose.")
+    ] = False,
+    deduplicate: Annotated[Duplicates, typer.Option(help="Drop copies of earlier documents, exact or near.")]
+    = Duplicates.none,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="An evaluation set: what shares 13 words in a row with it is dropped."),
+    ] = None,
+    language: Annotated[str | None, typer.Option(metavar="CODE", help="Drop documents in others than this, as en.")]
+    = None,
+    since: Annotated[str | None, typer.Option(metavar="DATE", help="Drop documents from before, as 2018-06-01.")]
+    = None,
+    until: Annotated[str | None, typer.Option(metavar="DATE", help="Drop documents from after.")] = None,
+    tokens_per_character: Annotated[
+        float | None, typer.Option(metavar="SHARE", help="Drop documents of more, as 0.3: their words are rare.")
+    ] = None,
+    mask_personal: Annotated[
+        bool, typer.Option("--mask-personal", help="Replace e-mail and IP addresses.")
+    ] = False,
+    rejects: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep what is dropped, with the reason.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; as many as there are cores unless given.")
+    ] = None,
+    engine: Annotated[Engine, typer.Option(help="Where they run: here, or on a Ray cluster.")] = Engine.here,
 ) -> None:
-    """Make a corpus of text: documents, tokens, shards.
+    """Make a corpus of text: documents, cleaned and without duplicates if asked, tokens, shards.
 
-    Reads text and JSONL ({"text": ...}), plain or .gz, .xz, .bz2, .zst.
+    Stopped or killed, the same command goes on where it was.
 
     Example: daybreak prepare stdlib --tokenizer bpe:4096 --out data/stdlib
     """
     from daybreak.data import prepare as preparation
+    from daybreak.data.clean import Cleaning
+    from daybreak.executor import Workers, available_cores
 
-    corpus = preparation.prepare(source, out, tokenizer=tokenizer, validation=val)
+    corpus = preparation.prepare(
+        source,
+        out,
+        tokenizer=tokenizer,
+        validation=val,
+        cleaning=Cleaning(
+            mend=clean,
+            filter=clean,
+            language=language,
+            mask_personal=mask_personal,
+            since=_date(since),
+            until=_date(until),
+            tokens_per_character=tokens_per_character,
+        ),
+        duplicates=deduplicate.value,
+        against=against or (),
+        rejects=rejects,
+        workers=Workers(workers or available_cores(), engine.value),
+    )
     print(preparation.describe(corpus))
     say(f"next: {command()} train {_fitting_recipe(corpus.tokenizer)} --data {out}")
+
+
+def _date(text: str | None) -> str | None:
+    """Raises UserError for what is no date."""
+    from datetime import date
+
+    from daybreak.errors import UserError
+
+    try:
+        return None if text is None else date.fromisoformat(text).isoformat()
+    except ValueError:
+        raise UserError(f"{text!r} is no date; write it as 2018-06-01") from None
 
 
 def _fitting_recipe(tokenizer: "Tokenizer") -> str:

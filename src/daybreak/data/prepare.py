@@ -1,50 +1,42 @@
-"""Documents -> tokens -> shards, in memory that does not grow with the text.
+"""Text -> corpus: what is asked for, checked, and made by the stages of `pipeline`."""
 
-The sources are read two or three times: to count, to learn a tokenizer where one is learned, and
-to write. Validation is every document that a hash of its number picks, so that the choice does not
-depend on the order of work; a single document is split at its tail.
-"""
-
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import final
+from typing import Any
 
-from daybreak.data.corpora import Source, open_sources
-from daybreak.data.hashing import splitmix64
-from daybreak.data.shards import Corpus, ShardWriter, token_dtype, write_manifest
+from daybreak.data.clean import Cleaning
+from daybreak.data.corpora import open_sources
+from daybreak.data.deduplicate import Duplicates
+from daybreak.data.documents import PLAIN, Reading
+from daybreak.data.inputs import find_files
+from daybreak.data.pipeline import Asked, make
+from daybreak.data.shards import Corpus
 from daybreak.data.tokenizer import is_learned, make_tokenizer
 from daybreak.errors import UserError
-from daybreak.files import require_space, require_text, whole_folder
-from daybreak.progress import progress, say
+from daybreak.executor import Workers
+from daybreak.files import locked, read_sealed, require_space, require_text
+from daybreak.progress import human_bytes, say
 
-_TOKENIZER_SAMPLE = 100_000_000  # characters that a BPE is learned from, at most
-
-
-@final
-@dataclass(frozen=True)
-class _Survey:
-    """What one reading of the sources found."""
-
-    documents: int
-    characters: int
-    bytes: int
-    lowest: int  # number of the document whose hash is the lowest
-    highest: int
+_COMPRESSION = {".gz": 3.5, ".xz": 4.5, ".bz2": 4.5, ".zst": 4.0, ".tgz": 3.5, ".zip": 3.5, ".parquet": 2.5}
+_WORTH_SAYING = 1_000_000_000
+_SHARE_OF_TOKENS = 0.6  # bytes of tokens for each of text, at most, but for bytes and characters
 
 
-@final
-@dataclass(frozen=True)
-class _Piece:
-    """A piece of a document and the split it belongs to."""
-
-    validation: bool
-    starts_document: bool
-    text: str
-
-
-def prepare(names: Sequence[str], out: Path, *, tokenizer: str = "gpt2", validation: float = 0.1) -> Corpus:
-    """Make a corpus of named corpora, files, folders and globs.
+def prepare(
+    names: Sequence[str],
+    out: Path,
+    *,
+    tokenizer: str = "gpt2",
+    validation: float = 0.1,
+    cleaning: Cleaning | None = None,
+    duplicates: Duplicates = "none",
+    against: Sequence[str] = (),
+    rejects: Path | None = None,
+    reading: Reading = PLAIN,
+    workers: Workers | None = None,
+) -> Corpus:
+    """Make a corpus of named corpora, files, folders and globs; called again after a stop, it goes on where it was.
 
     Args:
         names: what to read, in this order.
@@ -52,6 +44,13 @@ def prepare(names: Sequence[str], out: Path, *, tokenizer: str = "gpt2", validat
         tokenizer: `bytes`, `chars`, `gpt2`, `bpe:SIZE`, or the path of a tokenizer or corpus.
         validation: share of the documents kept for validation, between 0 and 1; of the
             characters where there is only one document.
+        cleaning: how documents are mended, and which are dropped; nothing of the kind unless given.
+        duplicates: which are dropped: `none`, `exact` copies of an earlier document, or `near` ones too.
+        against: files of evaluation sets; documents that share 13 words in a row with one are dropped.
+        rejects: a file to keep what is dropped, a line of JSON each.
+        reading: which fields of records are read.
+        workers: who does the work; this process alone unless given. Several need Python's usual guard,
+            `if __name__ == "__main__"`.
 
     Raises:
         UserError: a source is missing, unreadable or empty; `out` exists; no space.
@@ -59,104 +58,60 @@ def prepare(names: Sequence[str], out: Path, *, tokenizer: str = "gpt2", validat
     if not 0 < validation < 1:
         raise UserError(f"--val {validation:g} is no share: it must lie between 0 and 1, as 0.1")
     require_text(out)
+    asked = Asked(
+        sources=open_sources(names, reading),
+        tokenizer=tokenizer,
+        reading=reading,
+        validation=validation,
+        cleaning=cleaning or Cleaning(),
+        duplicates=duplicates,
+        against=tuple(find_files(against)) if against else (),
+        rejects=rejects,
+        out=out.absolute(),
+        workers=workers or Workers(),
+    )
     if out.exists():
-        raise UserError(f"{out} exists already; choose another --out, or delete it to prepare it again")
-    if not is_learned(tokenizer):
+        _require_same(asked)
+        say(f"{out} is there already, made of the same")
+        shutil.rmtree(asked.work, ignore_errors=True)
+        return Corpus.open(out)
+    if is_learned(tokenizer):
+        if asked.cleaning.tokens_per_character is not None:
+            raise UserError(f"tokens a character cannot be counted by {tokenizer}, which is learned from what is left")
+    else:
         make_tokenizer(tokenizer, iter(()))  # a wrong name or missing ranks are said before much is read
-    sources = open_sources(names)
-    survey = _survey(sources)
-    if survey.characters < 2:
-        raise UserError(f"the sources hold no text to train on and to validate on: {', '.join(names)}")
-
-    say(f"tokenizer {tokenizer}, {survey.documents:,} documents, {survey.bytes / 1e6:,.1f} MB of text")
-    learned = make_tokenizer(tokenizer, _text_to_learn_from(sources, survey, validation, tokenizer))
-    if tokenizer == learned.name and tokenizer.startswith("bpe:") and learned.vocab_size < int(tokenizer[4:]):
-        say(f"the text gave {learned.vocab_size:,} ids: it has too few distinct pairs for more")
-    dtype = token_dtype(learned.vocab_size)
-    require_space(out, survey.bytes * dtype.itemsize // (1 if tokenizer in ("bytes", "chars") else 2))
-
-    with whole_folder(out) as folder:
-        writers = {name: ShardWriter(folder, name, dtype) for name in ("train", "validation")}
-        with progress("tokenising", survey.bytes, "B") as advance:
-            for piece in _split(sources, survey, validation):
-                writer = writers["validation" if piece.validation else "train"]
-                if piece.starts_document:
-                    writer.start_document(learned.end_of_text)
-                size = len(piece.text.encode())
-                writer.write(learned.encode(piece.text), size)
-                advance(size)
-        splits = {name: writer.close() for name, writer in writers.items()}
-        write_manifest(folder, learned, splits, list(names))
+    with locked(asked.work):
+        if any(asked.work.glob("*/*.json")):
+            say(f"going on with what lies in {asked.work}")
+        else:
+            _require_disk(asked)
+        make(asked)
+    shutil.rmtree(asked.work)
     return Corpus.open(out)
 
 
-def describe(corpus: Corpus) -> str:
-    """What a corpus holds, for people."""
-    lines = [f"{corpus.path}: tokenizer {corpus.tokenizer.name}, {corpus.tokenizer.vocab_size:,} ids"]
-    for name, split in (("train", corpus.train), ("validation", corpus.validation)):
-        ratio = split.bytes / max(1, split.tokens - split.documents)
-        lines.append(
-            f"  {name:<10} {split.tokens:>14,} tokens {split.documents:>10,} documents "
-            f"{split.bytes / 1e6:>11,.2f} MB of text {ratio:>6.2f} bytes a token"
-        )
-    return "\n".join(lines)
+def _require_same(asked: Asked) -> None:
+    manifest = asked.out / "manifest.json"
+    if not manifest.is_file() or read_sealed(manifest).get("plan") != asked.identity:
+        raise UserError(f"{asked.out} exists already; choose another --out, or delete it to prepare it again")
 
 
-def _survey(sources: list[Source]) -> _Survey:
-    documents = characters = size = lowest = highest = replaced = 0
-    with progress("reading", None, "B") as advance:
-        for source in sources:
-            for document in source.read():
-                for piece in document.pieces:
-                    characters += len(piece)
-                    piece_bytes = len(piece.encode())
-                    size += piece_bytes
-                    replaced += piece.count("\ufffd")
-                    advance(piece_bytes)
-                if splitmix64(documents) < splitmix64(lowest):
-                    lowest = documents
-                if splitmix64(documents) > splitmix64(highest):
-                    highest = documents
-                documents += 1
-    if replaced:
-        say(f"warning: {replaced:,} characters were not valid UTF-8 and became U+FFFD; iconv converts other encodings")
-    return _Survey(documents, characters, size, lowest, highest)
+def _require_disk(asked: Asked) -> None:
+    """Say what disk will be needed, and see that it is there."""
+    sizes = [(one.size, Path(one.name)) for source in asked.sources for one in source.inputs]
+    text = sum(_text_bytes(size, path) for size, path in sizes if size is not None)
+    copies = 2 if asked.cleans else 1
+    tokens = 1.0 if asked.tokenizer in ("bytes", "chars") else _SHARE_OF_TOKENS
+    needed = int(text * (copies + 2 * tokens))
+    if any(size is None for size, _ in sizes):
+        say("how much disk is needed is not known: an input does not tell its size")
+    elif needed > _WORTH_SAYING:
+        say(f"about {human_bytes(needed)} of disk are needed, most of it only until the corpus is whole")
+    require_space(asked.work, needed)
 
 
-def _split(sources: list[Source], survey: _Survey, validation: float) -> Iterator[_Piece]:
-    if survey.documents == 1:
-        boundary = int(survey.characters * (1 - validation))
-        yield from _split_tail(sources, min(max(1, boundary), survey.characters - 1))
-        return
-    threshold = validation * 2**64
-    number = 0
-    for source in sources:
-        for document in source.read():
-            picked = splitmix64(number) < threshold
-            # Neither split may be empty, however few documents there are.
-            in_validation = (picked or number == survey.lowest) and number != survey.highest
-            for index, text in enumerate(document.pieces):
-                yield _Piece(in_validation, index == 0, text)
-            number += 1
+def _text_bytes(size: int, path: Path) -> float:
+    """About how much text a file holds."""
+    return size * _COMPRESSION.get(path.suffix.lower(), 1.0)
 
 
-def _split_tail(sources: list[Source], boundary: int) -> Iterator[_Piece]:
-    position = 0
-    for source in sources:
-        for document in source.read():
-            for text in document.pieces:
-                head, tail = text[: max(0, boundary - position)], text[max(0, boundary - position) :]
-                if head:
-                    yield _Piece(False, position == 0, head)
-                if tail:
-                    yield _Piece(True, position <= boundary, tail)
-                position += len(text)
-
-
-def _text_to_learn_from(sources: list[Source], survey: _Survey, validation: float, name: str) -> Iterator[str]:
-    """All text for the characters in it; for a BPE the training split, thinned evenly to a bounded amount."""
-    if name == "chars":
-        return (text for source in sources for document in source.read() for text in document.pieces)
-    stride = -(-survey.characters // _TOKENIZER_SAMPLE)
-    training = (piece.text for piece in _split(sources, survey, validation) if not piece.validation)
-    return (text for number, text in enumerate(training) if number % stride == 0)

@@ -1,0 +1,394 @@
+"""The stages of preparation in their order, with what goes from one to the next.
+
+Each task leaves its results on disk, under a name that is the hash of all they depend on: what was done is not done
+again, and what is made depends on the inputs and the options alone, not on workers, or on how often it was stopped.
+
+    .OUT.partial/        until the corpus is whole
+      read/              the inputs' documents, in blocks
+      clean/             the same, cleaned and sketched
+      duplicates/        documents that are like an earlier one
+      tokens/            each block's tokens
+      corpus/            becomes OUT
+      */NAME.json        what a finished task returned, sealed
+"""
+
+import shutil
+import threading
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import accumulate, islice
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, TypeVar, final
+
+import numpy as np
+
+from daybreak.data import encoding, stages
+from daybreak.data.blocks import Block
+from daybreak.data.clean import Cleaning
+from daybreak.data.corpora import Source, settle
+from daybreak.data.deduplicate import BANDS, Duplicates
+from daybreak.data.documents import Document, Reading, Tally
+from daybreak.data.hashing import splitmix64
+from daybreak.data.overlap import runs_of
+from daybreak.data.shards import SPLITS, Shard, Split, write_manifest
+from daybreak.data.tokenizer import Tokenizer, is_learned, make_tokenizer
+from daybreak.errors import UserError
+from daybreak.data.tasks import named, perform
+from daybreak.executor import Workers, run_tasks
+from daybreak.files import canonical_json, read_sealed, sha256_bytes, sha256_file, sync_folder, sync_tree, write_json, write_sealed
+from daybreak.progress import progress, say
+
+_LEARNED_FROM = 100_000_000  # characters that a BPE is learned from, at most
+_SHARD_TOKENS = 100_000_000
+_BLOCK_BYTES = 16_000_000  # of text in a block, the unit of work; more where there would be too many
+_MOST_BLOCKS = 50_000
+_KEYS_AT_ONCE = 4_000_000  # that a worker sorts
+_GATHERED_TOGETHER = 256  # blocks whose duplicates lie in one file
+_NUMBERS_AT_ONCE = 1 << 20
+
+
+@final
+@dataclass(frozen=True)
+class Asked:
+    """What a corpus is made of, and how."""
+
+    sources: list[Source]
+    reading: Reading
+    tokenizer: str
+    validation: float
+    cleaning: Cleaning
+    duplicates: Duplicates
+    against: tuple[Path, ...]
+    rejects: Path | None
+    out: Path
+    workers: Workers
+
+    @property
+    def work(self) -> Path:
+        return self.out.with_name(f".{self.out.name}.partial")
+
+    @property
+    def cleans(self) -> bool:
+        return self.cleaning != Cleaning() or self.duplicates != "none" or bool(self.against)
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """All that the corpus depends on."""
+        return {
+            "sources": [{"name": each.name, "inputs": [one.identity() for one in each.inputs]} for each in self.sources],
+            "tokenizer": self.tokenizer,
+            "validation": self.validation,
+            "cleaning": asdict(self.cleaning),
+            "duplicates": self.duplicates,
+            "against": [sha256_file(path) for path in self.against],
+            "rejects": self.rejects is not None,
+        }
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of the plan."""
+        return sha256_bytes(canonical_json(self.plan))
+
+
+def make(asked: Asked) -> None:
+    """Make the corpus in the work's folder, and give it its name.
+
+    Raises:
+        UserError: the sources hold too little text, or none of it is left.
+    """
+    by_source = _read(asked)
+    blocks, results = _clean(asked, [block for blocks in by_source for block in blocks])
+    found = _compare(asked, blocks)
+    kept = _kept_of_each(blocks, found)
+    rule = _split_rule(asked, blocks, found, sum(kept))
+    tokenizer_file = _tokenizer(asked, blocks, found, rule)
+    tokenizer = Tokenizer.load(tokenizer_file)
+    stems, encoded = _tokenise(asked, blocks, found, kept, rule, tokenizer_file)
+    corpus = asked.work / "corpus"
+    shutil.rmtree(corpus, ignore_errors=True)
+    corpus.mkdir()
+    splits = {name: _assemble(asked, name, stems, encoded, tokenizer) for name in SPLITS}
+    write_json(corpus / "report.json", _report(asked, by_source, [*results, *encoded]))
+    write_manifest(corpus, tokenizer, splits, [source.name for source in asked.sources], plan=asked.identity)
+    if asked.rejects is not None:
+        cleaned = [Path(block.stem) for block in blocks] if asked.cleans else []
+        _keep_rejects(asked.rejects, [*cleaned, *stems])
+    sync_tree(corpus)
+    corpus.rename(asked.out)
+    sync_folder(asked.out.parent)
+
+
+def _report(asked: Asked, by_source: list[list[Block]], results: list[dict[str, Any]]) -> dict[str, Any]:
+    """What went in, and what was dropped and why."""
+    sources = [
+        {
+            "name": source.name,
+            "documents": sum(block.documents for block in blocks),
+            "bytes": sum(block.bytes for block in blocks),
+        }
+        for source, blocks in zip(asked.sources, by_source, strict=True)
+    ]
+    dropped: dict[str, list[int]] = {}
+    for result in results:
+        for reason, counted in result["dropped"].items():
+            dropped[reason] = stages.added(dropped.get(reason), counted)
+    counts = {reason: dict(zip(("documents", "bytes"), dropped[reason], strict=True)) for reason in sorted(dropped)}
+    return {"sources": sources, "dropped": counts}
+
+
+def _read(asked: Asked) -> list[list[Block]]:
+    """The blocks of each source."""
+    folder = asked.work / "read"
+    inputs = [one for source in asked.sources for one in source.inputs]
+    size = max(_BLOCK_BYTES, sum(one.size or 0 for one in inputs) // _MOST_BLOCKS)
+    tasks = [stages.Read(one, size, named(folder, one.identity(), size)) for one in inputs]
+    with progress("reading", None, "B") as advance, _watched(folder, advance):
+        results = perform(stages.read, tasks, asked.workers)
+    tally = Tally()
+    for result in results:
+        tally.add(Tally.from_json(result["tally"]))
+    settle(tally, asked.reading)
+    of_each = iter(results)
+    by_source = [
+        [Block(**block) for _ in source.inputs for block in next(of_each)["blocks"]] for source in asked.sources
+    ]
+    blocks = [block for blocks in by_source for block in blocks]
+    if sum(block.characters for block in blocks) < 2:
+        names = ", ".join(source.name for source in asked.sources)
+        raise UserError(f"the sources hold no text to train on and to validate on: {names}")
+    replaced = sum(block.replaced for block in blocks)
+    if replaced:
+        say(f"warning: {replaced:,} characters were not valid UTF-8 and became U+FFFD; iconv converts other encodings")
+    documents, size = sum(block.documents for block in blocks), sum(block.bytes for block in blocks)
+    say(f"tokenizer {asked.tokenizer}, {documents:,} documents, {size / 1e6:,.1f} MB of text")
+    return by_source
+
+
+@contextmanager
+def _watched(folder: Path, advance: Callable[[int], None]) -> Iterator[None]:
+    """Advance by the text that appears in a folder meanwhile."""
+    over = threading.Event()
+
+    def look() -> None:
+        shown = 0
+        while not over.wait(1.0):
+            size = sum(path.stat().st_size for path in folder.glob("*/*.text"))
+            advance(max(0, size - shown))
+            shown = max(shown, size)
+
+    watching = threading.Thread(target=look, daemon=True)
+    watching.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watching.join()
+
+
+def _clean(asked: Asked, blocks: list[Block]) -> tuple[list[Block], list[dict[str, Any]]]:
+    """The blocks that are left, and what each task returned."""
+    if not asked.cleans:
+        return blocks, []
+    evaluation, tokenizer = None, None
+    if asked.against:
+        runs = runs_of(asked.against).astype("<u8")
+        evaluation = named(asked.work, "evaluation", sha256_bytes(runs.tobytes()))
+        runs.tofile(evaluation)
+    if asked.cleaning.tokens_per_character is not None:
+        counting = make_tokenizer(asked.tokenizer, iter(()))
+        tokenizer = named(asked.work, "tokenizer", counting.identity)
+        write_json(tokenizer, counting.to_json())
+    options = (asdict(asked.cleaning), asked.duplicates, *map(str, (evaluation, tokenizer)), asked.rejects is not None)
+    tasks = [
+        stages.Clean(
+            block=block,
+            out=named(asked.work / "clean", block.sha256, *options),
+            cleaning=asked.cleaning,
+            duplicates=asked.duplicates,
+            evaluation=evaluation,
+            tokenizer=tokenizer,
+            keep_rejects=asked.rejects is not None,
+        )
+        for block in blocks
+    ]
+    with progress("cleaning", sum(block.bytes for block in blocks), "B") as advance:
+        results = perform(stages.clean, tasks, asked.workers, lambda task: advance(task.block.bytes))
+    return [Block(**result["block"]) for result in results], results
+
+
+def _compare(asked: Asked, blocks: list[Block]) -> list[Path | None]:
+    """For each block the file of its duplicates."""
+    documents = sum(block.documents for block in blocks)
+    if asked.duplicates == "none" or not documents:
+        return [None] * len(blocks)
+    folder, firsts = asked.work / "duplicates", _firsts(blocks)
+    listed = named(folder, asked.duplicates, [block.sha256 for block in blocks])
+    folder.mkdir(exist_ok=True)
+    write_sealed(
+        listed,
+        {"blocks": [[block.stem, first] for block, first in zip(blocks, firsts, strict=True) if block.documents]},
+    )
+    keys = documents * (1 + (BANDS if asked.duplicates == "near" else 0))
+    parts = -(-keys // _KEYS_AT_ONCE)
+    comparisons = [stages.Compare(listed, part, parts, named(folder, listed.name, part, parts)) for part in range(parts)]
+    with progress("comparing", documents, "documents") as advance:
+        perform(stages.compare, comparisons, asked.workers, lambda _: advance(documents // parts))
+    found = tuple(task.out for task in comparisons)
+    ends = [*firsts[_GATHERED_TOGETHER::_GATHERED_TOGETHER], documents]
+    gathered = [
+        stages.Gather(found, first, last, named(folder, listed.name, "of", first, last))
+        for first, last in zip(firsts[::_GATHERED_TOGETHER], ends, strict=True)
+    ]
+    perform(stages.gather, gathered, asked.workers)
+    return [gathered[number // _GATHERED_TOGETHER].out for number in range(len(blocks))]
+
+
+def _kept_of_each(blocks: list[Block], found: list[Path | None]) -> list[int]:
+    """How many documents of each block are no duplicates."""
+    return [
+        block.documents - len(stages.duplicates(block, first, of_block))
+        for block, first, of_block in zip(blocks, _firsts(blocks), found, strict=True)
+    ]
+
+
+def _kept(blocks: list[Block], found: list[Path | None]) -> Iterator[Document]:
+    """The documents that are no duplicates."""
+    for block, first, of_block in zip(blocks, _firsts(blocks), found, strict=True):
+        for document, reason in stages.without_duplicates(block, first, of_block):
+            if reason is None:
+                yield document
+
+
+def _tokenizer(asked: Asked, blocks: list[Block], found: list[Path | None], rule: encoding.SplitRule) -> Path:
+    """The file of the tokenizer, which is learned if it is one that is."""
+    learns = is_learned(asked.tokenizer)
+    texts = ([block.sha256 for block in blocks], asdict(rule), [str(each) for each in found]) if learns else ()
+    path = named(asked.work, asked.tokenizer, *texts)
+    if path.exists() and learns:
+        return path
+    characters = sum(block.characters for block in blocks)
+    learned = make_tokenizer(
+        asked.tokenizer, _text_to_learn_from(asked.tokenizer, _kept(blocks, found), rule, characters)
+    )
+    if asked.tokenizer == learned.name and learned.name.startswith("bpe:") and learned.vocab_size < int(learned.name[4:]):
+        say(f"the text gave {learned.vocab_size:,} ids: it has too few distinct pairs for more")
+    write_json(path, learned.to_json())
+    return path
+
+
+def _text_to_learn_from(
+    name: str, documents: Iterator[Document], rule: encoding.SplitRule, characters: int
+) -> Iterator[str]:
+    """All text for the characters in it; for a BPE the training split, thinned evenly to a bounded amount."""
+    if name == "chars":
+        yield from (text for document in documents for text in document.pieces)
+        return
+    divided = (part for number, document in enumerate(documents) for part in rule.divide(document, number))
+    training = (text for split, _, text in divided if split == "train")
+    yield from islice(training, 0, None, -(-characters // _LEARNED_FROM))
+
+
+def _split_rule(asked: Asked, blocks: list[Block], found: list[Path | None], documents: int) -> encoding.SplitRule:
+    """Which of the documents that stay are kept for validation.
+
+    Raises:
+        UserError: none stays.
+    """
+    if documents == 0:
+        raise UserError("no document is left: all were dropped; see what --rejects FILE keeps, and ask for less")
+    if documents == 1:
+        characters = sum(len(text) for document in _kept(blocks, found) for text in document.pieces)
+        boundary = min(max(1, int(characters * (1 - asked.validation))), characters - 1)
+        return encoding.SplitRule(asked.validation, 0, 0, boundary)
+    lowest, highest = (0, splitmix64(0)), (0, splitmix64(0))
+    for start in range(0, documents, _NUMBERS_AT_ONCE):
+        hashes = splitmix64(np.arange(start, min(documents, start + _NUMBERS_AT_ONCE), dtype=np.uint64))
+        low, high = int(hashes.argmin()), int(hashes.argmax())
+        lowest = min(lowest, (start + low, int(hashes[low])), key=itemgetter(1))
+        highest = max(highest, (start + high, int(hashes[high])), key=itemgetter(1))
+    return encoding.SplitRule(asked.validation, lowest[0], highest[0], None)
+
+
+def _tokenise(
+    asked: Asked,
+    blocks: list[Block],
+    found: list[Path | None],
+    kept: list[int],
+    rule: encoding.SplitRule,
+    tokenizer: Path,
+) -> tuple[list[Path], list[dict[str, Any]]]:
+    """Stems of each block's tokens, and what each task returned."""
+    options = (asdict(rule), str(tokenizer), asked.rejects is not None)
+    numbers = list(accumulate(kept, initial=0))[:-1]
+    tasks = [
+        encoding.Tokenise(
+            block=block,
+            first=first,
+            number=number,
+            found=of_block,
+            rule=rule,
+            tokenizer=tokenizer,
+            out=named(asked.work / "tokens", block.sha256, first, number, str(of_block), *options),
+            keep_rejects=asked.rejects is not None,
+        )
+        for block, first, number, of_block in zip(blocks, _firsts(blocks), numbers, found, strict=True)
+    ]
+    with progress("tokenising", sum(block.bytes for block in blocks), "B") as advance:
+        results = perform(encoding.tokenise, tasks, asked.workers, lambda task: advance(task.block.bytes))
+    return [task.out for task in tasks], results
+
+
+def _assemble(
+    asked: Asked, split: str, stems: list[Path], encoded: list[dict[str, Any]], tokenizer: Tokenizer
+) -> Split:
+    """A split's shards: its stream of tokens, cut."""
+    totals = [result["splits"][split] for result in encoded]
+    ends = list(accumulate(each["tokens"] for each in totals))
+    tokens = ends[-1]
+    tasks = []
+    for shard, start in enumerate(range(0, tokens, _SHARD_TOKENS)):
+        slices = _slices(stems, ends, start, min(tokens, start + _SHARD_TOKENS))
+        out = asked.work / "corpus" / f"{split}-{shard:05d}.bin"
+        tasks.append(encoding.Assemble(split, slices, tokenizer.vocab_size, out))
+    shards = {task.out: result for task, result in run_tasks(encoding.assemble, tasks, asked.workers)}
+    return Split(
+        tokens=tokens,
+        documents=sum(each["documents"] for each in totals),
+        bytes=sum(each["bytes"] for each in totals),
+        shards=tuple(Shard(**shards[task.out]) for task in tasks),
+    )
+
+
+def _slices(
+    stems: list[Path], ends: list[int], low: int, high: int
+) -> tuple[tuple[Path, int, int], ...]:
+    """Of each block's tokens, what lies in [low, high) of the stream.
+
+    Args:
+        ends: where in the stream each block's end.
+    """
+    slices = []
+    for number in range(bisect_right(ends, low), len(stems)):
+        start = ends[number - 1] if number else 0
+        if start >= high:
+            break
+        slices.append((stems[number], max(low, start) - start, min(high, ends[number]) - start))
+    return tuple(slices)
+
+
+def _keep_rejects(rejects: Path, stems: list[Path]) -> None:
+    """Put together what each task dropped."""
+    partial = rejects.with_name(f".{rejects.name}.partial")
+    with partial.open("wb") as kept:
+        for stem in stems:
+            with stages.beside(stem, "rejects").open("rb") as file:
+                shutil.copyfileobj(file, kept)
+    partial.replace(rejects)
+
+
+def _firsts(blocks: Sequence[Block]) -> list[int]:
+    """The number of each block's first document among all."""
+    return list(accumulate((block.documents for block in blocks), initial=0))[:-1]

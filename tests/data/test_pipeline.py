@@ -1,0 +1,198 @@
+"""The pipeline as a whole: cleaned, deduplicated, killed, and done by several; against the same work done plainly."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from daybreak.data.clean import Cleaning
+from daybreak.data.prepare import prepare
+from daybreak.data.shards import Corpus, documents_file
+from daybreak.errors import UserError
+from daybreak.executor import Workers
+
+OPTIONS = ("--tokenizer", "bpe:400", "--clean", "--deduplicate", "near", "--mask-personal")
+
+
+def prose(generator: random.Random, words: int = 120) -> str:
+    """Sentences of a thousand words, of which no two texts share many in a row."""
+    letters = "etaoinshrdlucm"
+    known = ["".join(random.Random(number).choices(letters, k=2 + number % 7)) for number in range(1000)]
+    chosen = generator.choices(known, k=words)
+    return ". ".join(" ".join(chosen[start : start + 12]) for start in range(0, words, 12)) + "."
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two files of prose, with copies, near-copies, mojibake, poor documents and an evaluation set's sentence."""
+    folder, generator = tmp_path_factory.mktemp("sources"), random.Random(1)
+    texts = [prose(generator) for _ in range(400)]
+    texts[50] = texts[10]
+    texts[60] = texts[20].replace(".", ". And then,", 1)
+    texts[70] = "too short"
+    texts[80] += " Questions go to someone@example.org or 10.0.0.1."
+    texts[90] += " Itâ€™s mended."
+    texts[310] = texts[30]
+    texts[320] = f"{texts[320]} {evaluated()} {prose(generator, 30)}"
+    files = [folder / "one.jsonl", folder / "two.jsonl"]
+    for file, some in zip(files, (texts[:300], texts[300:]), strict=True):
+        file.write_text("".join(json.dumps({"text": text}) + "\n" for text in some), encoding="utf-8")
+    (folder / "questions.jsonl").write_text(json.dumps({"question": {"stem": evaluated()}, "answers": ["A", "B"]}) + "\n")
+    return files
+
+
+def evaluated() -> str:
+    return "which of these thirteen words in a row would tell a model what the answer is"
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def documents_of(corpus: Corpus) -> list[str]:
+    found = []
+    for split in (corpus.train, corpus.validation):
+        for shard in split.shards:
+            tokens = np.fromfile(corpus.path / shard.file, "<u2")
+            starts = np.fromfile(corpus.path / documents_file(shard.file), "<u8").astype(int)
+            found += [corpus.tokenizer.decode(part[1:]) for part in np.split(tokens, starts[1:])]
+    return found
+
+
+@pytest.fixture(scope="module")
+def undisturbed(sources: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made by the command line in one process."""
+    out = tmp_path_factory.mktemp("undisturbed") / "out"
+    subprocess.run([*command(sources, out), "--workers", "1"], check=True, capture_output=True)
+    return out
+
+
+def command(sources: list[Path], out: Path) -> list[str]:
+    code = (
+        "from daybreak.data import pipeline; pipeline._BLOCK_BYTES = 20_000; from daybreak.cli import main;"
+        "__name__ == '__main__' and main()"
+    )
+    script = out.parent / "script.py"
+    script.write_text(code)
+    return [sys.executable, str(script), "prepare", *map(str, sources), *OPTIONS, "--against",
+            str(sources[0].with_name("questions.jsonl")), "--rejects", str(out.with_suffix(".rejects")), "--out", str(out)]  # fmt: skip
+
+
+def test_what_should_go_goes_and_what_should_stay_stays(sources: list[Path], undisturbed: Path) -> None:
+    corpus = Corpus.open(undisturbed)
+    texts = [json.loads(line)["text"] for file in sources for line in file.read_text("utf-8").splitlines()]
+    gone = {50: "exact duplicate", 60: "near duplicate", 70: "few words", 310: "exact duplicate", 320: "evaluation set"}
+    texts[80] = texts[80].replace("someone@example.org", "[e-mail]").replace("10.0.0.1", "[IP]")
+    texts[90] = texts[90].replace("â€™", "'")
+    assert sorted(documents_of(corpus)) == sorted(text for number, text in enumerate(texts) if number not in gone)
+    rejects = [json.loads(line) for line in undisturbed.with_suffix(".rejects").read_text("utf-8").splitlines()]
+    assert {each["text"]: each["reason"] for each in rejects} == {texts[number]: why for number, why in gone.items()}
+    assert rejects[0]["origin"] == f"{sources[0]}:71"
+    report = json.loads((undisturbed / "report.json").read_text())
+    assert [each["documents"] for each in report["sources"]] == [300, 100]
+    assert {reason: each["documents"] for reason, each in report["dropped"].items()} == {
+        "exact duplicate": 2, "near duplicate": 1, "few words": 1, "evaluation set": 1,
+    }  # fmt: skip
+    assert report["dropped"]["few words"]["bytes"] == len("too short")
+
+
+def test_any_number_of_workers_makes_the_same(sources: list[Path], undisturbed: Path, tmp_path: Path) -> None:
+    subprocess.run([*command(sources, tmp_path / "out"), "--workers", "3"], check=True, capture_output=True)
+    assert files_of(tmp_path / "out") == files_of(undisturbed)
+    assert (tmp_path / "out.rejects").read_bytes() == undisturbed.with_suffix(".rejects").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.rejects", "script.py"]
+
+
+def test_killed_again_and_again_it_makes_the_same(sources: list[Path], undisturbed: Path, tmp_path: Path) -> None:
+    """With its workers, at moments that leave some more of the work done each time."""
+    out, generator, kills = tmp_path / "out", random.Random(0), 0
+    while not out.exists():
+        child = subprocess.Popen(
+            [*command(sources, out), "--workers", "2"], stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+        try:
+            child.wait(timeout=1.0 + 0.5 * kills + generator.random())
+        except subprocess.TimeoutExpired:
+            child.send_signal(signal.SIGKILL)
+            kills += 1
+        _, said = child.communicate()
+        assert child.returncode in (0, -signal.SIGKILL), said
+    assert kills
+    assert files_of(out) == files_of(undisturbed)
+
+
+def test_the_same_again_is_there_already_and_other_is_refused(
+    sources: list[Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    names = [str(file) for file in sources]
+    first = prepare(names, tmp_path / "out", tokenizer="bytes")
+    before = files_of(first.path)
+    assert prepare(names, tmp_path / "out", tokenizer="bytes").identity == first.identity
+    assert "is there already" in capfd.readouterr().err
+    for other in ({"tokenizer": "chars"}, {"cleaning": Cleaning(mend=True)}, {"validation": 0.2}):
+        with pytest.raises(UserError, match="exists already"):
+            prepare(names, tmp_path / "out", **{"tokenizer": "bytes", **other})  # type: ignore[arg-type]
+    assert files_of(first.path) == before
+
+
+def test_a_mistake_in_one_file_keeps_the_work_on_the_others(
+    sources: list[Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text('{"text": "fine"}\n{"text"')
+    names = [str(sources[0]), str(broken)]
+    with pytest.raises(UserError, match="broken.jsonl:2"):
+        prepare(names, tmp_path / "out", tokenizer="bytes")
+    broken.write_text('{"text": "fine"}\n')
+    marks = {path: path.stat().st_mtime_ns for path in tmp_path.glob(".out.partial/read/*.json")}
+    assert len(marks) == 1
+    assert prepare(names, tmp_path / "out", tokenizer="bytes").train.documents > 200
+    assert "going on with what lies in" in capfd.readouterr().err
+    assert not (tmp_path / ".out.partial").exists()
+
+
+def test_two_at_once_do_not_disturb_each_other(sources: list[Path], tmp_path: Path) -> None:
+    first = subprocess.Popen([*command(sources, tmp_path / "out"), "--workers", "1"], stderr=subprocess.DEVNULL)
+    while not (tmp_path / ".out.partial" / ".lock").exists():
+        time.sleep(0.01)
+    second = subprocess.run(command(sources, tmp_path / "out"), capture_output=True, text=True, check=False)
+    assert second.returncode == 2
+    assert "is in use by process" in second.stderr
+    assert first.wait() == 0
+
+
+@pytest.mark.slow
+def test_memory_stays_bounded(tmp_path: Path) -> None:
+    """A gigabyte, of which a line is 200 MB, in two workers: less than 1.5 GB in all processes together."""
+    generator = random.Random(0)
+    texts = [prose(generator, 400) for _ in range(500)]
+    with (tmp_path / "large.jsonl").open("w") as file:
+        file.write(json.dumps({"text": "A line of many words, and é. " * 7_000_000}) + "\n")
+        while file.tell() < 1_000_000_000:
+            file.write(json.dumps({"text": f"{generator.random()} {' '.join(generator.sample(texts, 4))}"}) + "\n")
+    words = [str(tmp_path / "large.jsonl"), *OPTIONS, "--workers", "2", "--out", str(tmp_path / "out")]
+    child = subprocess.Popen([sys.executable, "-m", "daybreak", "prepare", *words], stderr=subprocess.DEVNULL)
+    most = 0
+    while child.poll() is None:
+        most = max(most, _resident(child.pid))
+        time.sleep(0.05)
+    assert child.returncode == 0
+    assert most < 1_500_000_000
+
+
+def _resident(parent: int) -> int:
+    """Bytes of memory of a process and its children, shared pages counted once for each."""
+    total = 0
+    for process in [parent, *map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split())]:
+        try:
+            fields = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines())
+        except FileNotFoundError:
+            continue
+        total += 1024 * int(fields.get("VmRSS", "0 kB").split()[0])
+    return total
