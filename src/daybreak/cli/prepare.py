@@ -13,20 +13,32 @@ if TYPE_CHECKING:
 
 
 def prepare(
-    source: Annotated[list[str], typer.Argument(help="stdlib, zero-one, shakespeare; or files, folders, globs.")],
+    source: Annotated[
+        list[str], typer.Argument(help="Files, folders, globs, URLs, hub:OWNER/NAME, -; or the name of a corpus.")
+    ],
     out: Annotated[Path, typer.Option(help="The folder to make.")],
     tokenizer: Annotated[str, typer.Option(help="bytes, chars, gpt2, bpe:SIZE, or a path.")] = "gpt2",
     val: Annotated[float, typer.Option(help="Share kept for validation.")] = 0.1,
+    text_key: Annotated[str, typer.Option(help="The key or column that holds the text of a record.")] = "text",
+    component: Annotated[
+        list[str] | None, typer.Option(help="Read this component of The Pile only (meta.pile_set_name); repeatable.")
+    ] = None,
 ) -> None:
     """Make a corpus of text: documents, tokens, shards.
 
-    Reads text and JSONL ({"text": ...}), plain or .gz, .xz, .bz2, .zst.
+    Reads text, JSONL, CSV, TSV, HTML and WARC, plain or .gz, .xz, .bz2, .zst, alone or in .tar and .zip; Parquet;
+    hub:OWNER/NAME[:CONFIG][@REVISION], a data set of the Hugging Face hub, or of a folder; https://…#sha256=HEX&size=BYTES;
+    - for standard input: JSONL if its first line is a JSON object, else text.
+
+    Named corpora: stdlib, zero-one, shakespeare, enwik8, text8, wikitext, openwebtext, fineweb-edu.
 
     Example: daybreak prepare stdlib --tokenizer bpe:4096 --out data/stdlib
     """
     from daybreak.data import prepare as preparation
+    from daybreak.data.documents import Reading
 
-    corpus = preparation.prepare(source, out, tokenizer=tokenizer, validation=val)
+    reading = Reading(text_key, tuple(component or ()))
+    corpus = preparation.prepare(source, out, tokenizer=tokenizer, validation=val, reading=reading)
     print(preparation.describe(corpus))
     say(f"next: {command()} train {_fitting_recipe(corpus.tokenizer)} --data {out}")
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
-from daybreak.data.corpora import Source, open_sources
+from daybreak.data.corpora import Source, open_sources, read_sources, settle
+from daybreak.data.documents import PLAIN, Reading, Tally
 from daybreak.data.hashing import splitmix64
 from daybreak.data.shards import Corpus, ShardWriter, token_dtype, write_manifest
 from daybreak.data.tokenizer import is_learned, make_tokenizer
@@ -43,8 +44,10 @@ class _Piece:
     text: str
 
 
-def prepare(names: Sequence[str], out: Path, *, tokenizer: str = "gpt2", validation: float = 0.1) -> Corpus:
-    """Make a corpus of named corpora, files, folders and globs.
+def prepare(
+    names: Sequence[str], out: Path, *, tokenizer: str = "gpt2", validation: float = 0.1, reading: Reading = PLAIN
+) -> Corpus:
+    """Make a corpus of what `open_source` can read.
 
     Args:
         names: what to read, in this order.
@@ -52,6 +55,7 @@ def prepare(names: Sequence[str], out: Path, *, tokenizer: str = "gpt2", validat
         tokenizer: `bytes`, `chars`, `gpt2`, `bpe:SIZE`, or the path of a tokenizer or corpus.
         validation: share of the documents kept for validation, between 0 and 1; of the
             characters where there is only one document.
+        reading: how records are read.
 
     Raises:
         UserError: a source is missing, unreadable or empty; `out` exists; no space.
@@ -63,8 +67,8 @@ def prepare(names: Sequence[str], out: Path, *, tokenizer: str = "gpt2", validat
         raise UserError(f"{out} exists already; choose another --out, or delete it to prepare it again")
     if not is_learned(tokenizer):
         make_tokenizer(tokenizer, iter(()))  # a wrong name or missing ranks are said before much is read
-    sources = open_sources(names)
-    survey = _survey(sources)
+    sources = open_sources(names, reading)
+    survey = _survey(sources, reading)
     if survey.characters < 2:
         raise UserError(f"the sources hold no text to train on and to validate on: {', '.join(names)}")
 
@@ -102,22 +106,23 @@ def describe(corpus: Corpus) -> str:
     return "\n".join(lines)
 
 
-def _survey(sources: list[Source]) -> _Survey:
+def _survey(sources: list[Source], reading: Reading) -> _Survey:
+    tally = Tally()
     documents = characters = size = lowest = highest = replaced = 0
     with progress("reading", None, "B") as advance:
-        for source in sources:
-            for document in source.read():
-                for piece in document.pieces:
-                    characters += len(piece)
-                    piece_bytes = len(piece.encode())
-                    size += piece_bytes
-                    replaced += piece.count("\ufffd")
-                    advance(piece_bytes)
-                if splitmix64(documents) < splitmix64(lowest):
-                    lowest = documents
-                if splitmix64(documents) > splitmix64(highest):
-                    highest = documents
-                documents += 1
+        for document in read_sources(sources, tally):
+            for piece in document.pieces:
+                characters += len(piece)
+                piece_bytes = len(piece.encode())
+                size += piece_bytes
+                replaced += piece.count("\ufffd")
+                advance(piece_bytes)
+            if splitmix64(documents) < splitmix64(lowest):
+                lowest = documents
+            if splitmix64(documents) > splitmix64(highest):
+                highest = documents
+            documents += 1
+    settle(tally, reading)
     if replaced:
         say(f"warning: {replaced:,} characters were not valid UTF-8 and became U+FFFD; iconv converts other encodings")
     return _Survey(documents, characters, size, lowest, highest)
@@ -129,34 +134,30 @@ def _split(sources: list[Source], survey: _Survey, validation: float) -> Iterato
         yield from _split_tail(sources, min(max(1, boundary), survey.characters - 1))
         return
     threshold = validation * 2**64
-    number = 0
-    for source in sources:
-        for document in source.read():
-            picked = splitmix64(number) < threshold
-            # Neither split may be empty, however few documents there are.
-            in_validation = (picked or number == survey.lowest) and number != survey.highest
-            for index, text in enumerate(document.pieces):
-                yield _Piece(in_validation, index == 0, text)
-            number += 1
+    for number, document in enumerate(read_sources(sources, Tally())):
+        picked = splitmix64(number) < threshold
+        # Neither split may be empty, however few documents there are.
+        in_validation = (picked or number == survey.lowest) and number != survey.highest
+        for index, text in enumerate(document.pieces):
+            yield _Piece(in_validation, index == 0, text)
 
 
 def _split_tail(sources: list[Source], boundary: int) -> Iterator[_Piece]:
     position = 0
-    for source in sources:
-        for document in source.read():
-            for text in document.pieces:
-                head, tail = text[: max(0, boundary - position)], text[max(0, boundary - position) :]
-                if head:
-                    yield _Piece(False, position == 0, head)
-                if tail:
-                    yield _Piece(True, position <= boundary, tail)
-                position += len(text)
+    for document in read_sources(sources, Tally()):
+        for text in document.pieces:
+            head, tail = text[: max(0, boundary - position)], text[max(0, boundary - position) :]
+            if head:
+                yield _Piece(False, position == 0, head)
+            if tail:
+                yield _Piece(True, position <= boundary, tail)
+            position += len(text)
 
 
 def _text_to_learn_from(sources: list[Source], survey: _Survey, validation: float, name: str) -> Iterator[str]:
     """All text for the characters in it; for a BPE the training split, thinned evenly to a bounded amount."""
     if name == "chars":
-        return (text for source in sources for document in source.read() for text in document.pieces)
+        return (text for document in read_sources(sources, Tally()) for text in document.pieces)
     stride = -(-survey.characters // _TOKENIZER_SAMPLE)
     training = (piece.text for piece in _split(sources, survey, validation) if not piece.validation)
     return (text for number, text in enumerate(training) if number % stride == 0)
