@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 import daybreak.data.prepare
-from daybreak.data.documents import read_documents
+from daybreak.data.inputs import read_documents
 
 _TEXT_BYTES = 113_000_000  # about 25 M tokens
 _LARGEST_FOLDER = 60_000_000

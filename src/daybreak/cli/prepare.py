@@ -25,10 +25,16 @@ class Engine(StrEnum):
 
 
 def prepare(
-    source: Annotated[list[str], typer.Argument(help="stdlib, zero-one, shakespeare; or files, folders, globs.")],
+    source: Annotated[
+        list[str], typer.Argument(help="Files, folders, globs, URLs, hub:OWNER/NAME, -; or the name of a corpus.")
+    ],
     out: Annotated[Path, typer.Option(help="The folder to make.")],
     tokenizer: Annotated[str, typer.Option(help="bytes, chars, gpt2, bpe:SIZE, or a path.")] = "gpt2",
     val: Annotated[float, typer.Option(help="Share kept for validation.")] = 0.1,
+    text_key: Annotated[str, typer.Option(help="The key or column that holds the text of a record.")] = "text",
+    component: Annotated[
+        list[str] | None, typer.Option(help="Read this component of The Pile only (meta.pile_set_name); repeatable.")
+    ] = None,
     clean: Annotated[
         bool, typer.Option("--clean", help="Mend broken text (ftfy), and drop documents that are no good prose.")
     ] = False,
@@ -57,12 +63,19 @@ def prepare(
 ) -> None:
     """Make a corpus of text: documents, cleaned and without duplicates if asked, tokens, shards.
 
+    Reads text, JSONL, CSV, TSV, HTML and WARC, plain or .gz, .xz, .bz2, .zst, alone or in .tar and .zip; Parquet;
+    hub:OWNER/NAME[:CONFIG][@REVISION], a data set of the Hugging Face hub, or of a folder; https://…#sha256=HEX&size=BYTES;
+    - for standard input: JSONL if its first line is a JSON object, else text.
+
+    Named corpora: stdlib, zero-one, shakespeare, enwik8, text8, wikitext, openwebtext, fineweb-edu.
+
     Stopped or killed, the same command goes on where it was.
 
     Example: daybreak prepare stdlib --tokenizer bpe:4096 --out data/stdlib
     """
     from daybreak.data import prepare as preparation
     from daybreak.data.clean import Cleaning
+    from daybreak.data.documents import Reading
     from daybreak.executor import Workers, available_cores
 
     corpus = preparation.prepare(
@@ -82,6 +95,7 @@ def prepare(
         duplicates=deduplicate.value,
         against=against or (),
         rejects=rejects,
+        reading=Reading(text_key, tuple(component or ())),
         workers=Workers(workers or available_cores(), engine.value),
     )
     print(preparation.describe(corpus))
