@@ -25,9 +25,10 @@ def prepare(
     Example: daybreak prepare stdlib --tokenizer bpe:4096 --out data/stdlib
     """
     from daybreak.data import prepare as preparation
+    from daybreak.data.inspection import describe
 
     corpus = preparation.prepare(source, out, tokenizer=tokenizer, validation=val)
-    print(preparation.describe(corpus))
+    print(describe(corpus))
     say(f"next: {command()} train {_fitting_recipe(corpus.tokenizer)} --data {out}")
 
 

@@ -90,18 +90,6 @@ def prepare(names: Sequence[str], out: Path, *, tokenizer: str = "gpt2", validat
     return Corpus.open(out)
 
 
-def describe(corpus: Corpus) -> str:
-    """What a corpus holds, for people."""
-    lines = [f"{corpus.path}: tokenizer {corpus.tokenizer.name}, {corpus.tokenizer.vocab_size:,} ids"]
-    for name, split in (("train", corpus.train), ("validation", corpus.validation)):
-        ratio = split.bytes / max(1, split.tokens - split.documents)
-        lines.append(
-            f"  {name:<10} {split.tokens:>14,} tokens {split.documents:>10,} documents "
-            f"{split.bytes / 1e6:>11,.2f} MB of text {ratio:>6.2f} bytes a token"
-        )
-    return "\n".join(lines)
-
-
 def _survey(sources: list[Source]) -> _Survey:
     documents = characters = size = lowest = highest = replaced = 0
     with progress("reading", None, "B") as advance:
