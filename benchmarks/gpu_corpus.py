@@ -7,6 +7,7 @@ from pathlib import Path
 
 import daybreak.data.prepare
 from daybreak.data.inputs import read_documents
+from daybreak.data.inspection import describe
 
 _TEXT_BYTES = 113_000_000  # about 25 M tokens
 _LARGEST_FOLDER = 60_000_000
@@ -25,7 +26,7 @@ def prepare(text: Path, out: Path) -> None:
                     break
                 file.write(json.dumps({"text": content}) + "\n")
         corpus = daybreak.data.prepare.prepare([str(part)], out, tokenizer="gpt2", validation=_VALIDATION)
-    print(daybreak.data.prepare.describe(corpus))
+    print(describe(corpus))
     total = sum(file.stat().st_size for file in out.iterdir())
     print(f"{out}: {total / 1e6:.1f} MB to carry, {_LARGEST_FOLDER / 1e6:.0f} at most")
 

@@ -36,7 +36,7 @@ def require_text(path: Path) -> None:
 def file_problem(path: Path, sha256: str, size: int | None = None) -> str | None:
     """What is wrong with a file that should have this hash, and this many bytes where known; None if nothing is."""
     if not path.is_file():
-        return f"{path} is missing"
+        return f"{path} is missing" + (f": it leads to {path.readlink()}" if path.is_symlink() else "")
     if size is not None and path.stat().st_size != size:
         return f"{path} is damaged: {path.stat().st_size:,} bytes instead of {size:,}"
     if sha256_file(path) != sha256:

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from daybreak import cli, load
 from daybreak.data.shards import Corpus
 
-VERBS = ["demo", "prepare", "train", "evaluate", "sample", "recipes", "doctor", "verify"]
+VERBS = ["demo", "prepare", "train", "evaluate", "sample", "recipes", "doctor", "verify", "import", "inspect"]
 RECIPE = """
 budget = "6 steps"
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from daybreak.data.prepare import describe, prepare
+from daybreak.data.inspection import describe
+from daybreak.data.prepare import prepare
 from daybreak.data.shards import Corpus, documents_file
 from daybreak.data.tokenizer import Tokenizer, character_tokenizer
 from daybreak.errors import UserError

@@ -15,7 +15,22 @@ from typing import Annotated
 import typer
 
 from daybreak import __version__
-from daybreak.cli import bench, demo, doctor, evaluate, extend, plan, prepare, profile, recipes, sample, train, verify
+from daybreak.cli import (
+    bench,
+    demo,
+    doctor,
+    evaluate,
+    extend,
+    importing,
+    inspect,
+    plan,
+    prepare,
+    profile,
+    recipes,
+    sample,
+    train,
+    verify,
+)
 from daybreak.errors import LostRankError, Stopped, UserError
 
 app = typer.Typer(
@@ -28,6 +43,8 @@ app = typer.Typer(
 )
 app.command()(demo.demo)
 app.command()(prepare.prepare)
+app.command("import")(importing.import_files)
+app.command()(inspect.inspect)
 app.command()(plan.plan)
 app.command()(train.train)
 app.command()(extend.extend)

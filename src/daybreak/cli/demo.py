@@ -23,6 +23,7 @@ def demo(
     Example: daybreak demo --minutes 3
     """
     from daybreak.data import prepare as preparation
+    from daybreak.data.inspection import describe
     from daybreak.data.shards import Corpus
     from daybreak.recipe import Recipe
     from daybreak.run import train
@@ -36,7 +37,7 @@ def demo(
         say("1. Preparing the source text of Python's standard library")
         tokenizer = recipe.data.tokenizer or "bpe:4096"
         corpus = preparation.prepare(["stdlib"], corpus_path, tokenizer=tokenizer, validation=0.03)
-    say(preparation.describe(corpus))
+    say(describe(corpus))
 
     say(f"2. Training for {minutes:g} minutes; Ctrl-C saves, the same command goes on")
     run = train(recipe, data=corpus_path, out=out, started=time.monotonic())

@@ -76,6 +76,7 @@ def prepare(
     from daybreak.data import prepare as preparation
     from daybreak.data.clean import Cleaning
     from daybreak.data.documents import Reading
+    from daybreak.data.inspection import describe
     from daybreak.executor import Workers, available_cores
 
     corpus = preparation.prepare(
@@ -98,7 +99,7 @@ def prepare(
         reading=Reading(text_key, tuple(component or ())),
         workers=Workers(workers or available_cores(), engine.value),
     )
-    print(preparation.describe(corpus))
+    print(describe(corpus))
     say(f"next: {command()} train {_fitting_recipe(corpus.tokenizer)} --data {out}")
 
 

@@ -33,7 +33,9 @@ from daybreak.data.deduplicate import BANDS, Duplicates
 from daybreak.data.documents import Document, Reading, Tally
 from daybreak.data.hashing import splitmix64
 from daybreak.data.overlap import runs_of
-from daybreak.data.shards import SPLITS, Shard, Split, write_manifest
+from daybreak.data.inspection import inspect_corpus
+from daybreak.data.inspection_page import shown
+from daybreak.data.shards import SPLITS, Corpus, Shard, Split, write_manifest
 from daybreak.data.tokenizer import Tokenizer, is_learned, make_tokenizer
 from daybreak.errors import UserError
 from daybreak.data.tasks import named, perform
@@ -113,6 +115,8 @@ def make(asked: Asked) -> None:
     splits = {name: _assemble(asked, name, stems, encoded, tokenizer) for name in SPLITS}
     write_json(corpus / "report.json", _report(asked, by_source, [*results, *encoded]))
     write_manifest(corpus, tokenizer, splits, [source.name for source in asked.sources], plan=asked.identity)
+    page = shown(inspect_corpus(Corpus.open_unverified(corpus)))
+    (corpus / "report.md").write_text(page, encoding="utf-8")
     if asked.rejects is not None:
         cleaned = [Path(block.stem) for block in blocks] if asked.cleans else []
         _keep_rejects(asked.rejects, [*cleaned, *stems])
@@ -135,8 +139,12 @@ def _report(asked: Asked, by_source: list[list[Block]], results: list[dict[str, 
     for result in results:
         for reason, counted in result["dropped"].items():
             dropped[reason] = stages.added(dropped.get(reason), counted)
-    counts = {reason: dict(zip(("documents", "bytes"), dropped[reason], strict=True)) for reason in sorted(dropped)}
-    return {"sources": sources, "dropped": counts}
+    by_reason = sorted(dropped.items())
+    return {
+        "sources": sources,
+        "dropped": {reason: documents for reason, (documents, _) in by_reason},
+        "dropped_bytes": {reason: size for reason, (_, size) in by_reason},
+    }
 
 
 def _read(asked: Asked) -> list[list[Block]]:

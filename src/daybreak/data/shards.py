@@ -8,6 +8,8 @@
       validation-00000.bin       ...
 
 A document may run on from one shard into the next; the shards of a split are one stream.
+A file of tokens may be a link to one that another tool wrote (`daybreak import`); its shard then says where in it the
+tokens lie.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,20 +28,29 @@ from daybreak.files import file_problem, read_sealed, require_text, sha256_file,
 from daybreak.progress import progress
 
 FORMAT = 1
-SPLITS = ("train", "validation")
+SplitName = Literal["train", "validation"]
+SPLITS: tuple[SplitName, ...] = ("train", "validation")
 _WORTH_SHOWING = 2_000_000_000  # bytes, which take some seconds to hash
 
 
 @final
 @dataclass(frozen=True)
 class Shard:
-    """One file of tokens as the manifest describes it; `sha256` covers the tokens, `documents_sha256` the offsets."""
+    """One file of tokens as the manifest describes it.
+
+    Attributes:
+        sha256: of the whole file of tokens; `documents_sha256` is that of the offsets.
+        start: bytes in front of the first token.
+        file_bytes: size of a file that holds more than these tokens; None where they are all of it.
+    """
 
     file: str
     tokens: int
     documents: int
     sha256: str
     documents_sha256: str
+    start: int = 0
+    file_bytes: int | None = None
 
 
 @final
@@ -138,14 +149,26 @@ class Corpus:
             raise UserError(f"{path / 'tokenizer.json'} is damaged: it is not the one that the manifest names")
         if dtype != token_dtype(tokenizer.vocab_size).str:
             raise UserError(f"{path / 'manifest.json'} is damaged: {dtype} does not fit its tokenizer's ids")
+        for shard in (*splits["train"].shards, *splits["validation"].shards):
+            end = shard.start + shard.tokens * np.dtype(dtype).itemsize
+            if shard.file_bytes is not None and end > shard.file_bytes:
+                raise UserError(f"{path / 'manifest.json'} is damaged: {shard.file} is smaller than its tokens")
         return cls(path, tokenizer, splits["train"], splits["validation"])
 
     def files(self) -> Iterator[tuple[Path, int, str]]:
-        """Every file beside manifest and tokenizer: where it lies, its bytes, its SHA-256."""
-        itemsize = token_dtype(self.tokenizer.vocab_size).itemsize
+        """Every file beside manifest and tokenizer: where it lies, its bytes, its SHA-256.
+
+        A file that two shards share, as where the tail of an imported one is for validation, comes once.
+        """
+        seen: set[tuple[Path, int, str]] = set()
         for split in (self.train, self.validation):
             for shard in split.shards:
-                yield self.path / shard.file, shard.tokens * itemsize, shard.sha256
+                path = self.path / shard.file
+                size = self._file_bytes(shard)
+                file = (path.resolve(), size, shard.sha256)
+                if file not in seen:
+                    seen.add(file)
+                    yield path, size, shard.sha256
                 yield self.path / documents_file(shard.file), shard.documents * 8, shard.documents_sha256
 
     def problems(self, advance: Callable[[int], None] = lambda _: None) -> Iterator[str]:
@@ -162,28 +185,43 @@ class Corpus:
 
     def unknown_id(self, path: Path) -> str | None:
         """What is wrong with a file of tokens that holds ids beyond the tokenizer's; None for any other file."""
-        if path.name not in {shard.file for split in (self.train, self.validation) for shard in split.shards}:
-            return None
         vocab_size = self.tokenizer.vocab_size
-        highest = int(np.memmap(path, dtype=token_dtype(vocab_size), mode="r").max())
-        if highest < vocab_size:
-            return None
-        return f"{path} holds the id {highest:,}, but its tokenizer has only {vocab_size:,} ids"
+        for shard in self._shards_in.get(path.resolve(), ()):
+            if self._file_bytes(shard) != path.stat().st_size:
+                continue  # a link that leads astray, which is said where its own hash is checked
+            highest = int(self._mapped(shard).max())
+            if highest >= vocab_size:
+                return f"{path} holds the id {highest:,}, but its tokenizer has only {vocab_size:,} ids"
+        return None
+
+    @cached_property
+    def _shards_in(self) -> dict[Path, list[Shard]]:
+        """Those that lie in each file of tokens."""
+        found: dict[Path, list[Shard]] = {}
+        for shard in (*self.train.shards, *self.validation.shards):
+            found.setdefault((self.path / shard.file).resolve(), []).append(shard)
+        return found
+
+    def _file_bytes(self, shard: Shard) -> int:
+        itemsize = token_dtype(self.tokenizer.vocab_size).itemsize
+        return shard.tokens * itemsize if shard.file_bytes is None else shard.file_bytes
+
+    def _mapped(self, shard: Shard) -> npt.NDArray[Any]:
+        dtype = token_dtype(self.tokenizer.vocab_size)
+        return np.memmap(self.path / shard.file, dtype=dtype, mode="r", offset=shard.start, shape=(shard.tokens,))
 
     @cached_property
     def identity(self) -> str:
         """SHA-256 of the manifest, which holds the hashes of all else."""
         return sha256_file(self.path / "manifest.json")
 
-    def split(self, name: Literal["train", "validation"]) -> Split:
+    def split(self, name: SplitName) -> Split:
         """The totals and shards of a split."""
         return {"train": self.train, "validation": self.validation}[name]
 
-    def stream(self, name: Literal["train", "validation"]) -> TokenStream:
+    def stream(self, name: SplitName) -> TokenStream:
         """The tokens of the split `train` or `validation`."""
-        dtype = token_dtype(self.tokenizer.vocab_size)
-        shards = self.split(name).shards
-        return TokenStream([np.memmap(self.path / shard.file, dtype=dtype, mode="r") for shard in shards])
+        return TokenStream([self._mapped(shard) for shard in self.split(name).shards])
 
 
 def write_manifest(
@@ -192,7 +230,7 @@ def write_manifest(
     """Write tokenizer.json and manifest.json, which make a folder of shards a corpus.
 
     Args:
-        plan: identity of all that it was made of.
+        plan: identity of all that it was made of, where a report.json says what that was.
     """
     write_json(folder / "tokenizer.json", tokenizer.to_json())
     manifest = {
@@ -202,7 +240,7 @@ def write_manifest(
         "tokenizer_name": tokenizer.name,
         "dtype": token_dtype(tokenizer.vocab_size).str,
         "sources": sources,
-        "plan": plan,
+        **({} if plan is None else {"plan": plan, "report_sha256": sha256_file(folder / "report.json")}),
         "splits": {name: _split_to_json(split) for name, split in splits.items()},
     }
     write_sealed(folder / "manifest.json", manifest)
@@ -222,8 +260,16 @@ def _split_to_json(split: Split) -> dict[str, Any]:
         "tokens": split.tokens,
         "documents": split.documents,
         "bytes": split.bytes,
-        "shards": [vars(shard) for shard in split.shards],
+        "shards": [_shard_to_json(shard) for shard in split.shards],
     }
+
+
+def _shard_to_json(shard: Shard) -> dict[str, Any]:
+    """Its keys are those of format 1 as it always was, but where tokens lie inside a larger file."""
+    value = dict(vars(shard))
+    if shard.file_bytes is None:
+        del value["start"], value["file_bytes"]
+    return value
 
 
 def _split_from_json(value: dict[str, Any]) -> Split:
@@ -233,6 +279,11 @@ def _split_from_json(value: dict[str, Any]) -> Split:
             raise ValueError(f"shard name {shard.file!r} leads out of the corpus")
         _require_count(shard.tokens, at_least=1)
         _require_count(shard.documents)
+        _require_count(shard.start)
+        if shard.file_bytes is not None:
+            _require_count(shard.file_bytes)
+        elif shard.start:
+            raise ValueError(f"shard {shard.file!r} starts inside a file of no known size")
     _require_count(value["bytes"])
     split = Split(value["tokens"], value["documents"], value["bytes"], shards)
     for what in ("tokens", "documents"):
