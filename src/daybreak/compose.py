@@ -10,8 +10,10 @@ import torch
 from torch import nn
 
 from daybreak.data.batches import Batches, largest_divisor
+from daybreak.data.order import Order
 from daybreak.data.shards import Corpus
 from daybreak.data.tokenizer import Tokenizer
+from daybreak.data.windows import StreamWindows
 from daybreak.distributed import ALONE, Ranks, build_shared
 from daybreak.duration import require_positive
 from daybreak.errors import UserError
@@ -141,9 +143,15 @@ def probed(
 
 
 def build_batches(recipe: Recipe, execution: Execution, corpus: Corpus, device: torch.device, ranks: Ranks) -> Batches:
+    windows = StreamWindows(corpus.stream("train"), recipe.data.window)
+    if not len(windows):
+        raise UserError(
+            f"the corpus has {corpus.train.tokens:,} tokens, fewer than one data.window of {windows.window} and its "
+            "successor; use more text or a smaller data.window"
+        )
     return Batches(
-        corpus.stream("train"),
-        window=recipe.data.window,
+        windows,
+        Order(len(windows), recipe.seed),
         length=recipe.row_length,
         windows_per_step=recipe.batch.smallest // recipe.data.window,
         micro_batch=execution.micro_batch,
