@@ -15,7 +15,6 @@ from torch import Tensor
 from daybreak.checkpoint import list_checkpoints, open_checkpoint, restore
 from daybreak.data.batches import Batches, Rows
 from daybreak.data.order import Order
-from daybreak.data.order import Order
 from daybreak.data.shards import Corpus
 from daybreak.data.windows import StreamWindows
 from daybreak.distributed import ALONE
