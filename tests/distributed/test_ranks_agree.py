@@ -15,7 +15,11 @@ from daybreak import load
 from daybreak.checkpoint import list_checkpoints
 from daybreak.compose import build_validation
 from daybreak.data.batches import Batches
+from daybreak.data.order import Order
+from daybreak.data.reading import Reading
 from daybreak.data.shards import Corpus
+from daybreak.data.windows import StreamWindows
+from daybreak.evaluate.loss import Validation
 from daybreak.identity import read_execution
 from daybreak.run import Run
 
@@ -101,7 +105,10 @@ def test_validation_losses_are_those_of_one_rank(run: RanksRun, one: Run) -> Non
 @everywhere
 def test_the_same_weights_have_the_same_validation_loss_on_one_rank_to_the_bit(run: RanksRun, corpus: Corpus) -> None:
     loaded = load(run.out)
-    validation = build_validation(loaded.recipe, loaded.execution, corpus, torch.device("cpu"), sample=224)
+    validation = build_validation(
+        loaded.recipe, loaded.execution, Reading(loaded.recipe.data, (corpus,)), torch.device("cpu"), sample=224
+    )
+    assert isinstance(validation, Validation)
     batches = -(-len(validation.starts) // validation.batch)
     assert batches % len(run.ranks)  # some rank has none left at the end
     measured = validation.measure(loaded.model)
@@ -185,10 +192,11 @@ def test_ranks_share_steps_that_grow(launcher: Launcher, alone: Callable[..., Ru
         assert run.column(name) == values(expected.metrics(), name)
     assert run.column("loss") == pytest.approx(values(expected.metrics(), "loss"), rel=LOSS)
     assert run.column("gradient_norm") == pytest.approx(values(expected.metrics(), "gradient_norm"), rel=NORM)
+    windows = StreamWindows(corpus.stream("train"), 16)
     with closing(
         Batches(
-            corpus.stream("train"),
-            window=16,
+            windows,
+            Order(len(windows), 5),
             length=16,
             windows_per_step=4,
             micro_batch=1,
