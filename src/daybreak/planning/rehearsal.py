@@ -1,10 +1,12 @@
 """A few steps of a run, by its own parts in a process of its own, then thrown away: what they take."""
 
 import json
+import os
 import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,14 +20,13 @@ from daybreak.compose import choose_execution
 from daybreak.data.batches import largest_divisor
 from daybreak.data.shards import Corpus
 from daybreak.distributed import ALONE
-from daybreak.duration import Duration, Unit
 from daybreak.errors import UserError
 from daybreak.hardware import autocast, peak_flops
 from daybreak.planning.course import Pace
 from daybreak.recipe import Recipe
 from daybreak.sitting import Sitting, assembled
 from daybreak.training import loop
-from daybreak.training.budget import Clock, CountBudget
+from daybreak.training.budget import Clock
 from daybreak.training.flops import flops_per_token
 from daybreak.training.metrics import read_metrics
 from daybreak.training.parts import Parts
@@ -91,16 +92,18 @@ def _perform(recipe: Recipe, corpus: Corpus, folder: Path, began: float) -> Rehe
     seconds_a_token = flops_per_token(recipe.model, recipe.row_length) / (_SHARE_OF_PEAK * peak)
     short = _shorter(recipe, seconds_a_token, execution.micro_batch)
     # Its learning rates matter to nothing here, and a warm-up that does not fit is the plan's to say.
-    content = short.model_dump(mode="json") | {"schedule": {"kind": "constant", "warmup": "0%"}}
-    short = Recipe.model_validate(content).with_data(corpus.path)
     steps = min(_MOST_STEPS, max(_FEWEST_STEPS, int(_SECONDS_OF_STEPS / (seconds_a_token * short.batch.tokens))))
+    content = short.model_dump(mode="json") | {
+        "schedule": {"kind": "constant", "warmup": "0%"},
+        "budget": f"{steps + _UNCOUNTED_STEPS} steps",
+    }
+    short = Recipe.model_validate(content).with_data(corpus.path)
     clock, out = Clock(began), folder / "run"
     out.mkdir()
     sitting = Sitting(out, short, corpus, clock, StopRequest(), ALONE, accept_changes=False)
     with assembled(sitting, choose_execution(short), fresh=True) as ready:
         start_seconds = clock.elapsed()
-        few = CountBudget(Duration(steps + _UNCOUNTED_STEPS, Unit.STEPS), ready.parts.budget.rates)
-        parts = replace(ready.parts, budget=few, validation=replace(ready.parts.validation, every=None))
+        parts = replace(ready.parts, validation=replace(ready.parts.validation, every=None))
         loop.train(parts, ready.spent)
         update_seconds = _seconds_of_an_update(parts)
         sample_seconds = _seconds_of_a_sample(parts) if recipe.samples.every is not None else 0.0
@@ -168,7 +171,14 @@ def _process_peak() -> int:
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
 def _main(folder: Path, corpus: Path, began: float) -> None:
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     try:
         found = _perform(Recipe.load(folder / "recipe.toml"), Corpus.open(corpus), folder, began)
     except UserError as error:
