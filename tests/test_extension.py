@@ -2,6 +2,7 @@
 
 import math
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -179,6 +180,26 @@ def test_what_is_no_extension_is_refused(short: Run, tmp_path: Path, overrides: 
     assert not (tmp_path / "extended").exists()
 
 
+def test_a_time_that_another_start_would_use_up_is_refused(corpus: Corpus, tmp_path: Path) -> None:
+    """Its learning rate would jump where the extension begins."""
+    run = train(recipe("budget=4s"), data=corpus.path, out=tmp_path / "run", started=time.monotonic() - 2)
+    assert run.finished
+    with pytest.raises(UserError, match=r"no more than the 4s that .* had, without the time that another start takes"):
+        extend(run.path, "budget=4.5s", out=tmp_path / "extended")
+    assert not (tmp_path / "extended").exists()
+
+
+def test_an_empty_folder_is_taken(short: Run, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert extend(short.path, "budget=16 steps", out=tmp_path / "empty").finished
+
+
+def test_a_mistake_in_stop_after_is_said_before_anything_is_written(short: Run, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="stop_after"):
+        extend(short.path, "budget=24 steps", out=tmp_path / "extended", stop_after="3 steps")
+    assert not (tmp_path / "extended").exists()
+
+
 def test_a_cosine_is_refused_with_the_reason(corpus: Corpus, tmp_path: Path) -> None:
     cosine = Recipe.load("gpt2-tiny", *TINY[:-3], "budget=6 steps", "schedule.warmup=2 steps")
     train(cosine, data=corpus.path, out=tmp_path / "cosine")
@@ -191,6 +212,7 @@ def test_another_run_in_the_folder_is_left_alone(short: Run, corpus: Corpus, tmp
     with pytest.raises(UserError, match="holds another run"):
         extend(short.path, "budget=24 steps", out=tmp_path / "other")
     (tmp_path / "something").mkdir()
+    (tmp_path / "something" / "mine").touch()
     with pytest.raises(UserError, match="is no extension"):
         extend(short.path, "budget=24 steps", out=tmp_path / "something")
 

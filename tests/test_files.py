@@ -247,9 +247,20 @@ def test_a_folder_is_begun_afresh_where_one_was_left_by_a_kill(tmp_path: Path) -
 def test_a_folder_that_is_there_already_keeps_its_files(tmp_path: Path) -> None:
     (tmp_path / "final").mkdir()
     (tmp_path / "final" / "mine").write_text("mine")
-    with pytest.raises(OSError, match="final"), whole_folder(tmp_path / "final") as aside:
+    with pytest.raises(UserError, match="final exists by now"), whole_folder(tmp_path / "final") as aside:
         (aside / "a").write_text("a")
     assert [path.name for path in (tmp_path / "final").iterdir()] == ["mine"]
+
+
+def test_two_do_not_fill_the_same_folder(tmp_path: Path) -> None:
+    with whole_folder(tmp_path / "final") as aside:
+        (aside / "a").write_text("first")
+        with (
+            pytest.raises(UserError, match="final is being written by another process"),
+            whole_folder(tmp_path / "final"),
+        ):
+            pytest.fail("both were let in")
+    assert [path.read_text() for path in (tmp_path / "final").iterdir()] == ["first"]
 
 
 def test_too_little_space_is_said_in_numbers(tmp_path: Path) -> None:

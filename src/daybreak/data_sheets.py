@@ -1,5 +1,6 @@
 """Devices by name: what their data sheets say."""
 
+import re
 from dataclasses import dataclass
 from typing import final
 
@@ -55,7 +56,7 @@ class DataSheet:
 
 def data_sheet(name: str) -> DataSheet | None:
     """Of the device that a name stands for, as torch gives it or as people write it; None if it is not in the table."""
-    words = set(name.lower().replace("-", " ").split())
+    words = set(re.sub(r"rtx(?=\d)|(?<=\d)(?=ti\b|super\b)", r"\g<0> ", name.lower().replace("-", " ")).split())
     for known, (teraflops, gigabytes) in _DEVICES.items():
         wanted = set(known.lower().split())
         if wanted <= words and not (words - wanted) & _VARIANTS:

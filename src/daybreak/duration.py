@@ -45,7 +45,7 @@ _UNITS = {
     "%": Unit.PERCENT,
 }
 _FORM = re.compile(r"(?P<dollar>\$?)\s*(?P<number>[0-9][0-9_]*(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?)\s*(?P<rest>.*)")
-_EXAMPLES = "90s, 24h, 19073 steps, 10B tokens, 2 epochs, 20x params, 4%"
+_EXAMPLES = "90s, 24h, 19073 steps, 10B tokens, 2 epochs, 20x params, $20, 4%"
 
 
 @final
@@ -123,7 +123,10 @@ def parse_interval(value: object) -> Duration | None:
     if value is None or value == "never":
         return None
     interval = Duration.parse(value)
-    if interval.unit not in (Unit.STEPS, Unit.TOKENS, Unit.SECONDS, Unit.PERCENT) or interval.amount <= 0:
+    if (
+        interval.unit not in (Unit.STEPS, Unit.TOKENS, Unit.SECONDS, Unit.PERCENT)
+        or not _LEAST < interval.amount < _MOST
+    ):
         raise ValueError(f"{value!r} is no interval; use steps, tokens, a time or a percentage above 0, or never")
     return interval
 
@@ -144,6 +147,11 @@ def human_seconds(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60}m {whole % 60:02d}s"
     return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
+
+
+def human_dollars(dollars: float) -> str:
+    """`$12.50`, and below ten cents two digits that count."""
+    return f"${dollars:,.2f}" if dollars >= 0.1 else f"${dollars:.2g}"
 
 
 def require_positive(duration: Duration, name: str) -> Duration:

@@ -20,10 +20,10 @@ from daybreak.files import whole_folder
 from daybreak.identity import changes_to, read_execution, read_recipe, write_execution, write_identity
 from daybreak.progress import say
 from daybreak.recipe import Recipe, merge
-from daybreak.run import Run, train
+from daybreak.run import Run, stop_seconds, train
 from daybreak.saving import CheckpointConfig, Checkpoints
 from daybreak.training.budget import Clock
-from daybreak.training.metrics import Metrics, copy_metrics
+from daybreak.training.metrics import Metrics, copy_metrics, read_metrics
 from daybreak.training.state import State
 
 # Of phases that a run is in, or has behind it. In shares of a larger budget they would come once more.
@@ -51,13 +51,15 @@ def extend(
         started, stop_after: as of `train`.
 
     Raises:
-        UserError: the run's schedule has no plateau, the budget is not larger, or several ranks were launched.
+        UserError: the run's schedule has no plateau, the budget is hardly larger, or several ranks were launched.
     """
     if launched_ranks() > 1:
         raise UserError(
             "begin an extension with one process, as `daybreak extend … --out FOLDER --stop-after 1s`; torchrun "
             "goes on with it: -m daybreak train FOLDER/recipe.toml --out FOLDER"
         )
+    started = time.monotonic() if started is None else started
+    stop_seconds(stop_after)  # a mistake in it is said before anything is written
     run = Path(run)
     asked = Recipe.load(run / "recipe.toml", *overrides)
     asked = asked if data is None else asked.with_data(data)
@@ -65,11 +67,11 @@ def extend(
     asked = asked.model_copy(update={"data": reading.placed})
     beside = run if run.name not in ("", "..") else run.resolve()
     folder = Path(out) if out is not None else beside.with_name(f"{beside.name}-{str(asked.budget).replace(' ', '-')}")
-    recipe = _begin(run, asked, reading, folder)
+    recipe = _begin(run, asked, reading, folder, started)
     return train(recipe, out=folder, started=started, stop_after=stop_after)
 
 
-def _begin(run: Path, asked: Recipe, reading: Reading, out: Path) -> Recipe:
+def _begin(run: Path, asked: Recipe, reading: Reading, out: Path, started: float) -> Recipe:
     """Make the new run's folder, unless it is there; returns the recipe to train in it."""
     before = read_recipe(run)
     _require_only_a_budget(run, asked, reading)
@@ -77,11 +79,12 @@ def _begin(run: Path, asked: Recipe, reading: Reading, out: Path) -> Recipe:
         return _begun_before(out, asked)
     checkpoint, state = _before_decay(run, before)
     spent = state.spent
-    clock = Clock(time.monotonic(), before=spent.elapsed_seconds)
+    clock = Clock(started, before=spent.elapsed_seconds + _seconds_to_start(run))
     budget = build_budget(asked, reading.pass_windows, clock)
     progress = budget.progress(replace(spent, progress=0.0))
     if progress >= spent.progress:
-        raise UserError(f"budget = {asked.budget} is no more than the {before.budget} that {run} had")
+        again = "" if asked.budget_seconds is None else ", without the time that another start takes"
+        raise UserError(f"budget = {asked.budget} is no more than the {before.budget} that {run} had{again}")
     scale = progress / spent.progress
     extended = _with_phases(asked, {path: _scaled(asked, path, scale) for path in _PHASES})
     state = replace(state, spent=replace(spent, progress=progress))
@@ -138,6 +141,12 @@ def _before_decay(run: Path, recipe: Recipe) -> tuple[Checkpoint, State]:
     raise UserError(f"{run} has no checkpoint from before its learning rate fell; train anew with the larger budget")
 
 
+def _seconds_to_start(run: Path) -> float:
+    """What the run's first step waited for, which the extension's will wait for again."""
+    first = next(iter(read_metrics(run / "metrics.jsonl", "train")), None)
+    return 0.0 if first is None else max(0.0, first["elapsed_seconds"] - first["milliseconds"] / 1000)
+
+
 def _scaled(recipe: Recipe, path: tuple[str, ...], factor: float) -> str | None:
     """A phase's duration, at the place in the run where it was; one that is no share of the budget is there anyway."""
     text = _at(recipe.model_dump(mode="json"), path)
@@ -173,7 +182,7 @@ def _write(
     Args:
         scale: of shares of the old budget to those of the new.
     """
-    if out.exists():
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise UserError(f"{out} exists and is no extension of {run}; choose another --out")
     with whole_folder(out) as aside:
         write_identity(aside, recipe, reading)

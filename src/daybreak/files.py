@@ -135,20 +135,50 @@ def sync_tree(folder: Path) -> None:
 
 @contextmanager
 def whole_folder(final: Path) -> Iterator[Path]:
-    """Yield a folder aside to fill; it takes the name `final` only once all of it is on disk."""
+    """Yield a folder aside to fill; it takes the name `final` only once all of it is on disk.
+
+    Raises:
+        UserError: another living process is filling it, or something lies at `final` by then.
+    """
     aside = final.with_name(f".{final.name}.partial")
-    if aside.exists():
-        shutil.rmtree(aside)
-    try:
-        with _space_errors(final):
-            aside.mkdir(parents=True)
+    with _space_errors(final), _owned(aside, final):
+        try:
+            _empty(aside)
             yield aside
             sync_tree(aside)
             aside.rename(final)
             sync_folder(final.parent)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
+        except BaseException as error:
+            shutil.rmtree(aside, ignore_errors=True)
+            if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise UserError(f"{final} exists by now; choose another place") from error
+            raise
+
+
+@contextmanager
+def _owned(aside: Path, final: Path) -> Iterator[None]:
+    """Own a folder that is made for it; the lock ends with the process, however it ends."""
+    aside.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(aside, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            gone = not aside.exists() or not os.path.samestat(os.fstat(descriptor), aside.stat())
+        except BlockingIOError:
+            gone = True
+        if gone:
+            raise UserError(f"{final} is being written by another process; wait for it, or choose another place")
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def require_space(folder: Path, needed: int) -> None:

@@ -69,7 +69,7 @@ class Recipe(Configuration):
     name: str = ""
     description: str = ""
     budget: DurationField
-    price: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    price: float | None = Field(default=None, ge=1e-6, le=1e9)
     counts: Counts = "process"
     seed: int = Field(default=1337, ge=0)
     data: DataConfig

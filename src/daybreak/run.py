@@ -219,7 +219,11 @@ def train(
     require_text(Path(out or ""))
     path = Path(out) if out is not None else Path("runs") / (asked.name or "run")
 
-    with stop_on_signals(_seconds(stop_after, clock)) as stop, ExitStack() as meeting:
+    stop_in = stop_seconds(stop_after)
+    with (
+        stop_on_signals(None if stop_in is None else max(0.0, stop_in - clock.elapsed())) as stop,
+        ExitStack() as meeting,
+    ):
         with stop.at_once():
             ranks = meeting.enter_context(joined(asked.parallel))
             recipe = Recipe.model_validate(ranks.share(lambda: asked.model_dump(mode="json")))
@@ -232,8 +236,12 @@ def train(
     return Run(path, recipe, reading.tokenizer, outcome.execution, outcome.checkpoint, outcome.result)
 
 
-def _seconds(stop_after: str | None, clock: Clock) -> float | None:
-    """Until a sitting is to stop, from now."""
+def stop_seconds(stop_after: str | None) -> float | None:
+    """Seconds from its start after which a sitting is to stop.
+
+    Raises:
+        UserError: it is no time.
+    """
     if stop_after is None:
         return None
     try:
@@ -242,7 +250,7 @@ def _seconds(stop_after: str | None, clock: Clock) -> float | None:
         raise UserError(f"stop_after: {error}") from None
     if duration.unit is not Unit.SECONDS:
         raise UserError(f"stop_after = {duration} is no time; write 3h or 170m")
-    return max(0.0, require_positive(duration, "stop_after").amount - clock.elapsed())
+    return require_positive(duration, "stop_after").amount
 
 
 def open_corpus(path: Path | str | None) -> Corpus:

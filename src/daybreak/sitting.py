@@ -170,7 +170,10 @@ def _look(sitting: Sitting) -> _Beginning:
     shown = "".join(f"\n  {line}" for line in changes.all)
     finished = read_result(path, checkpoint) is not None
     if finished and (changes.fixed or changes.course):
-        raise UserError(f"{path} holds a finished run with other settings; choose another --out:{shown}")
+        raise UserError(
+            f"{path} holds a finished run with other settings; choose another --out, or, where only the budget grows, "
+            f"`daybreak extend {path} budget=…`:{shown}"
+        )
     if changes.fixed:
         fixed = "".join(f"\n  {line}" for line in changes.fixed)
         raise UserError(f"{path} holds a run with other settings, which cannot change; choose another --out:{fixed}")

@@ -66,6 +66,8 @@ def test_it_chooses_trains_goes_on_and_is_extended(
         (("--data", "{corpus}"), "say what the run may spend"),
         (("--data", "{corpus}", "budget=10 steps"), "too small for anything useful"),
         (("--data", "{corpus}", "budget=80 steps", "model.layer=3"), "daybreak-d1 is not valid"),
+        (("--data", "{corpus}", "budget=80 steps", "--stop-after", "3 steps"), "is no time"),
+        (("--data", "{corpus}", "budget=10 tokens"), "are the least that is of use"),
     ],
 )
 def test_a_mistake_is_one_message(

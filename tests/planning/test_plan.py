@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from daybreak.cli.plan import plan as print_plan
 from daybreak.data.shards import Corpus
 from daybreak.errors import UserError
 from daybreak.model.gpt import count_parameters
@@ -205,8 +206,44 @@ def test_epochs_need_a_text() -> None:
 def test_an_unknown_device_names_those_that_are_known() -> None:
     with pytest.raises(UserError, match=r"'Voodoo 2' is not in the table; it knows .*RTX 3090"):
         elsewhere("gpt2", device="Voodoo 2")
-    with pytest.raises(UserError, match="do not divide among 7 devices"):
+    with pytest.raises(UserError, match="do not divide among 7 devices; among 6 they do"):
         elsewhere("gpt2", device="A100", count=7)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("8xA100", "--device 'A100' --gpus 8"), ("RTX 309", "did you mean 'RTX 3090'"), ("H20", "did you mean 'H200'")],
+)
+def test_a_device_that_was_meant_is_named(name: str, meant: str) -> None:
+    with pytest.raises(UserError, match=meant):
+        elsewhere("gpt2", device=name)
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [("rtx3090", "RTX 3090"), ("RTX3060ti", "RTX 3060 Ti"), ("3090", "RTX 3090"), ("RTX 3080 Ti", "RTX 3080 Ti")],
+)
+def test_devices_are_known_as_people_write_them(name: str, known: str) -> None:
+    assert elsewhere("gpt2", device=name).device == known
+
+
+def test_a_micro_batch_above_the_rows_of_a_step_fits_where_there_is_room() -> None:
+    found = elsewhere("gpt2", "batch.tokens=8192", "execution.micro_batch=16", device="A100")
+    assert not [each for each in found.warnings if each.startswith("memory")]
+
+
+def test_what_is_no_plan_of_one_process_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="without torchrun"):
+        print_plan("gpt2")
+    with pytest.raises(UserError, match="daybreak train auto"):
+        print_plan("auto")
+
+
+@pytest.mark.parametrize("setting", ["price=1e-310", "price=1e300", "evaluation.every=1e-310%", "budget=1e300 tokens"])
+def test_absurd_figures_are_refused(setting: str) -> None:
+    with pytest.raises(UserError, match=r"is not valid|beyond all"):
+        elsewhere("gpt2", setting, device="A100")
 
 
 @pytest.mark.slow

@@ -37,11 +37,16 @@ def plan(
     """
     from dataclasses import asdict
 
+    from daybreak.distributed import launched_ranks
     from daybreak.errors import UserError
     from daybreak.planning.elsewhere import USUAL_MFU
     from daybreak.planning.plan import plan as work_out
     from daybreak.recipe import Recipe
 
+    if recipe == "auto":
+        raise UserError("auto chooses a recipe: `daybreak train auto budget=…` says which, and runs it; plan that one")
+    if launched_ranks() > 1:
+        raise UserError("plan measures one process alone: start it without torchrun")
     asked = [*(overrides or []), *([] if price is None else [f"price={price}"])]
     if device is None and (gpus is not None or mfu is not None):
         raise UserError("--gpus and --mfu are of a device that is estimated: give --device, as --device 'RTX 3090'")

@@ -46,8 +46,10 @@ def train(
     """
     from daybreak import IMPORTED_AT
     from daybreak.recipe import Recipe
+    from daybreak.run import stop_seconds
     from daybreak.run import train as train_run
 
+    stop_seconds(stop_after)  # a mistake in it is said before anything is measured
     if recipe == "auto":
         out = out or Path("runs") / "auto"
         asked = _chosen(tuple(overrides or ()), data, out)
@@ -74,6 +76,8 @@ def _chosen(overrides: tuple[str, ...], data: Path | None, out: Path) -> "Recipe
         if depth_of(begun.name) is None:
             raise UserError(f"{out} holds a run of {begun.name}, which auto did not choose; choose another --out")
         return begun
+    if out.is_file():
+        raise UserError(f"{out} is a file, where a folder should be; choose another --out")
     if launched_ranks() > 1:
         raise UserError(
             "auto measures one process alone; see what it chooses with `daybreak train auto … --stop-after 1m`, then "

@@ -80,7 +80,9 @@ def smallest_useful(recipe: Recipe, budget: Budget, pace: Pace) -> Duration:
             if recipe.budget.unit is Unit.SECONDS:
                 return Duration(seconds, Unit.SECONDS)
             assert recipe.price is not None  # validated
-            return Duration(seconds / 3600 * recipe.price, Unit.DOLLARS)
+            dollars = seconds / 3600 * recipe.price
+            last_digit = 10.0 ** (math.floor(math.log10(dollars)) - 2)  # three that count
+            return Duration(float(f"{math.ceil(dollars / last_digit) * last_digit:.12g}"), Unit.DOLLARS)
         case Unit.FLOPS:
             return Duration(FEW_STEPS * full.flops, Unit.FLOPS)
         case Unit.TOKENS:

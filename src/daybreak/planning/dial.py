@@ -121,10 +121,10 @@ def shown(choice: Choice) -> str:
     for each in sorted((choice.chosen, *choice.neighbours), key=lambda candidate: candidate.depth):
         rate = "" if each.tokens_per_second is None else f"{each.tokens_per_second:,.0f}"
         tokens = 0 if each.course is None else each.course.tokens
-        lines.append(
-            f"{each.recipe.name:<14}{each.multiplied:>12,}{rate:>10}{tokens:>16,}"
-            f"{tokens / each.multiplied:>13.3g}{each.loss:>15.3f}  {_remark(each, choice.chosen)}"
+        learned = (
+            f"{tokens:>16,}{tokens / each.multiplied:>13.3g}{each.loss:>15.3f}" if tokens else f"{'none':>16}{'':28}"
         )
+        lines.append(f"{each.recipe.name:<14}{each.multiplied:>12,}{rate:>10}{learned}  {_remark(each, choice.chosen)}")
     return "\n".join(lines)
 
 

@@ -1,6 +1,10 @@
 """A run on a device that is not here, estimated from the device's data sheet."""
 
+import difflib
+import re
+
 from daybreak.compose import SAVED_BYTES_PER_SECOND, checkpoint_bytes
+from daybreak.data.batches import largest_divisor
 from daybreak.data_sheets import data_sheet, known_devices
 from daybreak.errors import UserError
 from daybreak.hardware import PrecisionName
@@ -27,10 +31,11 @@ def named_machine(recipe: Recipe, device: str, count: int, mfu: float) -> Machin
     """
     sheet = data_sheet(device) or data_sheet(f"RTX {device}")
     if sheet is None:
-        raise UserError(f"device {device!r} is not in the table; it knows {', '.join(known_devices())}")
+        raise UserError(f"device {device!r} is not in the table; {_meant(device)}it knows {', '.join(known_devices())}")
     rows = recipe.batch.smallest // recipe.row_length
     if rows % count:
-        raise UserError(f"a step's {rows} rows do not divide among {count} devices")
+        fewer = largest_divisor(rows, count)
+        raise UserError(f"a step's {rows} rows do not divide among {count} devices; among {fewer} they do")
     rows //= count
     shards = count if recipe.parallel.kind == "fsdp" else 1
     kernels, capacity = Kernels(_LOSS_ROWS), sheet.memory_bytes
@@ -42,7 +47,7 @@ def named_machine(recipe: Recipe, device: str, count: int, mfu: float) -> Machin
     if fitting is None:
         would = tuple(remedies(recipe, rows, kernels, _PRECISION, capacity, count))
         warnings.append(does_not_fit("even one row", memory.total, capacity, would))
-    elif micro_batch > fitting:
+    elif memory.total > capacity:
         would = (f"execution.micro_batch={fitting}",)
         warnings.append(does_not_fit(f"execution.micro_batch = {micro_batch}", memory.total, capacity, would))
     rate = mfu * sheet.peak_flops * count
@@ -64,3 +69,12 @@ def named_machine(recipe: Recipe, device: str, count: int, mfu: float) -> Machin
         checkpoint=Size(saved, "weights and the optimizer's state"),
         warnings=tuple(warnings),
     )
+
+
+def _meant(device: str) -> str:
+    """What a person may have meant by a name that is not in the table."""
+    if several := re.fullmatch(r"(\d+)\s*[xX*]\s*(\D.*)", device.strip()):
+        return f"of several, write --device '{several[2]}' --gpus {several[1]}; "
+    names = {name.lower().replace(" ", ""): name for name in known_devices()}
+    nearest = difflib.get_close_matches(device.lower().replace(" ", ""), names, n=1)
+    return f"did you mean {names[nearest[0]]!r}? " if nearest else ""

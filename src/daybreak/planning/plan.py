@@ -9,7 +9,7 @@ from typing import final
 from daybreak.compose import build_budget, require_fitting_tokenizer
 from daybreak.data.reading import Reading
 from daybreak.data.shards import token_dtype
-from daybreak.duration import Unit, human_seconds
+from daybreak.duration import Unit, human_dollars, human_seconds
 from daybreak.errors import UserError
 from daybreak.model.gpt import count_multiplied, count_parameters
 from daybreak.planning.course import Course, how_often, smallest_useful, work_out
@@ -102,9 +102,13 @@ def plan(
     machine = this_machine(recipe, reading) if device is None else named_machine(recipe, device, count, mfu)
     budget = build_budget(recipe, windows, Clock(time.monotonic()), step_seconds=machine.pace.step)
     course = work_out(recipe, budget, machine.pace)
-    figures = tuple(_figures(recipe, budget, course, machine, reading))
-    warnings = (*machine.warnings, *_warnings(recipe, budget, course, machine, windows))
-    return Plan(recipe.name, str(recipe.budget), machine.name, figures, warnings)
+    epochs = course.spent.windows / windows
+    figures = [*_figures(recipe, budget, course, machine, reading)]
+    if reading is not None:
+        each = "passes of the mixture, each" if recipe.data.mixture else "of"
+        figures.append(Figure("epochs", epochs, f"{epochs:.3g}", f"{each} {reading.pass_tokens:,} tokens"))
+    warnings = (*machine.warnings, *_warnings(recipe, budget, course, machine, epochs))
+    return Plan(recipe.name, str(recipe.budget), machine.name, tuple(figures), warnings)
 
 
 def _figures(
@@ -137,9 +141,8 @@ def _figures(
     yield Figure("steps", course.steps, f"{course.steps:,.0f} of {recipe.batch.tokens:,} tokens", f"budget {budget}")
     yield Figure("tokens", course.tokens, f"{course.tokens:,.0f}", "steps x tokens a step")
     yield Figure("FLOPs", course.spent.flops, f"{course.spent.flops:.3g}", "tokens x FLOPs a token")
-    timed = (
-        "the budget" if isinstance(budget, TimeBudget) and budget.counts == "process" else "start, steps and the rest"
-    )
+    in_time = isinstance(budget, TimeBudget) and course.seconds <= 1.01 * budget.seconds
+    timed = "the budget" if in_time else "start, steps and the rest"
     yield Figure("time", course.seconds, human_seconds(course.seconds), timed)
     hours = machine.count * course.seconds / 3600
     yield Figure("device-hours", hours, f"{hours:,.2f}", f"{machine.count} of them")
@@ -147,17 +150,13 @@ def _figures(
         yield Figure("dollars", None, "not known", "give price, dollars an hour of all devices, as price=0.4")
     else:
         dollars = course.seconds / 3600 * recipe.price
-        yield Figure("dollars", dollars, f"${dollars:,.2f}", f"at ${recipe.price:g} an hour")
+        yield Figure("dollars", dollars, human_dollars(dollars), f"at ${recipe.price:g} an hour")
     size = machine.checkpoint.bytes
     yield Figure("checkpoint", size, human_bytes(size), machine.checkpoint.how)
     kept = _checkpoints_at_once(recipe, budget, course)
     disk = kept * size + _METRIC_BYTES * course.steps
     yield Figure("disk", disk, human_bytes(int(disk)), f"{kept} checkpoints at once, and metrics")
     yield _loss(recipe, course, reading)
-    if reading is not None:
-        epochs = course.tokens / reading.pass_tokens
-        each = "passes of the mixture, each" if recipe.data.mixture else "of"
-        yield Figure("epochs", epochs, f"{epochs:.3g}", f"{each} {reading.pass_tokens:,} tokens")
 
 
 def _mapped_bytes(reading: Reading, windows: int) -> int:
@@ -189,12 +188,11 @@ def _loss(recipe: Recipe, course: Course, reading: Reading | None) -> Figure:
     return Figure("validation loss", found.loss, shown, f"fitted law, from {LossLaw.fitted().text}")
 
 
-def _warnings(recipe: Recipe, budget: Budget, course: Course, machine: Machine, windows: int) -> Iterator[str]:
+def _warnings(recipe: Recipe, budget: Budget, course: Course, machine: Machine, epochs: float) -> Iterator[str]:
     try:
         check_schedule(recipe.schedule, budget.moment(Spent()))
     except UserError as error:
         yield f"schedule: {error}"
-    epochs = course.tokens / recipe.data.window / windows
     if epochs > 1:
         text = "mixture" if recipe.data.mixture else "corpus"
         yield f"data: the {text} is read {epochs:.1f} times, each time in another order; more text is worth more"

@@ -1,6 +1,7 @@
 """A few steps of a run, by its own parts in a process of its own, then thrown away: what they take."""
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -18,14 +19,14 @@ from daybreak.compose import choose_execution
 from daybreak.data.batches import largest_divisor
 from daybreak.data.reading import Reading
 from daybreak.distributed import ALONE
-from daybreak.duration import Duration, Unit
 from daybreak.errors import UserError
+from daybreak.executor import end_with
 from daybreak.hardware import autocast, peak_flops
 from daybreak.planning.course import Pace
 from daybreak.recipe import Recipe
 from daybreak.sitting import Sitting, assembled
 from daybreak.training import loop
-from daybreak.training.budget import Clock, CountBudget
+from daybreak.training.budget import Clock
 from daybreak.training.flops import flops_per_token
 from daybreak.training.metrics import read_metrics
 from daybreak.training.parts import Parts
@@ -91,16 +92,18 @@ def _perform(recipe: Recipe, reading: Reading, folder: Path, began: float) -> Re
     seconds_a_token = flops_per_token(recipe.model, recipe.row_length) / (_SHARE_OF_PEAK * peak)
     short = _shorter(recipe, seconds_a_token, execution.micro_batch)
     # Its learning rates matter to nothing here, and a warm-up that does not fit is the plan's to say.
-    content = short.model_dump(mode="json") | {"schedule": {"kind": "constant", "warmup": "0%"}}
-    short = Recipe.model_validate(content)
     steps = min(_MOST_STEPS, max(_FEWEST_STEPS, int(_SECONDS_OF_STEPS / (seconds_a_token * short.batch.tokens))))
+    content = short.model_dump(mode="json") | {
+        "schedule": {"kind": "constant", "warmup": "0%"},
+        "budget": f"{steps + _UNCOUNTED_STEPS} steps",
+    }
+    short = Recipe.model_validate(content)
     clock, out = Clock(began), folder / "run"
     out.mkdir()
     sitting = Sitting(out, short, reading, clock, StopRequest(), ALONE, accept_changes=False)
     with assembled(sitting, choose_execution(short), fresh=True) as ready:
         start_seconds = clock.elapsed()
-        few = CountBudget(Duration(steps + _UNCOUNTED_STEPS, Unit.STEPS), ready.parts.budget.rates)
-        parts = replace(ready.parts, budget=few, validation=replace(ready.parts.validation, every=None))
+        parts = replace(ready.parts, validation=replace(ready.parts.validation, every=None))
         loop.train(parts, ready.spent)
         update_seconds = _seconds_of_an_update(parts)
         sample_seconds = _seconds_of_a_sample(parts) if recipe.samples.every is not None else 0.0
@@ -168,6 +171,7 @@ def _process_peak() -> int:
 
 
 def _main(folder: Path, began: float) -> None:
+    end_with(os.getppid())
     try:
         recipe = Recipe.load(folder / "recipe.toml")
         found = _perform(recipe, Reading.open(recipe.data), folder, began)

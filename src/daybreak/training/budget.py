@@ -312,7 +312,10 @@ def make_count_budget(amount: Duration, rates: Rates, growth: Growth | None = No
         whole = Duration(round(steps * rates.full.tokens), Unit.TOKENS)
     budget = CountBudget(whole, rates, growth)
     if not whole.amount or not budget.allows_another_step(Spent()):
-        raise UserError(f"budget = {amount} is less than one step of {first.tokens:,} tokens")
+        raise UserError(
+            f"budget = {amount} is less than one step of {first.tokens:,} tokens; {FEW_STEPS} steps, "
+            f"{FEW_STEPS * rates.full.tokens:,} tokens, are the least that is of use"
+        )
     return budget
 
 

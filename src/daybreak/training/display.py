@@ -3,7 +3,7 @@
 import time
 from typing import Any, final
 
-from daybreak.duration import human_seconds
+from daybreak.duration import human_dollars, human_seconds
 from daybreak.progress import say
 from daybreak.training.outlook import Prospect
 
@@ -28,7 +28,7 @@ def _outlook(prospect: Prospect) -> str:
     left = "?" if prospect.seconds_left is None else human_seconds(prospect.seconds_left)
     words = [f"spent {human_seconds(prospect.seconds_spent)}", f"left {left}"]
     if prospect.dollars is not None:
-        words.append(f"cost ${prospect.dollars:,.2f}")
+        words.append(f"cost {human_dollars(prospect.dollars)}")
     if prospect.loss is not None:
         words.append("final loss {:.2f} ± {:.2f}".format(*prospect.loss))
     return "  ".join(words)
@@ -86,11 +86,9 @@ class LiveDisplay:
         from rich.text import Text
 
         bar = Table.grid(padding=(0, 1))
-        bar.add_row(
-            ProgressBar(total=1.0, completed=_spent(record), width=40),
-            f"{_spent(record):.1%} of the budget  {_outlook(prospect)}",
-        )
-        self._live.update(Group(bar, Text(_figures(record), no_wrap=True)))
+        bar.add_row(ProgressBar(total=1.0, completed=_spent(record), width=40), f"{_spent(record):.1%} of the budget")
+        lines = (Text(line, no_wrap=True, overflow="ellipsis") for line in (_outlook(prospect), _figures(record)))
+        self._live.update(Group(bar, *lines))
 
     def line(self, text: str) -> None:
         self._live.console.print(text, markup=False, highlight=False)
