@@ -110,9 +110,8 @@ def _wait_for(condition: object, seconds: float = 30.0) -> None:
 def cluster() -> Iterator[str]:
     """Two Ray nodes on this machine."""
     pytest.importorskip("ray")
-    from ray.cluster_utils import Cluster
-
     import ray
+    from ray.cluster_utils import Cluster
 
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     nodes.add_node(num_cpus=1)

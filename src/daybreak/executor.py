@@ -82,7 +82,7 @@ def _in_processes(
     running: dict[Future[Result], Task] = {}
 
     def submit(number: int) -> None:
-        for task, _ in zip(ahead, range(number), strict=False):
+        for _, task in zip(range(number), ahead, strict=False):
             running[pool.submit(function, task)] = task
 
     try:

@@ -104,7 +104,7 @@ def test_only_copies_are_found_where_only_they_are_looked_for(
 
 def test_many_of_one_kind_leave_the_first(tmp_path: Path) -> None:
     texts = ["one and the same text, said again and again and again, in so many words"] * 500
-    assert find(texts, tmp_path) == {number: (0, True) for number in range(1, 500)}
+    assert find(texts, tmp_path) == dict.fromkeys(range(1, 500), (0, True))
 
 
 def test_texts_without_words_are_compared_as_a_whole(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from daybreak.data.clean import Cleaning
 from daybreak.data.prepare import prepare
 from daybreak.data.shards import Corpus, documents_file
 from daybreak.errors import UserError
-from daybreak.executor import Workers
 
 OPTIONS = ("--tokenizer", "bpe:400", "--clean", "--deduplicate", "near", "--mask-personal")
 
@@ -43,7 +42,9 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     files = [folder / "one.jsonl", folder / "two.jsonl"]
     for file, some in zip(files, (texts[:300], texts[300:]), strict=True):
         file.write_text("".join(json.dumps({"text": text}) + "\n" for text in some), encoding="utf-8")
-    (folder / "questions.jsonl").write_text(json.dumps({"question": {"stem": evaluated()}, "answers": ["A", "B"]}) + "\n")
+    (folder / "questions.jsonl").write_text(
+        json.dumps({"question": {"stem": evaluated()}, "answers": ["A", "B"]}) + "\n"
+    )
     return files
 
 

@@ -38,23 +38,24 @@ def prepare(
     clean: Annotated[
         bool, typer.Option("--clean", help="Mend broken text (ftfy), and drop documents that are no good prose.")
     ] = False,
-    deduplicate: Annotated[Duplicates, typer.Option(help="Drop copies of earlier documents, exact or near.")]
-    = Duplicates.none,
+    deduplicate: Annotated[
+        Duplicates, typer.Option(help="Drop copies of earlier documents, exact or near.")
+    ] = Duplicates.none,
     against: Annotated[
         list[str] | None,
         typer.Option(metavar="FILE", help="An evaluation set: what shares 13 words in a row with it is dropped."),
     ] = None,
-    language: Annotated[str | None, typer.Option(metavar="CODE", help="Drop documents in others than this, as en.")]
-    = None,
-    since: Annotated[str | None, typer.Option(metavar="DATE", help="Drop documents from before, as 2018-06-01.")]
-    = None,
+    language: Annotated[
+        str | None, typer.Option(metavar="CODE", help="Drop documents in others than this, as en.")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="DATE", help="Drop documents from before, as 2018-06-01.")
+    ] = None,
     until: Annotated[str | None, typer.Option(metavar="DATE", help="Drop documents from after.")] = None,
     tokens_per_character: Annotated[
         float | None, typer.Option(metavar="SHARE", help="Drop documents of more, as 0.3: their words are rare.")
     ] = None,
-    mask_personal: Annotated[
-        bool, typer.Option("--mask-personal", help="Replace e-mail and IP addresses.")
-    ] = False,
+    mask_personal: Annotated[bool, typer.Option("--mask-personal", help="Replace e-mail and IP addresses.")] = False,
     rejects: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep what is dropped, with the reason.")] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes; as many as there are cores unless given.")

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from itertools import accumulate, islice
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, TypeVar, final
+from typing import Any, final
 
 import numpy as np
 
@@ -32,15 +32,23 @@ from daybreak.data.corpora import Source, settle
 from daybreak.data.deduplicate import BANDS, Duplicates
 from daybreak.data.documents import Document, Reading, Tally
 from daybreak.data.hashing import splitmix64
-from daybreak.data.overlap import runs_of
 from daybreak.data.inspection import inspect_corpus
 from daybreak.data.inspection_page import shown
+from daybreak.data.overlap import runs_of
 from daybreak.data.shards import SPLITS, Corpus, Shard, Split, write_manifest
+from daybreak.data.tasks import named, perform
 from daybreak.data.tokenizer import Tokenizer, is_learned, make_tokenizer
 from daybreak.errors import UserError
-from daybreak.data.tasks import named, perform
 from daybreak.executor import Workers, run_tasks
-from daybreak.files import canonical_json, read_sealed, sha256_bytes, sha256_file, sync_folder, sync_tree, write_json, write_sealed
+from daybreak.files import (
+    canonical_json,
+    sha256_bytes,
+    sha256_file,
+    sync_folder,
+    sync_tree,
+    write_json,
+    write_sealed,
+)
 from daybreak.progress import progress, say
 
 _LEARNED_FROM = 100_000_000  # characters that a BPE is learned from, at most
@@ -80,7 +88,9 @@ class Asked:
     def plan(self) -> dict[str, Any]:
         """All that the corpus depends on."""
         return {
-            "sources": [{"name": each.name, "inputs": [one.identity() for one in each.inputs]} for each in self.sources],
+            "sources": [
+                {"name": each.name, "inputs": [one.identity() for one in each.inputs]} for each in self.sources
+            ],
             "tokenizer": self.tokenizer,
             "validation": self.validation,
             "cleaning": asdict(self.cleaning),
@@ -241,7 +251,9 @@ def _compare(asked: Asked, blocks: list[Block]) -> list[Path | None]:
     )
     keys = documents * (1 + (BANDS if asked.duplicates == "near" else 0))
     parts = -(-keys // _KEYS_AT_ONCE)
-    comparisons = [stages.Compare(listed, part, parts, named(folder, listed.name, part, parts)) for part in range(parts)]
+    comparisons = [
+        stages.Compare(listed, part, parts, named(folder, listed.name, part, parts)) for part in range(parts)
+    ]
     with progress("comparing", documents, "documents") as advance:
         perform(stages.compare, comparisons, asked.workers, lambda _: advance(documents // parts))
     found = tuple(task.out for task in comparisons)
@@ -281,7 +293,11 @@ def _tokenizer(asked: Asked, blocks: list[Block], found: list[Path | None], rule
     learned = make_tokenizer(
         asked.tokenizer, _text_to_learn_from(asked.tokenizer, _kept(blocks, found), rule, characters)
     )
-    if asked.tokenizer == learned.name and learned.name.startswith("bpe:") and learned.vocab_size < int(learned.name[4:]):
+    if (
+        asked.tokenizer == learned.name
+        and learned.name.startswith("bpe:")
+        and learned.vocab_size < int(learned.name[4:])
+    ):
         say(f"the text gave {learned.vocab_size:,} ids: it has too few distinct pairs for more")
     write_json(path, learned.to_json())
     return path
@@ -370,9 +386,7 @@ def _assemble(
     )
 
 
-def _slices(
-    stems: list[Path], ends: list[int], low: int, high: int
-) -> tuple[tuple[Path, int, int], ...]:
+def _slices(stems: list[Path], ends: list[int], low: int, high: int) -> tuple[tuple[Path, int, int], ...]:
     """Of each block's tokens, what lies in [low, high) of the stream.
 
     Args:

@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from daybreak.data.clean import Cleaning
 from daybreak.data.corpora import open_sources
@@ -113,5 +112,3 @@ def _require_disk(asked: Asked) -> None:
 def _text_bytes(size: int, path: Path) -> float:
     """About how much text a file holds."""
     return size * _COMPRESSION.get(path.suffix.lower(), 1.0)
-
-

@@ -12,7 +12,7 @@ A file of tokens may be a link to one that another tool wrote (`daybreak import`
 tokens lie.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -225,7 +225,7 @@ class Corpus:
 
 
 def write_manifest(
-    folder: Path, tokenizer: Tokenizer, splits: dict[str, Split], sources: list[str], plan: str | None = None
+    folder: Path, tokenizer: Tokenizer, splits: Mapping[SplitName, Split], sources: list[str], plan: str | None = None
 ) -> None:
     """Write tokenizer.json and manifest.json, which make a folder of shards a corpus.
 

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol, final
+from typing import IO, Any, final
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +30,7 @@ from daybreak.data.inputs import Input
 from daybreak.data.overlap import EvaluationSets
 from daybreak.data.tokenizer import Tokenizer
 from daybreak.data.words import words_of
-from daybreak.files import read_sealed, sha256_file
+from daybreak.files import read_sealed
 
 _SKETCHED_PIECES = 4  # of a document; longer ones are compared by their first four million characters or so
 _SKETCHED_AT_ONCE = 256  # documents
