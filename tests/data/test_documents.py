@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daybreak.data import documents
-from daybreak.data.documents import Document, Reading, Tally, pieces_of, read_jsonl
+from daybreak.data.documents import Document, Reading, Tally, pieces_of
 from daybreak.data.inputs import file_input, find_files, read_documents
 from daybreak.data.tokenizer import GPT2_PATTERN, Tokenizer, train_bpe
 from daybreak.errors import UserError
@@ -359,7 +359,7 @@ def test_a_long_line_of_jsonl_takes_a_small_multiple_of_its_length(tmp_path: Pat
     path.write_text((json.dumps({"text": 'some "words"\n' * 1_000_000}) + "\n") * 2)
     size, peak = _read_traced(path)
     assert size == 2 * 13_000_000
-    assert peak < 4.5 * path.stat().st_size / 2
+    assert peak < 3 * path.stat().st_size / 2
 
 
 def _read_traced(path: Path) -> tuple[int, int]:
@@ -374,15 +374,8 @@ def _read_traced(path: Path) -> tuple[int, int]:
 
 def test_text_without_blanks_is_cut_in_time_that_grows_with_its_length() -> None:
     """Each cut looks for a blank no further than a piece."""
-    began = time.monotonic()
-    pieces = list(pieces_of(["x" * 100_000_000]))
+    began = time.process_time()
+    pieces = list(pieces_of(["x" * 40_000_000]))
+    assert time.process_time() - began < 8  # some 25 s when each cut searched to the end
     assert max(map(len, pieces)) <= 2 << 20
-    assert sum(map(len, pieces)) == 100_000_000
-    assert time.monotonic() - began < 20  # it was minutes when each cut searched to the end
-
-
-def test_a_line_longer_than_the_limit_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(documents, "_LONGEST_LINE", 100)
-    (tmp_path / "a.jsonl").write_bytes(jsonl("short", "long" * 100))
-    with (tmp_path / "a.jsonl").open("rb") as file, pytest.raises(UserError, match="a:2 is longer than"):
-        list(read_jsonl(file, "a", Reading(), Tally()))
+    assert sum(map(len, pieces)) == 40_000_000

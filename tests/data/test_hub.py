@@ -79,6 +79,14 @@ def test_the_identity_of_a_folder_changes_with_its_files(tmp_path: Path) -> None
     assert open_hub(f"hub:{folder}", PLAIN)[0].identity() != first
 
 
+def test_a_file_of_text_is_one_document_here_too(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    for name in "ab":
+        (tmp_path / "mine" / f"{name}.txt").write_text(f"{name}: one\n\ntwo\n")
+    found = texts_of(f"hub:{tmp_path / 'mine'}")
+    assert [text for texts in found for text in texts] == ["a: one\n\ntwo\n", "b: one\n\ntwo\n"]
+
+
 @pytest.mark.parametrize("source", ["hub:", "hub:parquet", "hub:a/b/c", "hub:{folder}:absent", "hub:{folder}@main"])
 def test_a_wrong_name_is_answered_with_a_message(source: str, tmp_path: Path) -> None:
     folder = data_set(tmp_path / "mine")

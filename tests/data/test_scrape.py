@@ -88,7 +88,7 @@ def test_the_pages_of_a_web_archive_are_read_in_order(packed: bool, tmp_path: Pa
     archive = Archive(packed)
     archive.writer.write_record(archive.writer.create_warcinfo_record("a.warc", {"software": "test"}))
     archive.add("http://a.org/walrus", page("walrus"))
-    archive.add("http://a.org/request", b"", record="request", kind="application/http")
+    archive.add("http://a.org/request", b"GET / HTTP/1.1\r\n\r\n", record="request", kind="application/http")
     archive.add("http://a.org/picture.png", b"\x89PNG\0", kind="image/png")
     archive.add("http://a.org/gone", page("error"), status="404 Not Found")
     archive.add("http://a.org/narwhal", gzip.compress(page("narwhal")), coding="gzip")
@@ -128,7 +128,7 @@ def test_a_web_archive_that_breaks_off_is_named_wherever_it_does(packed: bool, t
     archive.add("http://a.org/narwhal", page("narwhal"), kind="image/png")
     content = archive.content.getvalue()
     path = tmp_path / ("a.warc.gz" if packed else "a.warc")
-    ends = range(whole + 1, len(content) - (0 if packed else 3), 7 if packed else 13)
+    ends = range(whole + 1, len(content) - (0 if packed else 4), 7 if packed else 13)
     for end in ends:
         path.write_bytes(content[:end])
         with pytest.raises(UserError, match=r"a\.warc"):

@@ -65,8 +65,8 @@ def prepare(
     """Make a corpus of text: documents, cleaned and without duplicates if asked, tokens, shards.
 
     Reads text, JSONL, CSV, TSV, HTML and WARC, plain or .gz, .xz, .bz2, .zst, alone or in .tar and .zip; Parquet;
-    hub:OWNER/NAME[:CONFIG][@REVISION], a data set of the Hugging Face hub, or of a folder; https://…#sha256=HEX&size=BYTES;
-    - for standard input: JSONL if its first line is a JSON object, else text.
+    hub:OWNER/NAME:CONFIG@REVISION, a data set of the Hugging Face hub, with or without the last two, or hub:FOLDER;
+    https://…#sha256=HEX&size=BYTES; - for standard input: JSONL if its first line is a JSON object, else text.
 
     Named corpora: stdlib, zero-one, shakespeare, enwik8, text8, wikitext, openwebtext, fineweb-edu.
 

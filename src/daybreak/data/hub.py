@@ -15,6 +15,7 @@ from daybreak.data.documents import WITHOUT_TEXT, Document, Reading, Tally, docu
 from daybreak.data.download import cache_folder
 from daybreak.data.inputs import Input
 from daybreak.errors import UserError
+from daybreak.files import canonical_json, sha256_bytes
 
 PREFIX = "hub:"
 _FORMATS = ("parquet", "json", "csv", "text", "arrow")
@@ -31,13 +32,13 @@ class HubInput(Input):
         dataset: OWNER/NAME, or the path of a folder.
         config: None for the data set's own choice.
         revision: the commit; None for a folder.
-        files: what a folder's identity is, as (path, size, mtime in ns); empty for the hub.
+        state: SHA-256 of the names, sizes and times of a folder's files; None for the hub.
     """
 
     dataset: str
     config: str | None
     revision: str | None
-    files: tuple[tuple[str, int, int], ...]
+    state: str | None
     shard: int
     shards: int
     reading: Reading
@@ -60,7 +61,7 @@ class HubInput(Input):
             "dataset": self.dataset,
             "config": self.config,
             "revision": self.revision,
-            "files": [list(file) for file in self.files],
+            "state": self.state,
             "shard": self.shard,
             "shards": self.shards,
             "reading": self.reading.to_json(),
@@ -83,13 +84,13 @@ def open_hub(source: str, reading: Reading) -> tuple[HubInput, ...]:
         if Path(dataset).is_dir():
             if revision:
                 raise UserError(f"{source}: a folder has no revision")
-            commit, files = None, _files(Path(dataset))
+            commit, state = None, _state(Path(dataset))
         else:
-            commit, files = _commit(dataset, revision), ()
+            commit, state = _commit(dataset, revision), None
         shards = _stream(dataset, config or None, commit).num_shards
     name = f"{PREFIX}{named}" + (f"@{commit[:12]}" if commit else "")
     return tuple(
-        HubInput(f"{name}#{shard}", None, dataset, config or None, commit, files, shard, shards, reading)
+        HubInput(f"{name}#{shard}", None, dataset, config or None, commit, state, shard, shards, reading)
         for shard in range(shards)
     )
 
@@ -107,6 +108,8 @@ def _stream(dataset: str, config: str | None, revision: str | None) -> Any:
     made_of = type(builder).__module__.rpartition(".")[2]
     if made_of not in _FORMATS:
         raise UserError(f"{dataset} is a data set of {made_of}; those of {', '.join(_FORMATS)} are read")
+    if made_of == "text":
+        builder.config.sample_by = "document"  # as a file of text is read everywhere else; else each line is a row
     return builder.as_streaming_dataset(split=_SPLIT)
 
 
@@ -122,9 +125,11 @@ def _commit(dataset: str, revision: str) -> str:
     return commit
 
 
-def _files(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    every = sorted(path for path in folder.rglob("*") if path.is_file())
-    return tuple((str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) for path in every)
+def _state(folder: Path) -> str:
+    found = [(path, path.stat()) for path in sorted(folder.rglob("*")) if path.is_file()]
+    return sha256_bytes(
+        canonical_json([[str(path.absolute()), file.st_size, file.st_mtime_ns] for path, file in found])
+    )
 
 
 @contextmanager
@@ -148,6 +153,7 @@ def _datasets() -> Any:
     if "HF_HOME" not in os.environ:
         for name, folder in {"HF_HUB_CACHE": "hub", "HF_DATASETS_CACHE": "datasets", "HF_XET_CACHE": "xet"}.items():
             os.environ.setdefault(name, str(cache_folder() / "huggingface" / folder))
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         import datasets
     except ImportError:

@@ -37,11 +37,12 @@ def read_warc(file: BufferedReader, origin: str, tally: Tally) -> Iterator[Docum
     records = warcio.archiveiterator.WARCIterator(file, no_record_parse=True)
     try:
         for record in records:
+            stated = record.rec_headers.get_header("Content-Length") or ""
             if record.rec_type in _TYPES_WITH_CONTENT and (document := _page(record, origin, tally)):
                 yield document
             while record.raw_stream.read(_LONGEST_PAGE):
                 pass
-            if record.length is None or record.raw_stream.limit > 0 or records.err_count:
+            if not stated.isdigit() or record.raw_stream.limit > 0 or records.err_count:
                 raise UserError(f"{origin} is damaged or breaks off in the record of {_address(record)}")
     except (warcio.exceptions.ArchiveLoadFailed, warcio.statusandheaders.StatusAndHeadersParserException) as error:
         raise UserError(f"{origin} is damaged: {error}") from error
