@@ -110,6 +110,13 @@ def _wait_for(condition: object, seconds: float = 30.0) -> None:
 def cluster() -> Iterator[str]:
     """Two Ray nodes on this machine."""
     pytest.importorskip("ray")
+    with pytest.MonkeyPatch.context() as patch:
+        folder, before = str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")
+        patch.setenv("PYTHONPATH", os.pathsep.join([folder, before]))  # of the workers, which find the tasks here
+        yield from _two_nodes()
+
+
+def _two_nodes() -> Iterator[str]:
     import ray
     from ray.cluster_utils import Cluster
 

@@ -101,11 +101,11 @@ def write_bytes(path: Path, content: bytes) -> None:
     """
     path = path.resolve()
     if path.exists() and not path.is_file():
-        with _space_errors(path), path.open("wb") as special:
+        with space_errors(path), path.open("wb") as special:
             special.write(content)
         return
     partial = path.with_name(f".{path.name}.partial")
-    with _space_errors(path):
+    with space_errors(path):
         with partial.open("wb") as file:
             file.write(content)
             file.flush()
@@ -141,7 +141,7 @@ def whole_folder(final: Path) -> Iterator[Path]:
         UserError: another living process is filling it, or something lies at `final` by then.
     """
     aside = final.with_name(f".{final.name}.partial")
-    with _space_errors(final), _owned(aside, final):
+    with space_errors(final), _owned(aside, final):
         try:
             _empty(aside)
             yield aside
@@ -232,7 +232,8 @@ def _sync_file(path: Path) -> None:
 
 
 @contextmanager
-def _space_errors(path: Path) -> Iterator[None]:
+def space_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk into a UserError that names what was to be written."""
     try:
         yield
     except OSError as error:

@@ -11,8 +11,8 @@ from daybreak.data.clean import Beginning, Cleaning, cleaned, mended, reason_to_
 from daybreak.data.words import words_of
 
 LINES = st.sampled_from(
-    ["plain ASCII", "a < b", "&amp; &lt;b&gt;", "âœ” mojibake", "“curly”", "ﬁne ligature", "ＬＯＵＤ", "\x07bell", "\x1b[36mblue",
-     "cafe\u0301", "\ufeffmark", "\u2028", "\r", "\x85", "caf\xe9", "schÃ¶n", "", "\t tab", "\ud83d"]
+    ["plain ASCII", "a < b", "&amp; &lt;b&gt;", "âœ” mojibake", "“curly”", "ﬁne ligature", "ＬＯＵＤ", "\x07bell",
+     "\x1b[36mblue", "cafe\u0301", "\ufeffmark", "\u2028", "\r", "\x85", "caf\xe9", "schÃ¶n", "", "\t tab", "\ud83d"]
 )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from daybreak.data import corpora
 from daybreak.data.corpora import open_source, open_sources, read_sources, settle
-from daybreak.data.documents import Document, Reading, Tally
+from daybreak.data.documents import Document, Fields, Tally
 from daybreak.data.inputs import NAMED_CORPORA
 from daybreak.data.wikitext import WikitextInput
 from daybreak.errors import UserError
@@ -163,7 +163,7 @@ def test_a_zipped_corpus_is_read_from_its_archive(name: str, tmp_path: Path, mon
 )
 def test_corpora_of_the_hub_are_pinned_to_a_commit(name: str, repository: str, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
-    monkeypatch.setattr(corpora, "open_hub", lambda source, reading: opened.append(source) or ())
+    monkeypatch.setattr(corpora, "open_hub", lambda source, fields: opened.append(source) or ())
     open_source(name)
     assert re.fullmatch(f"hub:{repository}@[0-9a-f]{{40}}", opened[0])
 
@@ -172,14 +172,14 @@ def test_a_component_that_no_record_has_is_an_error_that_lists_those_there_are(t
     for file, component in {"a.jsonl": "ArXiv", "b.jsonl": "Books3"}.items():
         (tmp_path / file).write_text(json.dumps({"text": "x", "meta": {"pile_set_name": component}}) + "\n")
     for wanted, missing in {("ArXiv", "Books3"): False, ("ArXiv", "Books4"): True}.items():
-        tally, reading = Tally(), Reading(components=wanted)
-        sources = open_sources(["a.jsonl", "b.jsonl"], reading)
+        tally, fields = Tally(), Fields(components=wanted)
+        sources = open_sources(["a.jsonl", "b.jsonl"], fields)
         assert len(list(read_sources(sources, tally))) == 2 - missing
         if missing:
             with pytest.raises(UserError, match=r"'Books4'; components that were seen: ArXiv, Books3"):
-                settle(tally, reading)
+                settle(tally, fields)
         else:
-            settle(tally, reading)
+            settle(tally, fields)
 
 
 def test_what_was_passed_over_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -187,7 +187,7 @@ def test_what_was_passed_over_is_said_once(tmp_path: Path, capsys: pytest.Captur
         (tmp_path / f"{name}.jsonl").write_text('{"text": ""}\n{"text": "x"}\n' * 600)
     tally = Tally()
     assert len(list(read_sources(open_sources(["a.jsonl", "b.jsonl"]), tally))) == 1200
-    settle(tally, Reading())
+    settle(tally, Fields())
     assert capsys.readouterr().err == "passed over: 1,200 records without text\n"
 
 

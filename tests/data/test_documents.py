@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daybreak.data import documents
-from daybreak.data.documents import Document, Reading, Tally, pieces_of
+from daybreak.data.documents import Document, Fields, Tally, pieces_of
 from daybreak.data.inputs import file_input, find_files, read_documents
 from daybreak.data.tokenizer import GPT2_PATTERN, Tokenizer, train_bpe
 from daybreak.errors import UserError
@@ -278,8 +278,8 @@ def test_separators_that_only_python_takes_for_blanks_are_no_place_to_cut(monkey
     assert [int(index) for part in pieces for index in tokenizer.encode(part)] == tokenizer.encode(text).tolist()
 
 
-def documents_of(path: Path, tally: Tally, reading: Reading = Reading()) -> list[Document]:  # noqa: B008
-    return list(file_input(path, reading).read(tally))
+def documents_of(path: Path, tally: Tally, fields: Fields = Fields()) -> list[Document]:  # noqa: B008
+    return list(file_input(path, fields).read(tally))
 
 
 def test_records_without_text_are_counted(tmp_path: Path) -> None:
@@ -325,10 +325,10 @@ def test_the_date_of_a_record_goes_with_its_document(
 
 def test_the_text_may_lie_under_another_key(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"content": "one", "text": 7}\n')
-    (document,) = documents_of(tmp_path / "a.jsonl", Tally(), Reading(text_key="content"))
+    (document,) = documents_of(tmp_path / "a.jsonl", Tally(), Fields(text_key="content"))
     assert "".join(document.pieces) == "one"
     with pytest.raises(UserError, match=r'a\.jsonl:1: .*"body"'):
-        documents_of(tmp_path / "a.jsonl", Tally(), Reading(text_key="body"))
+        documents_of(tmp_path / "a.jsonl", Tally(), Fields(text_key="body"))
 
 
 def test_records_of_other_components_are_passed_over_and_counted(tmp_path: Path) -> None:
@@ -339,7 +339,7 @@ def test_records_of_other_components_are_passed_over_and_counted(tmp_path: Path)
     path = tmp_path / "a.jsonl"
     path.write_text("\n".join(map(json.dumps, [*lines, {"text": "3"}, {"text": "4", "meta": {"pile_set_name": 5}}])))
     tally = Tally()
-    found = documents_of(path, tally, Reading(components=("ArXiv", "Github")))
+    found = documents_of(path, tally, Fields(components=("ArXiv", "Github")))
     assert ["".join(document.pieces) for document in found] == ["1"]
     assert tally.passed == {"records of other components": 4}
     assert tally.components == {"Books3": 2, "ArXiv": 1}

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from daybreak.data.documents import PLAIN, Reading, Tally
+from daybreak.data.documents import PLAIN, Fields, Tally
 from daybreak.data.hub import open_hub
 from daybreak.errors import UserError
 
@@ -51,8 +51,8 @@ def data_set(folder: Path) -> Path:
     return folder
 
 
-def texts_of(source: str, reading: Reading = PLAIN) -> list[list[str]]:
-    return [["".join(document.pieces) for document in each.read(Tally())] for each in open_hub(source, reading)]
+def texts_of(source: str, fields: Fields = PLAIN) -> list[list[str]]:
+    return [["".join(document.pieces) for document in each.read(Tally())] for each in open_hub(source, fields)]
 
 
 def test_a_folder_is_read_shard_by_shard_in_order(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_a_folder_is_read_shard_by_shard_in_order(tmp_path: Path) -> None:
 
 def test_a_configuration_and_a_key_of_the_text_can_be_named(tmp_path: Path) -> None:
     folder = data_set(tmp_path / "mine")
-    assert texts_of(f"hub:{folder}:other", Reading(text_key="body")) == [["one", "two"]]
+    assert texts_of(f"hub:{folder}:other", Fields(text_key="body")) == [["one", "two"]]
     with pytest.raises(UserError, match=r'expected a string under "text", found body; --text-key'):
         texts_of(f"hub:{folder}:other")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from daybreak.data.corpora import open_source, open_sources
-from daybreak.data.documents import PLAIN, Reading, Tally
+from daybreak.data.documents import PLAIN, Fields, Tally
 from daybreak.data.inputs import Input, file_input, file_inputs
 
 
@@ -28,7 +28,7 @@ def write_many(folder: Path, count: int, size: int) -> list[Path]:
 
 def test_an_input_is_small_and_can_be_sent_to_another_process(tmp_path: Path) -> None:
     write_many(tmp_path, 3, 10)
-    for source in open_sources([str(tmp_path), "zero-one"], Reading("body", ("ArXiv",))):
+    for source in open_sources([str(tmp_path), "zero-one"], Fields("body", ("ArXiv",))):
         for each in source.inputs:
             sent = pickle.dumps(each)
             assert len(sent) < 2000
@@ -41,7 +41,7 @@ def test_the_identity_changes_with_content_time_and_options_and_with_nothing_els
     first = file_input(path, PLAIN).identity()
     assert json.loads(json.dumps(first)) == first
     assert file_input(path, PLAIN).identity() == first
-    changed = [file_input(path, Reading("body")).identity(), file_input(path, Reading(components=("a",))).identity()]
+    changed = [file_input(path, Fields("body")).identity(), file_input(path, Fields(components=("a",))).identity()]
     os.utime(path, ns=(0, 0))
     changed.append(file_input(path, PLAIN).identity())
     path.write_text("longer")

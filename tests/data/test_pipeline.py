@@ -81,8 +81,9 @@ def command(sources: list[Path], out: Path) -> list[str]:
     )
     script = out.parent / "script.py"
     script.write_text(code)
-    return [sys.executable, str(script), "prepare", *map(str, sources), *OPTIONS, "--against",
-            str(sources[0].with_name("questions.jsonl")), "--rejects", str(out.with_suffix(".rejects")), "--out", str(out)]  # fmt: skip
+    against, rejects = str(sources[0].with_name("questions.jsonl")), str(out.with_suffix(".rejects"))
+    words = ["prepare", *map(str, sources), *OPTIONS, "--against", against, "--rejects", rejects, "--out", str(out)]
+    return [sys.executable, str(script), *words]
 
 
 def test_what_should_go_goes_and_what_should_stay_stays(sources: list[Path], undisturbed: Path) -> None:
@@ -119,7 +120,7 @@ def test_killed_again_and_again_it_makes_the_same(sources: list[Path], undisturb
             [*command(sources, out), "--workers", "2"], stderr=subprocess.PIPE, text=True, start_new_session=True
         )
         try:
-            child.wait(timeout=1.0 + 0.5 * kills + generator.random())
+            child.wait(timeout=0.5 + 0.1 * kills + generator.random() / 2)
         except subprocess.TimeoutExpired:
             child.send_signal(signal.SIGKILL)
             kills += 1
@@ -144,12 +145,13 @@ def test_the_same_again_is_there_already_and_other_is_refused(
 
 
 def test_a_mistake_in_one_file_keeps_the_work_on_the_others(
-    sources: list[Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    sources: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr("daybreak.data.prepare._WORTH_KEEPING", 0.0)
     broken = tmp_path / "broken.jsonl"
     broken.write_text('{"text": "fine"}\n{"text"')
     names = [str(sources[0]), str(broken)]
-    with pytest.raises(UserError, match="broken.jsonl:2"):
+    with pytest.raises(UserError, match=r"broken\.jsonl:2"):
         prepare(names, tmp_path / "out", tokenizer="bytes")
     broken.write_text('{"text": "fine"}\n')
     marks = {path: path.stat().st_mtime_ns for path in tmp_path.glob(".out.partial/read/*.json")}

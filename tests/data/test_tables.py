@@ -12,19 +12,19 @@ import pytest
 from pyarrow import parquet
 
 from daybreak.data import tables
-from daybreak.data.documents import Document, Reading, Tally
+from daybreak.data.documents import Document, Fields, Tally
 from daybreak.data.inputs import file_input
 from daybreak.errors import UserError
 
-PLAIN = Reading()
+PLAIN = Fields()
 
 
-def documents_of(path: Path, reading: Reading = PLAIN, tally: Tally | None = None) -> list[Document]:
-    return list(file_input(path, reading).read(tally or Tally()))
+def documents_of(path: Path, fields: Fields = PLAIN, tally: Tally | None = None) -> list[Document]:
+    return list(file_input(path, fields).read(tally or Tally()))
 
 
-def read(path: Path, reading: Reading = PLAIN) -> list[str]:
-    return ["".join(document.pieces) for document in documents_of(path, reading)]
+def read(path: Path, fields: Fields = PLAIN) -> list[str]:
+    return ["".join(document.pieces) for document in documents_of(path, fields)]
 
 
 def awkward_texts(count: int) -> list[str]:
@@ -123,7 +123,7 @@ def test_dates_and_components_of_parquet_are_read(tmp_path: Path) -> None:
         "1970-01-02 00:00:00.000",
         None,
     ]
-    assert read(tmp_path / "a.parquet", Reading(components=("ArXiv",))) == ["a", "c"]
+    assert read(tmp_path / "a.parquet", Fields(components=("ArXiv",))) == ["a", "c"]
 
 
 def test_only_the_columns_that_are_needed_are_read(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def prepare(
     """
     from daybreak.data import prepare as preparation
     from daybreak.data.clean import Cleaning
-    from daybreak.data.documents import Reading
+    from daybreak.data.documents import Fields
     from daybreak.data.inspection import describe
     from daybreak.executor import Workers, available_cores
 
@@ -97,7 +97,7 @@ def prepare(
         duplicates=deduplicate.value,
         against=against or (),
         rejects=rejects,
-        reading=Reading(text_key, tuple(component or ())),
+        fields=Fields(text_key, tuple(component or ())),
         workers=Workers(workers or available_cores(), engine.value),
     )
     print(describe(corpus))

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, final
 
 from daybreak.data.documents import PLAIN, Document, Tally
-from daybreak.data.documents import Reading as Reading
+from daybreak.data.documents import Fields as Fields
 from daybreak.data.download import download, download_stated
 from daybreak.data.hub import PREFIX, open_hub
 from daybreak.data.inputs import Input, file_input, file_inputs, find_files, standard_input
@@ -46,12 +46,12 @@ class Source:
     inputs: tuple[Input, ...]
 
 
-def open_sources(names: Sequence[str], reading: Reading = PLAIN) -> list[Source]:
+def open_sources(names: Sequence[str], fields: Fields = PLAIN) -> list[Source]:
     """Each of `names`, by `open_source`."""
-    return [open_source(name, reading) for name in names]
+    return [open_source(name, fields) for name in names]
 
 
-def open_source(name: str, reading: Reading = PLAIN) -> Source:
+def open_source(name: str, fields: Fields = PLAIN) -> Source:
     """A named corpus; or what a path, folder, glob, URL, data set of the hub, or `-` (standard input) stands for.
 
     Raises:
@@ -61,13 +61,13 @@ def open_source(name: str, reading: Reading = PLAIN) -> Source:
     if named is not None and not Path(name).exists():
         return Source(name, named())
     if name == "-":
-        return Source(name, (standard_input(reading),))
+        return Source(name, (standard_input(fields),))
     if name.startswith(PREFIX):
-        return Source(name, open_hub(name, reading))
+        return Source(name, open_hub(name, fields))
     if name.startswith(("https://", "http://")):
         path, sha256 = download_stated(name)
-        return Source(name, (file_input(path, reading, name=name.partition("#")[0], sha256=sha256),))
-    return Source(name, file_inputs(find_files([name]), reading))
+        return Source(name, (file_input(path, fields, name=name.partition("#")[0], sha256=sha256),))
+    return Source(name, file_inputs(find_files([name]), fields))
 
 
 def read_sources(sources: Sequence[Source], tally: Tally) -> Iterator[Document]:
@@ -77,13 +77,13 @@ def read_sources(sources: Sequence[Source], tally: Tally) -> Iterator[Document]:
             yield from each.read(tally)
 
 
-def settle(tally: Tally, reading: Reading) -> None:
+def settle(tally: Tally, fields: Fields) -> None:
     """Say what all inputs together passed over.
 
     Raises:
         UserError: a component that was chosen is in none of them.
     """
-    missing = [name for name in reading.components if not tally.components[name]]
+    missing = [name for name in fields.components if not tally.components[name]]
     if missing:
         seen = ", ".join(sorted(name for name, count in tally.components.items() if count)) or "none"
         raise UserError(

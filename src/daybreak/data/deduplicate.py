@@ -1,12 +1,12 @@
 """Duplicates: of documents that are alike, the first stays.
 
-Exact ones have the same text; near ones an estimated Jaccard similarity of their runs of five words of 0.7 or more. It is
-estimated by MinHash (Broder 1997), as rensa makes it; pairs to compare are those that agree in all rows of a band (Leskovec,
-Rajaraman, Ullman, Mining of Massive Datasets, section 3.4).
+Exact ones have the same text; near ones an estimated Jaccard similarity of their runs of five words of 0.7 or more.
+It is estimated by MinHash (Broder 1997), as rensa makes it; pairs to compare are those that agree in all rows of a
+band (Leskovec, Rajaraman, Ullman, Mining of Massive Datasets, section 3.4).
 
-Everything lies in files. Each block of documents leaves a sketch of every document, and its keys: one for the exact text,
-one for each band, sorted. A range of keys is looked through at a time: documents with the same key are compared, and
-those that are like an earlier one noted. Shape legend: D documents, K keys of each, P pairs.
+Everything lies in files. Each block of documents leaves a sketch of every document, and its keys: one for the exact
+text, one for each band, sorted. A range of keys is looked through at a time: documents with the same key are compared,
+and those that are like an earlier one noted. Shape legend: D documents, K keys of each, P pairs.
 """
 
 from collections.abc import Sequence

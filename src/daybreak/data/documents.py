@@ -46,7 +46,7 @@ class Document:
 
 @final
 @dataclass(frozen=True)
-class Reading:
+class Fields:
     """How records are read.
 
     Attributes:
@@ -61,7 +61,7 @@ class Reading:
         return {"text_key": self.text_key, "components": list(self.components)}
 
 
-PLAIN = Reading()
+PLAIN = Fields()
 
 
 @final
@@ -89,7 +89,7 @@ class Tally:
         return cls(Counter(value["passed"]), Counter(value["components"]))
 
 
-def document_of(record: Mapping[str, Any], origin: str, reading: Reading, tally: Tally) -> Document | None:
+def document_of(record: Mapping[str, Any], origin: str, fields: Fields, tally: Tally) -> Document | None:
     """The document of one record; None, and counted, if it is blank or of a component that is not read.
 
     Lone surrogates become U+FFFD.
@@ -97,17 +97,17 @@ def document_of(record: Mapping[str, Any], origin: str, reading: Reading, tally:
     Raises:
         UserError: there is no string under the key of the text.
     """
-    text = record.get(reading.text_key)
+    text = record.get(fields.text_key)
     if not isinstance(text, str):
         keys = ", ".join(sorted(map(str, record))[:20]) or "nothing"
         raise UserError(
-            f'{origin}: expected a string under "{reading.text_key}", found {keys}; --text-key names its key'
+            f'{origin}: expected a string under "{fields.text_key}", found {keys}; --text-key names its key'
         )
-    if reading.components:
+    if fields.components:
         component = _component_of(record)
         if component is not None:
             tally.components[component] += 1
-        if component not in reading.components:
+        if component not in fields.components:
             tally.passed[OTHER_COMPONENTS] += 1
             return None
     if not text or text.isspace():
@@ -135,7 +135,7 @@ def read_text(file: BufferedReader, origin: str, tally: Tally) -> Iterator[Docum
         tally.passed[WITHOUT_TEXT] += 1
 
 
-def read_jsonl(file: BufferedReader, origin: str, reading: Reading, tally: Tally) -> Iterator[Document]:
+def read_jsonl(file: BufferedReader, origin: str, fields: Fields, tally: Tally) -> Iterator[Document]:
     """A document for each line (`{"text": ...}`); empty lines are nothing.
 
     Invalid UTF-8 and lone surrogates become U+FFFD. A line is held in memory whole: one of 200 MB takes 0.4 GB, and
@@ -159,9 +159,9 @@ def read_jsonl(file: BufferedReader, origin: str, reading: Reading, tally: Tally
         except (ValueError, RecursionError):
             record = None
         decoded_line = ""
-        if not isinstance(record, dict) or not isinstance(record.get(reading.text_key), str):
-            raise UserError(f'{where}: expected a JSON object with a string under "{reading.text_key}"')
-        document = document_of(record, where, reading, tally)
+        if not isinstance(record, dict) or not isinstance(record.get(fields.text_key), str):
+            raise UserError(f'{where}: expected a JSON object with a string under "{fields.text_key}"')
+        document = document_of(record, where, fields, tally)
         del record
         if document is not None:
             yield document

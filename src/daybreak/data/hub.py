@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from daybreak.data.documents import WITHOUT_TEXT, Document, Reading, Tally, document_of
+from daybreak.data.documents import WITHOUT_TEXT, Document, Fields, Tally, document_of
 from daybreak.data.download import cache_folder
 from daybreak.data.inputs import Input
 from daybreak.errors import UserError
@@ -41,7 +41,7 @@ class HubInput(Input):
     state: str | None
     shard: int
     shards: int
-    reading: Reading
+    fields: Fields
 
     def read(self, tally: Tally) -> Iterator[Document]:
         with _naming(self.name):
@@ -49,10 +49,10 @@ class HubInput(Input):
             if rows.num_shards != self.shards:
                 raise UserError(f"{self.name} changed while it was read: {rows.num_shards} shards, not {self.shards}")
             for number, row in enumerate(rows.shard(self.shards, self.shard, contiguous=True), start=1):
-                if row.get(self.reading.text_key, "") is None:
+                if row.get(self.fields.text_key, "") is None:
                     tally.passed[WITHOUT_TEXT] += 1
                     continue
-                document = document_of(row, f"{self.name}:{number}", self.reading, tally)
+                document = document_of(row, f"{self.name}:{number}", self.fields, tally)
                 if document is not None:
                     yield document
 
@@ -64,11 +64,11 @@ class HubInput(Input):
             "state": self.state,
             "shard": self.shard,
             "shards": self.shards,
-            "reading": self.reading.to_json(),
+            "fields": self.fields.to_json(),
         }
 
 
-def open_hub(source: str, reading: Reading) -> tuple[HubInput, ...]:
+def open_hub(source: str, fields: Fields) -> tuple[HubInput, ...]:
     """The shards of `hub:OWNER/NAME[:CONFIG][@REVISION]` or `hub:FOLDER[:CONFIG]`.
 
     A revision that is a branch or a tag, and none at all, is resolved once to the commit that it is now.
@@ -90,7 +90,7 @@ def open_hub(source: str, reading: Reading) -> tuple[HubInput, ...]:
         shards = _stream(dataset, config or None, commit).num_shards
     name = f"{PREFIX}{named}" + (f"@{commit[:12]}" if commit else "")
     return tuple(
-        HubInput(f"{name}#{shard}", None, dataset, config or None, commit, state, shard, shards, reading)
+        HubInput(f"{name}#{shard}", None, dataset, config or None, commit, state, shard, shards, fields)
         for shard in range(shards)
     )
 

@@ -17,7 +17,7 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
-from daybreak.data.shards import Corpus, Shard, Split, documents_file, write_manifest
+from daybreak.data.shards import SPLITS, Corpus, Shard, Split, documents_file, write_manifest
 from daybreak.data.token_files import Kind, TokenFile, open_token_file
 from daybreak.data.tokenizer import Tokenizer, is_learned, make_tokenizer
 from daybreak.errors import UserError
@@ -105,8 +105,8 @@ def import_files(
     with whole_folder(out) as folder:
         with progress("importing", sum(file.bytes for file in (*files, *held_out)), "B") as advance:
             reading = _Reading(folder, known, boundaries, advance)
-            read = {name: reading.split(name, parts[name]) for name in parts}
-        splits = {name: reading.with_hashes(split, parts[name]) for name, split in read.items()}
+            read = {name: reading.split(name, parts[name]) for name in SPLITS}
+        splits = {name: reading.with_hashes(read[name], parts[name]) for name in SPLITS}
         write_manifest(folder, known, splits, [str(path) for path in (*paths, *validation)])
     return Corpus.open_unverified(out)  # every byte of it was hashed just now
 

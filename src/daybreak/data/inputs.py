@@ -16,7 +16,7 @@ from typing import IO, Any, final
 
 from daybreak.data.archives import TAR, ZIP, members
 from daybreak.data.compression import BLOCK, open_bytes, suffixes
-from daybreak.data.documents import PLAIN, Document, Reading, Tally, read_jsonl, read_text
+from daybreak.data.documents import PLAIN, Document, Fields, Tally, read_jsonl, read_text
 from daybreak.data.scrape import read_html, read_warc
 from daybreak.data.tables import read_csv, read_parquet
 from daybreak.errors import UserError
@@ -66,16 +66,16 @@ class FileInput(Input):
     """A file of any kind that can be read, known by its hash if that is known, else by its place and time."""
 
     path: Path
-    reading: Reading
+    fields: Fields
     mtime_ns: int
     sha256: str | None = None
 
     def read(self, tally: Tally) -> Iterator[Document]:
-        return _read_file(self.path, self.name, self.reading, tally)
+        return _read_file(self.path, self.name, self.fields, tally)
 
     def identity(self) -> dict[str, Any]:
         content = {"sha256": self.sha256} if self.sha256 else {"path": str(self.path), "mtime_ns": self.mtime_ns}
-        return {"name": self.name, "size": self.size, **content, "reading": self.reading.to_json()}
+        return {"name": self.name, "size": self.size, **content, "fields": self.fields.to_json()}
 
 
 @final
@@ -93,7 +93,7 @@ class BundleInput(Input):
         return {"inputs": [each.identity() for each in self.inputs]}
 
 
-def file_inputs(paths: Sequence[Path], reading: Reading) -> tuple[Input, ...]:
+def file_inputs(paths: Sequence[Path], fields: Fields) -> tuple[Input, ...]:
     """The inputs that files are now, in their order; small ones that follow one another are bundled.
 
     Raises:
@@ -102,7 +102,7 @@ def file_inputs(paths: Sequence[Path], reading: Reading) -> tuple[Input, ...]:
     bundles: list[list[FileInput]] = []
     filled = 0
     for path in paths:
-        file = file_input(path, reading)
+        file = file_input(path, fields)
         size = file.size or 0
         if bundles and filled + size <= _BUNDLE_BYTES:
             bundles[-1].append(file)
@@ -113,7 +113,7 @@ def file_inputs(paths: Sequence[Path], reading: Reading) -> tuple[Input, ...]:
     return tuple(files[0] if len(files) == 1 else _bundle(files) for files in bundles)
 
 
-def file_input(path: Path, reading: Reading, *, name: str = "", sha256: str | None = None) -> FileInput:
+def file_input(path: Path, fields: Fields, *, name: str = "", sha256: str | None = None) -> FileInput:
     """The input that a file is now.
 
     Raises:
@@ -123,17 +123,17 @@ def file_input(path: Path, reading: Reading, *, name: str = "", sha256: str | No
         found = path.stat()
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error}") from error
-    return FileInput(name or str(path), found.st_size, path.absolute(), reading, found.st_mtime_ns, sha256)
+    return FileInput(name or str(path), found.st_size, path.absolute(), fields, found.st_mtime_ns, sha256)
 
 
-def read_documents(files: Iterable[Path], reading: Reading = PLAIN) -> Iterator[Document]:
+def read_documents(files: Iterable[Path], fields: Fields = PLAIN) -> Iterator[Document]:
     """The documents of `files`, one file after the other.
 
     Raises:
         UserError: a file cannot be read.
     """
     for path in files:
-        yield from _read_file(path, str(path), reading, Tally())
+        yield from _read_file(path, str(path), fields, Tally())
 
 
 def find_files(sources: Sequence[str]) -> list[Path]:
@@ -168,7 +168,7 @@ def find_files(sources: Sequence[str]) -> list[Path]:
     return list(found)
 
 
-def standard_input(reading: Reading) -> FileInput:
+def standard_input(fields: Fields) -> FileInput:
     """All of standard input, kept in a temporary file until this process ends.
 
     JSONL if its first line is a JSON object, else text.
@@ -184,7 +184,7 @@ def standard_input(reading: Reading) -> FileInput:
         kind = ".jsonl" if _begins_with_an_object(file) else ".txt"
     named = (folder / "stdin").rename(folder / f"stdin{kind}")
     say(f"standard input: {human_bytes(named.stat().st_size)}, read as {'JSONL' if kind == '.jsonl' else 'text'}")
-    return file_input(named, reading, name="standard input", sha256=digest.hexdigest())
+    return file_input(named, fields, name="standard input", sha256=digest.hexdigest())
 
 
 def _bundle(files: Sequence[FileInput]) -> "BundleInput":
@@ -199,26 +199,26 @@ def _begins_with_an_object(file: IO[bytes]) -> bool:
         return False
 
 
-def _read_file(path: Path, origin: str, reading: Reading, tally: Tally) -> Iterator[Document]:
+def _read_file(path: Path, origin: str, fields: Fields, tally: Tally) -> Iterator[Document]:
     kind, packing = suffixes(path)
     if packing and kind in (ZIP, _PARQUET):
         raise UserError(f"{path} is packed twice; unpack it once, and give what comes out")
     if kind == _PARQUET:
-        yield from read_parquet(path, origin, reading, tally)
+        yield from read_parquet(path, origin, fields, tally)
     elif kind in (TAR, ZIP):
         for name, stream in members(path, lambda name: _is_readable(name, _MEMBERS), tally):
-            yield from _read_stream(stream, suffixes(name)[0], f"{origin}:{name}", reading, tally)
+            yield from _read_stream(stream, suffixes(name)[0], f"{origin}:{name}", fields, tally)
     else:
         with open_bytes(path) as stream:
-            yield from _read_stream(stream, kind, origin, reading, tally)
+            yield from _read_stream(stream, kind, origin, fields, tally)
 
 
-def _read_stream(stream: BufferedReader, kind: str, origin: str, reading: Reading, tally: Tally) -> Iterator[Document]:
+def _read_stream(stream: BufferedReader, kind: str, origin: str, fields: Fields, tally: Tally) -> Iterator[Document]:
     """By the kind that the name tells; whatever is none of them is text."""
     if kind in _JSONL:
-        return read_jsonl(stream, origin, reading, tally)
+        return read_jsonl(stream, origin, fields, tally)
     if kind in _TABLES:
-        return read_csv(stream, origin, _TABLES[kind], reading, tally)
+        return read_csv(stream, origin, _TABLES[kind], fields, tally)
     if kind in _HTML:
         return read_html(stream, origin, tally)
     if kind == _WARC:

@@ -30,7 +30,7 @@ from daybreak.data.blocks import Block
 from daybreak.data.clean import Cleaning
 from daybreak.data.corpora import Source, settle
 from daybreak.data.deduplicate import BANDS, Duplicates
-from daybreak.data.documents import Document, Reading, Tally
+from daybreak.data.documents import Document, Fields, Tally
 from daybreak.data.hashing import splitmix64
 from daybreak.data.inspection import inspect_corpus
 from daybreak.data.inspection_page import shown
@@ -66,7 +66,7 @@ class Asked:
     """What a corpus is made of, and how."""
 
     sources: list[Source]
-    reading: Reading
+    fields: Fields
     tokenizer: str
     validation: float
     cleaning: Cleaning
@@ -168,7 +168,7 @@ def _read(asked: Asked) -> list[list[Block]]:
     tally = Tally()
     for result in results:
         tally.add(Tally.from_json(result["tally"]))
-    settle(tally, asked.reading)
+    settle(tally, asked.fields)
     of_each = iter(results)
     by_source = [
         [Block(**block) for _ in source.inputs for block in next(of_each)["blocks"]] for source in asked.sources

@@ -1,24 +1,26 @@
 """Text -> corpus: what is asked for, checked, and made by the stages of `pipeline`."""
 
 import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from daybreak.data.clean import Cleaning
 from daybreak.data.corpora import open_sources
 from daybreak.data.deduplicate import Duplicates
-from daybreak.data.documents import PLAIN, Reading
+from daybreak.data.documents import PLAIN, Fields
 from daybreak.data.inputs import find_files
 from daybreak.data.pipeline import Asked, make
 from daybreak.data.shards import Corpus
 from daybreak.data.tokenizer import is_learned, make_tokenizer
 from daybreak.errors import UserError
 from daybreak.executor import Workers
-from daybreak.files import locked, read_sealed, require_space, require_text
+from daybreak.files import locked, read_sealed, require_space, require_text, space_errors
 from daybreak.progress import human_bytes, say
 
 _COMPRESSION = {".gz": 3.5, ".xz": 4.5, ".bz2": 4.5, ".zst": 4.0, ".tgz": 3.5, ".zip": 3.5, ".parquet": 2.5}
-_WORTH_SAYING = 1_000_000_000
+_WORTH_SAYING = 1_000_000_000  # bytes
+_WORTH_KEEPING = 30.0  # seconds of work
 _SHARE_OF_TOKENS = 0.6  # bytes of tokens for each of text, at most, but for bytes and characters
 
 
@@ -32,7 +34,7 @@ def prepare(
     duplicates: Duplicates = "none",
     against: Sequence[str] = (),
     rejects: Path | None = None,
-    reading: Reading = PLAIN,
+    fields: Fields = PLAIN,
     workers: Workers | None = None,
 ) -> Corpus:
     """Make a corpus of named corpora, files, folders and globs; called again after a stop, it goes on where it was.
@@ -47,7 +49,7 @@ def prepare(
         duplicates: which are dropped: `none`, `exact` copies of an earlier document, or `near` ones too.
         against: files of evaluation sets; documents that share 13 words in a row with one are dropped.
         rejects: a file to keep what is dropped, a line of JSON each.
-        reading: which fields of records are read.
+        fields: which fields of records are read.
         workers: who does the work; this process alone unless given. Several need Python's usual guard,
             `if __name__ == "__main__"`.
 
@@ -58,9 +60,9 @@ def prepare(
         raise UserError(f"--val {validation:g} is no share: it must lie between 0 and 1, as 0.1")
     require_text(out)
     asked = Asked(
-        sources=open_sources(names, reading),
+        sources=open_sources(names, fields),
         tokenizer=tokenizer,
-        reading=reading,
+        fields=fields,
         validation=validation,
         cleaning=cleaning or Cleaning(),
         duplicates=duplicates,
@@ -79,14 +81,32 @@ def prepare(
             raise UserError(f"tokens a character cannot be counted by {tokenizer}, which is learned from what is left")
     else:
         make_tokenizer(tokenizer, iter(()))  # a wrong name or missing ranks are said before much is read
+    began = time.monotonic()
     with locked(asked.work):
         if any(asked.work.glob("*/*.json")):
             say(f"going on with what lies in {asked.work}")
         else:
             _require_disk(asked)
-        make(asked)
-    shutil.rmtree(asked.work)
+        try:
+            with space_errors(asked.work):
+                make(asked)
+        except BaseException:
+            _tidy_up(asked, time.monotonic() - began)
+            raise
+    shutil.rmtree(asked.work, ignore_errors=True)
     return Corpus.open(out)
+
+
+def _tidy_up(asked: Asked, seconds: float) -> None:
+    """Leave what is worth going on with, and nothing else."""
+    if seconds >= _WORTH_KEEPING:
+        say(f"what was done is kept in {asked.work}; the same command goes on from there")
+        return
+    for path in asked.work.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != ".lock":
+            path.unlink()
 
 
 def _require_same(asked: Asked) -> None:

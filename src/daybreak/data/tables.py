@@ -12,7 +12,7 @@ from daybreak.data.documents import (
     DATE_KEYS,
     WITHOUT_TEXT,
     Document,
-    Reading,
+    Fields,
     Tally,
     document_of,
     require_text_bytes,
@@ -24,9 +24,7 @@ _BATCH_BYTES = 8 << 20
 _BATCH_ROWS = 1024
 
 
-def read_csv(
-    file: io.BufferedReader, origin: str, delimiter: str, reading: Reading, tally: Tally
-) -> Iterator[Document]:
+def read_csv(file: io.BufferedReader, origin: str, delimiter: str, fields: Fields, tally: Tally) -> Iterator[Document]:
     """The rows under a header that names the column of the text; quoted as RFC 4180 says.
 
     Invalid UTF-8 becomes U+FFFD; a byte-order mark at the start is dropped.
@@ -52,16 +50,16 @@ def read_csv(
             continue
         if not header:
             header = row
-            _require_column(header, origin, reading)
+            _require_column(header, origin, fields)
         elif len(row) != len(header):
             raise UserError(f"{where}: {len(row)} fields, where the header has {len(header)}")
         else:
-            document = document_of(dict(zip(header, row, strict=True)), where, reading, tally)
+            document = document_of(dict(zip(header, row, strict=True)), where, fields, tally)
             if document is not None:
                 yield document
 
 
-def read_parquet(path: Path, origin: str, reading: Reading, tally: Tally) -> Iterator[Document]:
+def read_parquet(path: Path, origin: str, fields: Fields, tally: Tally) -> Iterator[Document]:
     """The rows of a Parquet file, in batches of about 8 MB, of the columns that are needed only.
 
     Invalid UTF-8 becomes U+FFFD; a row whose text is null is one without text.
@@ -71,7 +69,7 @@ def read_parquet(path: Path, origin: str, reading: Reading, tally: Tally) -> Ite
     """
     arrow, parquet = _pyarrow()
     with naming(origin), _naming_arrow(origin), parquet.ParquetFile(path, buffer_size=1 << 20) as file:
-        columns = _columns(file.schema_arrow, origin, reading)
+        columns = _columns(file.schema_arrow, origin, fields)
         number = 0
         for group in range(file.num_row_groups):
             metadata = file.metadata.row_group(group)
@@ -79,32 +77,32 @@ def read_parquet(path: Path, origin: str, reading: Reading, tally: Tally) -> Ite
             for batch in file.iter_batches(
                 batch_size=min(max(1, rows), _BATCH_ROWS), row_groups=[group], columns=columns, use_threads=False
             ):
-                for record in _records(arrow, batch, reading.text_key):
+                for record in _records(arrow, batch, fields.text_key):
                     number += 1
-                    if record[reading.text_key] is None:
+                    if record[fields.text_key] is None:
                         tally.passed[WITHOUT_TEXT] += 1
                         continue
-                    document = document_of(record, f"{origin}:{number}", reading, tally)
+                    document = document_of(record, f"{origin}:{number}", fields, tally)
                     if document is not None:
                         yield document
 
 
-def _require_column(columns: Sequence[str], origin: str, reading: Reading) -> None:
-    if reading.text_key not in columns:
+def _require_column(columns: Sequence[str], origin: str, fields: Fields) -> None:
+    if fields.text_key not in columns:
         raise UserError(
-            f'{origin} has no column "{reading.text_key}" but {", ".join(columns)}; '
+            f'{origin} has no column "{fields.text_key}" but {", ".join(columns)}; '
             "--text-key names the column of the text"
         )
 
 
-def _columns(schema: Any, origin: str, reading: Reading) -> list[str]:
+def _columns(schema: Any, origin: str, fields: Fields) -> list[str]:
     """The text, the date and the component, as far as they are there."""
     arrow, _ = _pyarrow()
-    _require_column(schema.names, origin, reading)
-    kind = schema.field(reading.text_key).type
+    _require_column(schema.names, origin, fields)
+    kind = schema.field(fields.text_key).type
     if not any(test(kind) for test in (arrow.types.is_string, arrow.types.is_large_string, arrow.types.is_binary)):
-        raise UserError(f'{origin}: the column "{reading.text_key}" holds {kind}, not text')
-    columns = [reading.text_key, *(key for key in DATE_KEYS if key in schema.names and key != reading.text_key)]
+        raise UserError(f'{origin}: the column "{fields.text_key}" holds {kind}, not text')
+    columns = [fields.text_key, *(key for key in DATE_KEYS if key in schema.names and key != fields.text_key)]
     if "meta" in schema.names and arrow.types.is_struct(schema.field("meta").type):
         inside = {field.name for field in schema.field("meta").type if arrow.types.is_string(field.type)}
         columns += [f"meta.{key}" for key in ("pile_set_name", *DATE_KEYS) if key in inside]
