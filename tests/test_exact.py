@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from daybreak import Recipe, Run, load, train
 from daybreak.data.batches import Batches, Rows
 from daybreak.data.prepare import prepare
-from daybreak.data.shards import Corpus, ShardWriter
+from daybreak.data.shards import Corpus
 from daybreak.training import guard, loop
 from daybreak.training.budget import Clock
 from daybreak.training.metrics import Metrics
@@ -70,7 +70,7 @@ def small_corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     documents = "\n".join('{"text": "%s"}' % (f"document {n} of a few words, " * 2) for n in range(10))
     (folder / "documents.jsonl").write_text(documents)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ShardWriter.__init__, "__defaults__", (150,))
+        patch.setattr("daybreak.data.pipeline._SHARD_TOKENS", 150)
         return prepare([str(folder / "documents.jsonl")], folder / "corpus", tokenizer="bytes")
 
 

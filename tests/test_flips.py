@@ -1,6 +1,5 @@
 """A flipped byte is caught wherever it falls, in every kind of file of a corpus and of a run; so is coarser damage."""
 
-import functools
 import random
 import shutil
 import sys
@@ -13,8 +12,8 @@ import pytest
 
 from daybreak import Recipe, cli, load, train
 from daybreak.checkpoint import list_checkpoints
-from daybreak.data import prepare as preparation
-from daybreak.data.shards import Corpus, ShardWriter
+from daybreak.data.prepare import prepare
+from daybreak.data.shards import Corpus
 from daybreak.errors import UserError
 from daybreak.verify import verify
 from made_text import write_documents
@@ -75,8 +74,8 @@ class Made:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp("flips")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(preparation, "ShardWriter", functools.partial(ShardWriter, shard_tokens=6000))
-        corpus = preparation.prepare([str(write_documents(folder))], folder / "corpus", tokenizer="bytes")
+        patch.setattr("daybreak.data.pipeline._SHARD_TOKENS", 6000)
+        corpus = prepare([str(write_documents(folder))], folder / "corpus", tokenizer="bytes")
     assert len(corpus.train.shards) > 2
     run = train(Recipe.load("gpt2-tiny", *SETTINGS), data=corpus.path, out=folder / "run")
     assert run.finished

@@ -30,8 +30,9 @@ from safetensors.torch import load_file, save_file
 
 from daybreak import Recipe, cli, load, train
 from daybreak.checkpoint import list_checkpoints
-from daybreak.data import prepare as preparation
-from daybreak.data.shards import Corpus, ShardWriter
+from daybreak.data.inspection import describe
+from daybreak.data.prepare import prepare
+from daybreak.data.shards import Corpus
 from daybreak.data.tokenizer import Tokenizer
 from daybreak.errors import UserError
 from daybreak.files import canonical_json, sha256_bytes, sha256_file, write_sealed
@@ -176,9 +177,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     recipe = folder / "tiny.toml"
     recipe.write_text(RECIPE)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(preparation, "ShardWriter", functools.partial(ShardWriter, shard_tokens=1500))
+        patch.setattr("daybreak.data.pipeline._SHARD_TOKENS", 1500)
         source = str(write_documents(folder, documents=12, words=40))
-        corpus = preparation.prepare([source], folder / "corpus", tokenizer="bytes")
+        corpus = prepare([source], folder / "corpus", tokenizer="bytes")
     assert len(corpus.train.shards) > 1
     finished = train(Recipe.load(recipe), data=corpus.path, out=folder / "finished")
     stopped = folder / "stopped"
@@ -442,7 +443,7 @@ def mutate_corpus(generator: random.Random, corpus: Path) -> str:
 def use_corpus(world: World, path: Path, out: Path) -> None:
     """Open, describe, read, and train on a corpus."""
     corpus = Corpus.open(path)
-    preparation.describe(corpus)
+    describe(corpus)
     for name in ("train", "validation"):
         stream = corpus.stream(name)
         corpus.tokenizer.decode(stream.read(0, len(stream)))

@@ -23,11 +23,12 @@ from daybreak.data.document_starts import DocumentStarts, measure_lengths, sprea
 from daybreak.data.inspection import document, inspect_corpus, window
 from daybreak.data.inspection_page import printable, shown
 from daybreak.data.prepare import prepare
-from daybreak.data.shards import Corpus, ShardWriter, token_dtype, write_manifest
+from daybreak.data.shards import Corpus, token_dtype, write_manifest
 from daybreak.data.tokenizer import Tokenizer, byte_tokenizer, character_tokenizer, train_bpe
 from daybreak.errors import UserError
 from daybreak.files import read_sealed, sha256_file, write_json, write_sealed
 from made_text import write_documents
+from shard_writer import ShardWriter
 
 END = 256
 

@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from daybreak.data.shards import Corpus, ShardWriter, TokenStream, documents_file, token_dtype, write_manifest
+from daybreak.data.shards import Corpus, TokenStream, documents_file, token_dtype, write_manifest
 from daybreak.data.tokenizer import byte_tokenizer, character_tokenizer
 from daybreak.errors import UserError
 from daybreak.files import read_sealed, write_sealed
+from shard_writer import ShardWriter
 
 END = 256
 SHARD_TOKENS = 50
