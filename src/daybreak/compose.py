@@ -10,8 +10,11 @@ import torch
 from torch import nn
 
 from daybreak.data.batches import Batches, largest_divisor
+from daybreak.data.order import Order
+from daybreak.data.packing import document_rows
 from daybreak.data.shards import Corpus
 from daybreak.data.tokenizer import Tokenizer
+from daybreak.data.windows import StreamWindows, Windows
 from daybreak.distributed import ALONE, Ranks, build_shared
 from daybreak.duration import require_positive
 from daybreak.errors import UserError
@@ -144,9 +147,15 @@ def probed(
 
 
 def build_batches(recipe: Recipe, execution: Execution, corpus: Corpus, device: torch.device, ranks: Ranks) -> Batches:
+    windows = _windows(corpus, recipe)
+    if not len(windows):
+        raise UserError(
+            f"the corpus has {corpus.train.tokens:,} tokens, fewer than one data.window of {windows.window} and its "
+            "successor; use more text or a smaller data.window"
+        )
     return Batches(
-        corpus.stream("train"),
-        window=recipe.data.window,
+        windows,
+        Order(len(windows), recipe.seed),
         length=recipe.row_length,
         windows_per_step=recipe.batch.smallest // recipe.data.window,
         micro_batch=execution.micro_batch,
@@ -156,6 +165,12 @@ def build_batches(recipe: Recipe, execution: Execution, corpus: Corpus, device: 
         ranks=ranks.count,
         counted_per_row=recipe.prediction.count,
     )
+
+
+def _windows(corpus: Corpus, recipe: Recipe) -> Windows:
+    if recipe.data.packing == "documents":
+        return document_rows(corpus, "train", recipe.data.window)
+    return StreamWindows(corpus.stream("train"), recipe.data.window)
 
 
 def build_budget(

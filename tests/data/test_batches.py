@@ -9,7 +9,10 @@ import torch
 from torch import Tensor
 
 from daybreak.data.batches import Batches, Rows
+from daybreak.data.hashing import Words
+from daybreak.data.order import Order
 from daybreak.data.shards import TokenStream
+from daybreak.data.windows import IGNORED, StreamWindows, WindowRows, Windows
 from daybreak.errors import UserError
 
 CPU = torch.device("cpu")
@@ -32,9 +35,10 @@ def opened(
     rank: int = 0,
     ranks: int = 1,
 ) -> Iterator[Batches]:
+    windows = StreamWindows(counting_stream(tokens), window)
     batches = Batches(
-        counting_stream(tokens),
-        window=window,
+        windows,
+        Order(len(windows), seed),
         length=length,
         windows_per_step=windows_per_step,
         micro_batch=micro_batch,
@@ -197,8 +201,6 @@ def test_rows_are_whole_numbers_and_all_of_them_count() -> None:
         ({"micro_batch": 3}, "4 rows.*3"),
         ({"ranks": 3, "micro_batch": 1}, "4 rows.*3 ranks"),
         ({"ranks": 2, "micro_batch": 4}, "4 rows.*2 ranks x micro-batches of 4"),
-        ({"tokens": 8}, "8 tokens.*data.window of 8"),
-        ({"tokens": 0}, "0 tokens.*data.window of 8"),
     ],
 )
 def test_sizes_that_do_not_fit_are_named(settings: dict[str, int], named: str) -> None:
@@ -269,3 +271,38 @@ def test_the_shapes_of_a_run_are_known_before_it() -> None:
     assert set(known) == met
     assert len(set(known)) == len(known)
     assert known[-1] == (4, 8)
+
+
+class MaskedWindows(Windows):
+    """Eight windows of eight tokens; of window n only the first n targets are real."""
+
+    window = 8
+
+    def __len__(self) -> int:
+        return 8
+
+    def read(self, numbers: Words) -> WindowRows:
+        inputs = (numbers[:, None] * np.uint64(8) + np.arange(8, dtype=np.uint64)).astype(np.int64)
+        real = np.arange(8) < numbers.astype(np.int64)[:, None]
+        return WindowRows(inputs, np.where(real, inputs + 1, IGNORED))
+
+
+@pytest.mark.parametrize("length", [8, 4, 3])
+@pytest.mark.parametrize("share", [1, 2])
+def test_targets_to_ignore_stay_so_and_are_not_counted(length: int, share: int) -> None:
+    settings = {"windows_per_step": 8, "micro_batch": 2, "seed": 1, "device": CPU}
+    batches = Batches(
+        MaskedWindows(), Order(8, 1), length=8, counted_per_row=lambda tokens: tokens // share, **settings
+    )
+    with closing(batches):
+        rows = list(batches.step(0, length=length))
+    targets = torch.cat([part.targets.flatten() for part in rows]).tolist()
+    inputs = torch.cat([part.inputs.flatten() for part in rows]).tolist()
+    assert sorted(zip(inputs, targets, strict=True)) == [
+        (8 * window + place, 8 * window + place + 1 if place < window else IGNORED)
+        for window in range(8)
+        for place in range(8)
+    ]
+    for part in rows:
+        real = (part.targets != IGNORED).sum(dim=1).tolist()
+        assert part.counted == sum(min(each, part.targets.shape[1] // share) for each in real)

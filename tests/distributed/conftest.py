@@ -11,7 +11,9 @@ from rank_processes import RECIPE, ROWS, STEPS, Launcher
 
 from daybreak import Recipe, train
 from daybreak.data.batches import Batches
+from daybreak.data.order import Order
 from daybreak.data.shards import Corpus
+from daybreak.data.windows import StreamWindows
 from daybreak.run import Run
 
 
@@ -55,9 +57,10 @@ def alone(ranks_recipe: Path, corpus: Corpus, tmp_path_factory: pytest.TempPathF
 @pytest.fixture(scope="session")
 def rows_of_steps(corpus: Corpus) -> dict[int, list[int]]:
     """What the rows of each step are, by its place, without any rank or micro-batch."""
+    windows = StreamWindows(corpus.stream("train"), 16)
     batches = Batches(
-        corpus.stream("train"),
-        window=16,
+        windows,
+        Order(len(windows), 5),
         length=16,
         windows_per_step=ROWS,
         micro_batch=ROWS,

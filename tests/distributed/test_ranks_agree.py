@@ -15,7 +15,9 @@ from daybreak import load
 from daybreak.checkpoint import list_checkpoints
 from daybreak.compose import build_validation
 from daybreak.data.batches import Batches
+from daybreak.data.order import Order
 from daybreak.data.shards import Corpus
+from daybreak.data.windows import StreamWindows
 from daybreak.identity import read_execution
 from daybreak.run import Run
 
@@ -185,10 +187,11 @@ def test_ranks_share_steps_that_grow(launcher: Launcher, alone: Callable[..., Ru
         assert run.column(name) == values(expected.metrics(), name)
     assert run.column("loss") == pytest.approx(values(expected.metrics(), "loss"), rel=LOSS)
     assert run.column("gradient_norm") == pytest.approx(values(expected.metrics(), "gradient_norm"), rel=NORM)
+    windows = StreamWindows(corpus.stream("train"), 16)
     with closing(
         Batches(
-            corpus.stream("train"),
-            window=16,
+            windows,
+            Order(len(windows), 5),
             length=16,
             windows_per_step=4,
             micro_batch=1,

@@ -15,7 +15,9 @@ from torch import Tensor
 from daybreak.checkpoint import list_checkpoints, open_checkpoint, restore
 from daybreak.data.batches import Batches, Rows
 from daybreak.data.order import Order
+from daybreak.data.order import Order
 from daybreak.data.shards import Corpus
+from daybreak.data.windows import StreamWindows
 from daybreak.distributed import ALONE
 from daybreak.duration import Duration, Unit
 from daybreak.errors import UserError
@@ -50,9 +52,10 @@ def model() -> GPT:
 
 
 def batches(corpus: Corpus, micro_batch: int, seed: int = 3) -> Batches:
+    windows = StreamWindows(corpus.stream("train"), WINDOW)
     return Batches(
-        corpus.stream("train"),
-        window=WINDOW,
+        windows,
+        Order(len(windows), seed),
         length=WINDOW,
         windows_per_step=ROWS,
         micro_batch=micro_batch,

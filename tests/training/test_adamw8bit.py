@@ -9,7 +9,9 @@ from torch import nn
 
 from daybreak.checkpoint import Tensors
 from daybreak.data.batches import Batches
+from daybreak.data.order import Order
 from daybreak.data.shards import Corpus
+from daybreak.data.windows import StreamWindows
 from daybreak.errors import UserError
 from daybreak.model.gpt import ModelConfig, build
 from daybreak.training import adamw8bit
@@ -103,8 +105,9 @@ def losses(corpus: Corpus, config: Optimizer) -> tuple[list[float], int]:
     cpu = torch.device("cpu")
     model = build(ModelConfig(layers=2, heads=2, dim=64, context=32, vocab_size=260), 0, cpu)
     optimizers = build_optimizers(config, model)
+    windows = StreamWindows(corpus.stream("train"), 32)
     batches = Batches(
-        corpus.stream("train"), window=32, length=32, windows_per_step=16, micro_batch=16, seed=0, device=cpu
+        windows, Order(len(windows), 0), length=32, windows_per_step=16, micro_batch=16, seed=0, device=cpu
     )
     measured = []
     for step in range(STEPS):

@@ -18,8 +18,8 @@ from torch import Tensor
 from daybreak.configuration import Configuration, Size
 from daybreak.data.hashing import Words, splitmix64
 from daybreak.data.order import Order
-from daybreak.data.shards import TokenStream
 from daybreak.data.tokenizer import Tokenizer
+from daybreak.data.windows import IGNORED, Windows
 from daybreak.errors import UserError
 
 _ORDERED_AT_ONCE = 4096  # windows
@@ -109,28 +109,32 @@ class Rows:
 
 @final
 class Batches:
-    """The steps of a run over one corpus.
+    """The steps of a run.
+
+    Attributes:
+        windows: in a pass.
+        micro_batch: full rows in a micro-batch; a smaller one makes the same steps from the next on.
 
     Args:
-        stream: the tokens.
-        window: tokens in a window, W.
+        windows: what is read.
+        order: which of them stands at each place of the run; a pass has at least one.
         length: tokens in a full row, T; a window is cut into rows that stay in its step.
         windows_per_step: windows that make the smallest step, of which every one is a multiple.
         micro_batch: full rows in a micro-batch, B; divides those of a rank. Smaller ones make the same steps.
-        seed: chooses the order, and dropout.
+        seed: chooses dropout.
         device: where tensors go.
         rank, ranks: which contiguous share of each step's rows to yield.
         counted_per_row: how many targets the loss counts of a row of so many tokens; all unless given.
 
     Raises:
-        UserError: the stream holds no window, or the sizes do not divide.
+        UserError: the sizes do not divide.
     """
 
     def __init__(
         self,
-        stream: TokenStream,
+        windows: Windows,
+        order: Order,
         *,
-        window: int,
         length: int,
         windows_per_step: int,
         micro_batch: int,
@@ -140,25 +144,20 @@ class Batches:
         ranks: int = 1,
         counted_per_row: Callable[[int], int] = int,
     ) -> None:
+        window = windows.window
         rows = windows_per_step * (window // length)
         if window % length:
             raise UserError(f"data.window = {window} is not a multiple of the row length {length}")
         if rows % (ranks * micro_batch):
             raise UserError(f"{rows} rows a step do not divide into {ranks} ranks x micro-batches of {micro_batch}")
-        self.windows = windows_in(len(stream), window)
-        if self.windows < 1:
-            raise UserError(
-                f"the corpus has {len(stream):,} tokens, fewer than one data.window of {window} and its successor; "
-                "use more text or a smaller data.window"
-            )
+        self.windows = order.windows
         self.windows_per_step = windows_per_step
         self.micro_batch = micro_batch
-        self._stream, self._window, self._length = stream, window, length
+        self._windows, self._order, self._window, self._length = windows, order, window, length
         self._device, self._seed = device, seed
         self._rank, self._ranks = rank, ranks
         self.rows_per_rank = rows // ranks
         self._counted_per_row = counted_per_row
-        self._order = Order(self.windows, seed)
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="daybreak-batches")
         self._known: tuple[int, Words] = (0, np.empty(0, dtype=np.uint64))  # the reader's: a place, and windows from it
         self._ahead: tuple[_Wanted, Future[list[Rows]]] | None = None
@@ -214,15 +213,16 @@ class Batches:
     def _prepare(self, wanted: _Wanted) -> list[Rows]:
         """The micro-batches of a step, in the CPU's memory."""
         place, windows = wanted.place, wanted.windows
-        tokens = self._read(place, windows)
+        read = self._windows.read(self._chosen(place, windows))
         firsts = np.arange(place, place + windows, dtype=np.uint64) * np.uint64(self._window)
         cuts = list(self._cuts(wanted.length))
         prepared: list[Rows] = []
         for cut in cuts:
             share = windows * cut.pieces // self._ranks
             mine = slice(self._rank * share, (self._rank + 1) * share)
-            inputs_RT = tokens[:, cut.start : cut.end].reshape(-1, cut.length)[mine]
-            targets_RT = tokens[:, cut.start + 1 : cut.end + 1].reshape(-1, cut.length)[mine]
+            inputs_RT = read.inputs[:, cut.start : cut.end].reshape(-1, cut.length)[mine]
+            targets_RT = read.targets[:, cut.start : cut.end].reshape(-1, cut.length)[mine]
+            counted_R = np.minimum((targets_RT != IGNORED).sum(axis=1), self._counted_per_row(cut.length))
             # A row's number in the run is that of its first token: no two rows share it, whatever their lengths.
             offsets = np.arange(cut.start, cut.end, cut.length, dtype=np.uint64)
             rows: Words = np.add.outer(firsts, offsets).reshape(-1)[mine]
@@ -235,15 +235,11 @@ class Batches:
                         inputs=_tensor(inputs_RT[part]),
                         targets=_tensor(targets_RT[part]),
                         dropout_seeds=_tensor(seeds_R[part]),
-                        counted=len(targets_RT[part]) * self._counted_per_row(cut.length),
+                        counted=int(counted_R[part].sum()),
                         last=cut is cuts[-1] and part.stop == share,
                     )
                 )
         return prepared
-
-    def _read(self, place: int, windows: int) -> npt.NDArray[np.int64]:
-        """The windows of a step with their successors, (windows, W + 1)."""
-        return self._stream.read_rows(self._chosen(place, windows) * np.uint64(self._window), self._window + 1)
 
     def _chosen(self, place: int, windows: int) -> Words:
         """The windows of a step; worked out for many steps at once, since it costs as much for few."""
@@ -259,11 +255,6 @@ class Batches:
         if self._device.type == "cuda":
             return tensor.pin_memory().to(self._device, non_blocking=True)
         return tensor.to(self._device)
-
-
-def windows_in(tokens: int, window: int) -> int:
-    """Windows of a stream, the last of which needs a successor too."""
-    return (tokens - 1) // window
 
 
 def _tensor(array: npt.NDArray[np.int64]) -> Tensor:

@@ -57,4 +57,4 @@ class StreamWindows(Windows):
 
 def windows_in(tokens: int, window: int) -> int:
     """Windows of a stream, the last of which needs a successor too."""
-    return (tokens - 1) // window
+    return max(0, tokens - 1) // window

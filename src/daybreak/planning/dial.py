@@ -17,7 +17,7 @@ from daybreak.compose import (
     choose_execution,
     require_fitting_tokenizer,
 )
-from daybreak.data.batches import windows_in
+from daybreak.data.windows import windows_in
 from daybreak.data.shards import Corpus
 from daybreak.duration import Unit, require_positive
 from daybreak.errors import UserError
