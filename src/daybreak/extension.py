@@ -12,8 +12,8 @@ from typing import Any
 
 from daybreak.checkpoint import Checkpoint, Tensors, list_checkpoints, open_checkpoint
 from daybreak.compose import build_budget
-from daybreak.data.windows import windows_in
 from daybreak.data.shards import Corpus
+from daybreak.data.windows import windows_in
 from daybreak.distributed import launched_ranks
 from daybreak.duration import Duration, Unit
 from daybreak.errors import UserError

@@ -4,7 +4,6 @@ import fcntl
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,17 +137,19 @@ def test_any_rows_can_be_asked_for_in_any_order(tmp_path: Path) -> None:
     assert np.array_equal(some.targets, all_rows.targets[asked])
 
 
-def test_what_was_cut_and_padded_is_said_once_when_the_index_is_made(
+def test_what_was_cut_and_padded_is_said_and_the_index_is_made_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     corpus = write_corpus(tmp_path, [9, 3, 3, 21])
     rows = document_rows(corpus, "train", 10)
     # Documents of 10, 4, 4 and 22: three full rows; 4 and 4; and 2 behind an end-of-text, for which no row has room.
-    assert "4 documents in 5 rows of 10 tokens: 1 of them (25.0%) are longer" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "packing documents: done" in said
+    assert "4 documents in 5 rows of 10 tokens: 1 of them (25.0%) are longer" in said
     assert rows.packing.padding == 10
     assert "10 tokens (20.00%) are padding" in str(rows.packing)
     again = document_rows(corpus, "train", 10)
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().err == f"{rows.packing}\n"
     assert again.packing == rows.packing
 
 
@@ -205,15 +206,9 @@ def test_a_process_waits_for_another_that_packs_the_same(tmp_path: Path, capsys:
     assert "waiting for another process" in capsys.readouterr().err
 
 
-@pytest.fixture
-def _file_for_a_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def test_a_cache_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("DAYBREAK_CACHE", str(tmp_path / "file"))
-    yield
-
-
-@pytest.mark.usefixtures("_file_for_a_cache")
-def test_a_cache_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path, [5])
     with pytest.raises(UserError, match="set DAYBREAK_CACHE"):
         document_rows(corpus, "train", 8)

@@ -109,7 +109,8 @@ def test_gradients_are_the_sums_of_those_of_each_document_alone(position: Any, f
     loss.backward()
     expected.backward()
     for (name, mine), its in zip(model.named_parameters(), alone.parameters(), strict=True):
-        assert mine.grad is not None and its.grad is not None, name
+        assert mine.grad is not None, name
+        assert its.grad is not None, name
         torch.testing.assert_close(mine.grad, its.grad, rtol=1e-4, atol=1e-4, msg=name)
 
 
@@ -181,8 +182,8 @@ def random_places(batch: int, length: int) -> Tensor:
 
 
 every_attention = pytest.mark.parametrize(
-    ("window", "stride", "slopes", "kv_heads"),
-    list(itertools.product([0, 7, 130], [0, 40], [None, tuple(alibi_slopes(4))], [4, 2])),
+    ("sight", "slopes", "kv_heads"),
+    list(itertools.product([(0, 0), (7, 0), (130, 0), (7, 40)], [None, tuple(alibi_slopes(4))], [4, 2])),
 )
 
 
@@ -202,20 +203,48 @@ def attention_in_pieces(
 @every_attention
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 def test_every_path_of_attention_keeps_documents_apart(
-    window: int, stride: int, slopes: tuple[float, ...] | None, kv_heads: int, monkeypatch: pytest.MonkeyPatch
+    sight: tuple[int, int], slopes: tuple[float, ...] | None, kv_heads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """FlexAttention is not compiled here, so that what CUDA is asked for is checked on a machine without it."""
     from torch.nn.attention.flex_attention import flex_attention
 
     monkeypatch.setattr(attention, "_compiled_flex", lambda: flex_attention)
-    if stride and not window:
-        pytest.skip("a stride needs a window")
+    window, stride = sight
     qkv, places = random_qkv(kv_heads, 150, 3), random_places(3, 150)
     expected = attention_in_pieces(qkv, places, window, slopes, stride)
     dense, blocks = dense_document_mask(places), document_block_mask(places, window, stride)
     for documents, fused in ((dense, True), (dense, False), (blocks, True)):
         got = causal_attention(*qkv, window=window, stride=stride, slopes=slopes, fused=fused, documents=documents)
         torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_blocks_compiled_with_blocks_of_a_mask_meet_each_batch_without_compiling_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As on CUDA, but with a backend that only traces, and without gradients, which FlexAttention has none of here."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    traced_flex = torch.compile(flex_attention, dynamic=False, backend="aot_eager")
+    settings: dict[str, Any] = {"context": 128, "position": {"kind": "alibi"}, "attention": {"windows": (50, 0)}}
+    dense, blocked = make_model(**settings), make_model(**settings)
+    for block in blocked.blocks:
+        block.forward = torch.compile(block.forward, dynamic=False, backend="aot_eager")
+    expected = [dense(batch, batch) for batch in random_batches()]
+    monkeypatch.setattr(attention, "_compiled_flex", lambda: traced_flex)
+    monkeypatch.setattr(
+        attention.Attention, "document_mask", lambda self, places, _: document_block_mask(places, *self.sight)
+    )
+    frames = []
+    for batch, loss in zip(random_batches(), expected, strict=True):
+        torch.testing.assert_close(blocked(batch, batch), loss)
+        frames.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+    assert len(set(frames)) == 1
+    assert frames[0] > 0
+
+
+def random_batches() -> list[Tensor]:
+    return [torch.randint(VOCABULARY, (3, 128), generator=torch.Generator().manual_seed(seed)) for seed in range(3)]
 
 
 @pytest.mark.gpu
@@ -245,6 +274,6 @@ def test_on_cuda_a_model_is_that_of_the_cpu_and_meets_each_batch_without_compili
             found.append([loss.detach().cpu(), *(p.grad.cpu() for p in each.parameters() if p.grad is not None)])
         for mine, its in zip(*found, strict=True):
             torch.testing.assert_close(mine, its, rtol=2e-3, atol=2e-2)
-        now = torch._dynamo.utils.counters["frames"]["total"]
+        now = torch._dynamo.utils.counters["stats"]["unique_graphs"]
         assert frames is None or now == frames
         frames = now

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from daybreak.model.gpt import GPT, ModelConfig, build
 from daybreak.data.windows import IGNORED
+from daybreak.model.gpt import GPT, ModelConfig, build
 
 SIZES = {"layers": 2, "heads": 4, "dim": 32, "context": 24, "vocab_size": 61}
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from daybreak.model.gpt import GPT, ModelConfig, build
 from daybreak.data.windows import IGNORED
+from daybreak.model.gpt import GPT, ModelConfig, build
 from daybreak.model.head import Head, HeadConfig
 from daybreak.model.kernels import Kernels
 from daybreak.model.norm import Norm, NormConfig

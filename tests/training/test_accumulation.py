@@ -15,15 +15,13 @@ from torch import Tensor
 from daybreak.checkpoint import list_checkpoints, open_checkpoint, restore
 from daybreak.data.batches import Batches, Rows
 from daybreak.data.order import Order
-from daybreak.data.order import Order
 from daybreak.data.shards import Corpus
-from daybreak.data.windows import StreamWindows
+from daybreak.data.windows import IGNORED, StreamWindows
 from daybreak.distributed import ALONE
 from daybreak.duration import Duration, Unit
 from daybreak.errors import UserError
 from daybreak.evaluate.loss import Validation, row_starts
 from daybreak.model.gpt import GPT, ModelConfig, build
-from daybreak.data.windows import IGNORED
 from daybreak.model.kernels import Kernels
 from daybreak.recipe import Recipe
 from daybreak.run import Run, train

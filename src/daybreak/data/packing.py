@@ -104,7 +104,9 @@ class DocumentRows(Windows):
 
 
 def document_rows(corpus: Corpus, split: SplitName, window: int) -> DocumentRows:
-    """The documents of a split in rows of `window` tokens; their index is kept in the user's cache once it is made.
+    """The documents of a split in rows of `window` tokens; what was cut and padded is said.
+
+    Their index is made once and kept in the user's cache.
 
     Raises:
         UserError: the split is empty, or the cache cannot hold the index.
@@ -114,6 +116,7 @@ def document_rows(corpus: Corpus, split: SplitName, window: int) -> DocumentRows
     folder = cache_folder() / "packing" / f"{corpus.identity}-{split}-{window}"
     with _alone(folder):
         packing = _opened(folder, corpus, split, window) or _made(folder, corpus, split, window)
+    say(str(packing))
     return DocumentRows(corpus.stream(split), corpus.tokenizer.end_of_text, folder, packing)
 
 
@@ -124,8 +127,10 @@ def _alone(folder: Path) -> Iterator[None]:
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock = folder.with_name(f".{folder.name}.lock").open("a")
     except OSError as error:
-        raise UserError(f"{folder.parent} cannot be written ({error.strerror}); set DAYBREAK_CACHE to a folder "
-                        "for what is made once and kept") from None
+        raise UserError(
+            f"{folder.parent} cannot be written ({error.strerror}); set DAYBREAK_CACHE to a folder "
+            "for what is made once and kept"
+        ) from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -168,7 +173,6 @@ def _made(folder: Path, corpus: Corpus, split: SplitName, window: int) -> Packin
             "sha256": {name: sha256_file(aside / f"{name}.bin") for name in ("pieces", "rows")},
         }
         write_sealed(aside / "header.json", header)
-    say(str(packing))
     return packing
 
 
@@ -218,9 +222,7 @@ def _starts(corpus: Corpus, split: Split) -> Iterator[Numbers]:
         yield np.asarray([0])
 
 
-def _pack(
-    starts: Numbers, ends: Numbers, bare: npt.NDArray[np.bool_], window: int
-) -> tuple[npt.NDArray[Any], Numbers]:
+def _pack(starts: Numbers, ends: Numbers, bare: npt.NDArray[np.bool_], window: int) -> tuple[npt.NDArray[Any], Numbers]:
     """Documents in rows.
 
     Args:

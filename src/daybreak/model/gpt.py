@@ -216,9 +216,7 @@ class GPT(nn.Module):
             positions_BC = hardest_positions(losses_N.view(B, T), count, targets_BT != IGNORED)
         return (positions_BC + T * torch.arange(B, device=positions_BC.device)[:, None]).flatten()
 
-    def _document_masks(
-        self, places_BT: Tensor, seeds_B: Tensor | None
-    ) -> dict[tuple[int, int], "Tensor | BlockMask"]:
+    def _document_masks(self, places_BT: Tensor, seeds_B: Tensor | None) -> dict[tuple[int, int], "Tensor | BlockMask"]:
         """What keeps documents apart in layers of each sight."""
         attentions = {block.attention.sight: block.attention for block in self._blocks()}
         return {sight: attention.document_mask(places_BT, seeds_B) for sight, attention in attentions.items()}

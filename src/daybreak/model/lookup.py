@@ -84,9 +84,7 @@ class NgramEmbedding(nn.Module):
         assert x_BTD is not None
         return x_BTD
 
-    def rows(
-        self, tokens: Tensor, length: int, count: int, table_rows: int, places_BT: Tensor | None = None
-    ) -> Tensor:
+    def rows(self, tokens: Tensor, length: int, count: int, table_rows: int, places_BT: Tensor | None = None) -> Tensor:
         """Where the sequences of `length` that end at the last `count` tokens lie in a table, (B, count)."""
         end = tokens.shape[1]
         shared = self.words**length > table_rows

@@ -17,8 +17,8 @@ from daybreak.compose import (
     choose_execution,
     require_fitting_tokenizer,
 )
-from daybreak.data.windows import windows_in
 from daybreak.data.shards import Corpus
+from daybreak.data.windows import windows_in
 from daybreak.duration import Unit, require_positive
 from daybreak.errors import UserError
 from daybreak.family import DEEPEST, batch_tokens, member_name

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import final
 
 from daybreak.compose import build_budget, refuse_what_does_not_work_yet, require_fitting_tokenizer
-from daybreak.data.windows import windows_in
 from daybreak.data.shards import Corpus, token_dtype
+from daybreak.data.windows import windows_in
 from daybreak.duration import Unit, human_seconds
 from daybreak.errors import UserError
 from daybreak.model.gpt import count_multiplied, count_parameters
