@@ -30,7 +30,6 @@ from safetensors.torch import load_file, save_file
 
 from daybreak import Recipe, cli, load, train
 from daybreak.checkpoint import list_checkpoints
-from daybreak.compose import refuse_what_does_not_work_yet
 from daybreak.data import prepare as preparation
 from daybreak.data.shards import Corpus, ShardWriter
 from daybreak.data.tokenizer import Tokenizer
@@ -261,7 +260,6 @@ def load_and_use(folder: Path, name: str | Path, *overrides: str) -> None:
     assert Recipe.load(again) == recipe, "it does not read back"
     assert Recipe.load(again).fingerprint == recipe.fingerprint
     assert recipe.differences(recipe) == []
-    refuse_what_does_not_work_yet(recipe)
     if recipe.model.layers <= 48:
         count_parameters(recipe.model)
         flops_per_token(recipe.model, recipe.row_length)

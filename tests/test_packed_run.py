@@ -12,11 +12,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from daybreak import Recipe, Run, load, train
+from daybreak.checkpoint import list_checkpoints, open_checkpoint
 from daybreak.data.order import Order
-from daybreak.data.packing import document_rows
+from daybreak.data.packing import DocumentRows, document_rows
 from daybreak.data.prepare import prepare
+from daybreak.data.reading import Reading
 from daybreak.data.shards import Corpus
-from daybreak.data.windows import IGNORED
+from daybreak.data.windows import IGNORED, WindowRows
 from daybreak.errors import UserError
 from daybreak.model.gpt import GPT
 
@@ -98,8 +100,9 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
     undisturbed = train(recipe, data=short_documents.path, out=tmp_path / "undisturbed")
     for step in (3, 9):  # the run as it was after so many
         train(recipe, data=short_documents.path, out=tmp_path / "run")
-        for path in sorted((tmp_path / "run" / "checkpoints").glob("step-*"))[step // 3 :]:
-            shutil.rmtree(path)
+        for path in list_checkpoints(tmp_path / "run" / "checkpoints"):
+            if open_checkpoint(path).step > step:
+                shutil.rmtree(path)
         assert load(tmp_path / "run").spent.steps == step
     again = train(recipe, data=short_documents.path, out=tmp_path / "run")
     assert again.finished
@@ -143,3 +146,22 @@ def test_packing_cannot_change_within_a_run(recipe: Recipe, short_documents: Cor
     stream = recipe.model_copy(update={"data": recipe.data.model_copy(update={"packing": "stream"})})
     with pytest.raises(UserError, match=r"data\.packing: stream here, documents there"):
         train(stream, data=short_documents.path, out=tmp_path / "run", accept_changes=True)
+
+
+def test_a_mixture_packs_each_of_its_corpora(
+    recipe: Recipe, short_documents: Corpus, corpus: Corpus, tmp_path: Path
+) -> None:
+    sources = [{"corpus": str(each.path)} for each in (short_documents, corpus)]
+    mixed = Recipe.model_validate(
+        recipe.model_dump(mode="json") | {"data": {"window": WINDOW, "packing": "documents", "mixture": sources}}
+    )
+    reading = Reading.open(mixed.data)
+    parts = [document_rows(each, "train", WINDOW) for each in (short_documents, corpus)]
+    assert reading.pass_windows == sum(map(len, parts))
+    both = reading.windows.read(np.arange(reading.pass_windows, dtype=np.uint64))
+    assert np.array_equal(both.targets, np.concatenate([_all(part).targets for part in parts]))
+    assert train(mixed, out=tmp_path / "run").finished
+
+
+def _all(rows: DocumentRows) -> WindowRows:
+    return rows.read(np.arange(len(rows), dtype=np.uint64))

@@ -814,13 +814,6 @@ def test_a_setting_that_does_not_work_yet_is_refused_by_name(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_mixture_is_refused_by_name(tmp_path: Path, recipe_file: Path) -> None:
-    recipe = Recipe.load(recipe_file, 'data.mixture=[{ corpus = "a" }, { corpus = "b", epochs = 0.5 }]')
-    with pytest.raises(UserError, match="mixture"):
-        train(recipe, out=tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
 def test_gpt_1b_star_trains_small_through_its_curriculum_and_a_ramp(tmp_path: Path, corpus: Corpus) -> None:
     """An eighth of its row lengths; 192 and 384 of 512 do not divide there either."""
     recipe = Recipe.load(

@@ -10,15 +10,13 @@ import torch
 from torch import nn
 
 from daybreak.data.batches import Batches, largest_divisor
-from daybreak.data.order import Order
-from daybreak.data.packing import document_rows
+from daybreak.data.reading import Reading
 from daybreak.data.shards import Corpus
 from daybreak.data.tokenizer import Tokenizer
-from daybreak.data.windows import StreamWindows, Windows
 from daybreak.distributed import ALONE, Ranks, build_shared
 from daybreak.duration import require_positive
 from daybreak.errors import UserError
-from daybreak.evaluate.loss import Validation, row_starts
+from daybreak.evaluate.loss import MixtureValidation, Validation, row_starts
 from daybreak.hardware import device_name, free_memory, is_here
 from daybreak.model.gpt import GPT, count_parameters
 from daybreak.progress import say
@@ -146,16 +144,12 @@ def probed(
     return execution.model_copy(update={"micro_batch": micro_batch})
 
 
-def build_batches(recipe: Recipe, execution: Execution, corpus: Corpus, device: torch.device, ranks: Ranks) -> Batches:
-    windows = _windows(corpus, recipe)
-    if not len(windows):
-        raise UserError(
-            f"the corpus has {corpus.train.tokens:,} tokens, fewer than one data.window of {windows.window} and its "
-            "successor; use more text or a smaller data.window"
-        )
+def build_batches(
+    recipe: Recipe, execution: Execution, reading: Reading, device: torch.device, ranks: Ranks
+) -> Batches:
     return Batches(
-        windows,
-        Order(len(windows), recipe.seed),
+        reading.windows,
+        reading.order(recipe.seed),
         length=recipe.row_length,
         windows_per_step=recipe.batch.smallest // recipe.data.window,
         micro_batch=execution.micro_batch,
@@ -165,12 +159,6 @@ def build_batches(recipe: Recipe, execution: Execution, corpus: Corpus, device: 
         ranks=ranks.count,
         counted_per_row=recipe.prediction.count,
     )
-
-
-def _windows(corpus: Corpus, recipe: Recipe) -> Windows:
-    if recipe.data.packing == "documents":
-        return document_rows(corpus, "train", recipe.data.window)
-    return StreamWindows(corpus.stream("train"), recipe.data.window)
 
 
 def build_budget(
@@ -183,7 +171,7 @@ def build_budget(
     """The run's budget.
 
     Args:
-        windows: in an epoch.
+        windows: in an epoch, or a pass of the mixture.
         recorded: training records of earlier sittings; a step done again follows the progress and the size it had.
         step_seconds: what a full step may take, until one was done.
     """
@@ -225,22 +213,33 @@ def _mean_flops_per_token(recipe: Recipe, length: int) -> float:
 
 
 def build_validation(
-    recipe: Recipe, execution: Execution, corpus: Corpus, device: torch.device, sample: int | None
-) -> Validation:
-    """The rows to measure the loss on: about `sample` tokens of the validation split, or all of it."""
-    stream = corpus.stream("validation")
-    if len(stream) < 2:
-        raise UserError(f"{corpus.path} has no validation text to measure the loss on")
-    return Validation(
-        every=recipe.evaluation.every,
-        stream=stream,
-        starts=row_starts(len(stream), recipe.row_length, sample),
-        length=recipe.row_length,
-        batch=execution.micro_batch,
-        token_bytes=corpus.tokenizer.token_bytes,
-        device=device,
-        precision=execution.precision,
-    )
+    recipe: Recipe, execution: Execution, reading: Reading, device: torch.device, sample: int | None
+) -> Validation | MixtureValidation:
+    """The rows to measure the loss on: about `sample` tokens of the validation splits, or all of them.
+
+    Of a mixture every corpus gives its part of them, by the size of its split, whatever its epochs.
+    """
+
+    def of(corpus: Corpus) -> Validation:
+        stream = corpus.stream("validation")
+        if len(stream) < 2:
+            raise UserError(f"{corpus.path} has no validation text to measure the loss on")
+        part = None if sample is None else -(-sample * len(stream) // reading.validation_tokens)
+        return Validation(
+            every=recipe.evaluation.every,
+            stream=stream,
+            starts=row_starts(len(stream), recipe.row_length, part),
+            length=recipe.row_length,
+            batch=execution.micro_batch,
+            token_bytes=corpus.tokenizer.token_bytes,
+            device=device,
+            precision=execution.precision,
+        )
+
+    if not recipe.data.mixture:
+        return of(reading.corpora[0])
+    sources = dict(zip(reading.names, map(of, reading.corpora), strict=True))
+    return MixtureValidation(recipe.evaluation.every, sources)
 
 
 def require_memory(recipe: Recipe, device: torch.device, ranks: Ranks) -> None:
@@ -265,16 +264,6 @@ def _parameters_per_rank(recipe: Recipe, ranks: Ranks) -> int:
     if recipe.parallel.kind == "fsdp":
         return parameters // (ranks.local_count if recipe.parallel.replicate else ranks.count)
     return parameters
-
-
-def refuse_what_does_not_work_yet(recipe: Recipe) -> None:
-    """Raises UserError: a setting is never silently ignored."""
-    waiting = {
-        "data.mixture (give one corpus with --data)": recipe.data.corpus is None and bool(recipe.data.mixture),
-    }
-    for setting, asked in waiting.items():
-        if asked:
-            raise UserError(f"recipe {recipe.name}: {setting} does not work yet")
 
 
 def require_fitting_tokenizer(recipe: Recipe, tokenizer: Tokenizer) -> None:

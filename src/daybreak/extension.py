@@ -12,8 +12,7 @@ from typing import Any
 
 from daybreak.checkpoint import Checkpoint, Tensors, list_checkpoints, open_checkpoint
 from daybreak.compose import build_budget
-from daybreak.data.shards import Corpus
-from daybreak.data.windows import windows_in
+from daybreak.data.reading import Reading
 from daybreak.distributed import launched_ranks
 from daybreak.duration import Duration, Unit
 from daybreak.errors import UserError
@@ -21,7 +20,7 @@ from daybreak.files import whole_folder
 from daybreak.identity import changes_to, read_execution, read_recipe, write_execution, write_identity
 from daybreak.progress import say
 from daybreak.recipe import Recipe, merge
-from daybreak.run import Run, open_corpus, train
+from daybreak.run import Run, train
 from daybreak.saving import CheckpointConfig, Checkpoints
 from daybreak.training.budget import Clock
 from daybreak.training.metrics import Metrics, copy_metrics
@@ -47,7 +46,7 @@ def extend(
 
     Args:
         overrides: the new budget, as `budget=48h`, its price, and settings that change nothing of what is computed.
-        data: where the run's corpus lies now; where it lay unless given.
+        data: where the run's corpus lies now, or those of its mixture; where they lay unless given.
         out: the new run's folder; beside the old one, with the budget behind its name, unless given.
         started, stop_after: as of `train`.
 
@@ -60,38 +59,39 @@ def extend(
             "goes on with it: -m daybreak train FOLDER/recipe.toml --out FOLDER"
         )
     run = Path(run)
-    corpus = open_corpus(data if data is not None else read_recipe(run).data.corpus)
-    budget = Recipe.load(run / "recipe.toml", *overrides).budget
+    asked = Recipe.load(run / "recipe.toml", *overrides)
+    asked = asked if data is None else asked.with_data(data)
+    reading = Reading.open(asked.data)
+    asked = asked.model_copy(update={"data": reading.placed})
     beside = run if run.name not in ("", "..") else run.resolve()
-    folder = Path(out) if out is not None else beside.with_name(f"{beside.name}-{str(budget).replace(' ', '-')}")
-    recipe = _begin(run, overrides, corpus, folder)
+    folder = Path(out) if out is not None else beside.with_name(f"{beside.name}-{str(asked.budget).replace(' ', '-')}")
+    recipe = _begin(run, asked, reading, folder)
     return train(recipe, out=folder, started=started, stop_after=stop_after)
 
 
-def _begin(run: Path, overrides: tuple[str, ...], corpus: Corpus, out: Path) -> Recipe:
+def _begin(run: Path, asked: Recipe, reading: Reading, out: Path) -> Recipe:
     """Make the new run's folder, unless it is there; returns the recipe to train in it."""
     before = read_recipe(run)
-    asked = Recipe.load(run / "recipe.toml", *overrides).with_data(corpus.path.resolve())
-    _require_only_a_budget(run, asked, corpus)
+    _require_only_a_budget(run, asked, reading)
     if (out / "recipe.toml").exists():
         return _begun_before(out, asked)
     checkpoint, state = _before_decay(run, before)
     spent = state.spent
     clock = Clock(time.monotonic(), before=spent.elapsed_seconds)
-    budget = build_budget(asked, windows_in(len(corpus.stream("train")), asked.data.window), clock)
+    budget = build_budget(asked, reading.pass_windows, clock)
     progress = budget.progress(replace(spent, progress=0.0))
     if progress >= spent.progress:
         raise UserError(f"budget = {asked.budget} is no more than the {before.budget} that {run} had")
     scale = progress / spent.progress
     extended = _with_phases(asked, {path: _scaled(asked, path, scale) for path in _PHASES})
     state = replace(state, spent=replace(spent, progress=progress))
-    _write(run, out, extended, corpus, checkpoint, state, scale)
+    _write(run, out, extended, reading, checkpoint, state, scale)
     say(f"{out} goes on from step {checkpoint.step:,} of {run}, at {progress:.1%} of {asked.budget}")
     return extended
 
 
-def _require_only_a_budget(run: Path, asked: Recipe, corpus: Corpus) -> None:
-    changes = changes_to(run, asked, corpus)
+def _require_only_a_budget(run: Path, asked: Recipe, reading: Reading) -> None:
+    changes = changes_to(run, asked, reading)
     keys = {line.split(":")[0] for line in changes.all}
     others = [line for line in changes.fixed + changes.course if line.split(":")[0] not in _BUDGET]
     if others:
@@ -166,7 +166,7 @@ def _at(content: Any, path: tuple[str, ...]) -> Any:
 
 
 def _write(
-    run: Path, out: Path, recipe: Recipe, corpus: Corpus, checkpoint: Checkpoint, state: State, scale: float
+    run: Path, out: Path, recipe: Recipe, reading: Reading, checkpoint: Checkpoint, state: State, scale: float
 ) -> None:
     """The whole folder of the new run, or nothing.
 
@@ -176,7 +176,7 @@ def _write(
     if out.exists():
         raise UserError(f"{out} exists and is no extension of {run}; choose another --out")
     with whole_folder(out) as aside:
-        write_identity(aside, recipe, corpus)
+        write_identity(aside, recipe, reading)
         write_execution(aside, read_execution(run))
         copy_metrics(run / "metrics.jsonl", aside / "metrics.jsonl", up_to_step=checkpoint.step, scale=scale)
         event = {"step": checkpoint.step, "run": str(run.resolve()), "budget": str(recipe.budget)}

@@ -9,7 +9,7 @@ import torch
 from pydantic import ValidationError
 
 from daybreak.checkpoint import Checkpoint
-from daybreak.data.shards import Corpus
+from daybreak.data.reading import Reading
 from daybreak.duration import Unit
 from daybreak.errors import UserError
 from daybreak.files import read_sealed, sha256_bytes, sha256_file, write_bytes, write_json, write_sealed
@@ -44,25 +44,37 @@ class Changes:
         return self.fixed + self.course + self.free
 
 
-def changes_to(path: Path, recipe: Recipe, corpus: Corpus) -> Changes:
-    """What is different in `recipe` and `corpus` from those of the run in `path`."""
+def changes_to(path: Path, recipe: Recipe, reading: Reading) -> Changes:
+    """What is different in `recipe` and in what it reads from those of the run in `path`."""
     before, identity = read_recipe(path), read_sealed(path / "identity.json")
-    # Where the corpus lies may change; what is in it is held by its hashes.
-    differences = recipe.differences(before.with_data(recipe.data.corpus or ""))
+    # Where the corpora lie may change; what is in them is held by their hashes.
+    if len(before.data.places) == len(recipe.data.places):
+        before = before.model_copy(update={"data": before.data.lying_at(recipe.data.places)})
+    differences = recipe.differences(before)
     fixed = [line for line in differences if _is_under(line, _FIXED)]
     free_here = _FREE if recipe.budget.unit is Unit.DOLLARS else (*_FREE, "price")
     free = [line for line in differences if _is_under(line, free_here) and not _is_under(line, _COURSE)]
     course = [line for line in differences if line not in fixed and line not in free]
-    if identity.get("tokenizer") != corpus.tokenizer.identity:
-        fixed.append(f"data: the corpus {corpus.path} has another tokenizer")
-    elif identity.get("corpus") != corpus.identity:
-        course.append(f"data: another version of the corpus, {corpus.path} here")
+    if identity.get("tokenizer") != reading.tokenizer.identity:
+        fixed.append(f"data: the corpus {reading.corpora[0].path} has another tokenizer")
+    elif len(identities := _corpora_of(identity)) == len(reading.corpora):  # else their number is a difference
+        course += [
+            f"data: another version of the corpus, {corpus.path} here"
+            for corpus, hash_before in zip(reading.corpora, identities, strict=True)
+            if corpus.identity != hash_before
+        ]
     return Changes(tuple(fixed), tuple(course), tuple(free))
 
 
-def write_identity(path: Path, recipe: Recipe, corpus: Corpus) -> None:
+def _corpora_of(identity: Mapping[str, Any]) -> list[Any]:
+    """The identities of the corpora that a run was begun with."""
+    sources = identity.get("mixture")
+    return [identity.get("corpus")] if sources is None else [source["identity"] for source in sources]
+
+
+def write_identity(path: Path, recipe: Recipe, reading: Reading) -> None:
     """Write what identifies a run; a crash leaves the recipe before or the new one, both of them trusted."""
-    write_json(path / "tokenizer.json", corpus.tokenizer.to_json())
+    write_json(path / "tokenizer.json", reading.tokenizer.to_json())
     text = recipe.to_toml().encode()
     before = sha256_file(path / "recipe.toml") if (path / "recipe.toml").exists() else None
     identity = {
@@ -70,8 +82,8 @@ def write_identity(path: Path, recipe: Recipe, corpus: Corpus) -> None:
         "fingerprint": recipe.fingerprint,
         "recipe_sha256": sha256_bytes(text),
         "recipe_before_sha256": before,
-        "corpus": corpus.identity,
-        "tokenizer": corpus.tokenizer.identity,
+        **reading.described(),
+        "tokenizer": reading.tokenizer.identity,
         "tokenizer_sha256": sha256_file(path / "tokenizer.json"),
     }
     write_sealed(path / "identity.json", identity)

@@ -15,7 +15,7 @@ from typing import Any, Self, final
 from pydantic import Field, ValidationError, model_validator
 
 from daybreak.configuration import Configuration, fill_kinds
-from daybreak.data.batches import DataConfig
+from daybreak.data.reading import DataConfig
 from daybreak.distributed import ParallelConfig
 from daybreak.duration import DurationField, Unit
 from daybreak.errors import UserError
@@ -129,8 +129,8 @@ class Recipe(Configuration):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of all that decides what a step computes, but for the corpus itself, which has its own hashes."""
-        content = self.model_dump(mode="json", exclude={"data": {"corpus"}})
+        """SHA-256 of all that decides what a step computes, but for the corpora, which have hashes of their own."""
+        content = self.model_dump(mode="json", exclude={"data": {"corpus": True, "mixture": {"__all__": {"corpus"}}}})
         return sha256_bytes(canonical_json({key: content[key] for key in _FINGERPRINTED}))
 
     @classmethod
@@ -146,10 +146,9 @@ class Recipe(Configuration):
         layer = _read_layer(str(recipe), Path(), ())
         return _validated(merge(layer, parse_overrides(overrides)), f"recipe {recipe}")
 
-    def with_data(self, corpus: Path | str) -> Self:
-        """The same recipe on one corpus, in place of its corpus or mixture."""
-        data = self.data.model_copy(update={"corpus": str(corpus), "mixture": ()})
-        return self.model_copy(update={"data": data})
+    def with_data(self, path: Path | str) -> Self:
+        """The same recipe on one corpus, in place of its own; or on its mixture, whose corpora lie in this folder."""
+        return self.model_copy(update={"data": self.data.given(Path(path))})
 
     def to_toml(self) -> str:
         """The resolved recipe as TOML that `load` reads back to the same recipe."""
@@ -324,6 +323,8 @@ def _nearest(name: object, known: list[str]) -> str:
 def _flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in content.items():
+        if isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+            value = {str(number): item for number, item in enumerate(value, start=1)}
         flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
     return flat
 

@@ -22,7 +22,8 @@ from typing import Any, final
 import torch
 
 from daybreak.checkpoint import Checkpoint, open_latest, restore
-from daybreak.compose import build_validation, refuse_what_does_not_work_yet, require_fitting_tokenizer
+from daybreak.compose import build_validation, require_fitting_tokenizer
+from daybreak.data.reading import NO_CORPUS, Reading
 from daybreak.data.shards import Corpus
 from daybreak.data.tokenizer import Tokenizer
 from daybreak.distributed import Ranks, joined
@@ -110,20 +111,21 @@ class Run:
         """Loss over a whole validation split, every token counted once.
 
         Args:
-            data: a corpus; the one the run was trained on unless given.
+            data: a corpus, or a folder with those of the run's mixture; what the run was trained on unless given.
 
         Raises:
             UserError: the corpus is missing, damaged, or has another tokenizer.
         """
-        corpus = open_corpus(data if data is not None else self.recipe.data.corpus)
-        if corpus.tokenizer.identity != self.tokenizer.identity:
+        recipe = self.recipe if data is None else self.recipe.with_data(data)
+        reading = Reading.open(recipe.data)
+        if reading.tokenizer.identity != self.tokenizer.identity:
             raise UserError(
-                f"{corpus.path} was prepared with tokenizer {corpus.tokenizer.name}, the run with another "
+                f"{reading.corpora[0].path} was prepared with tokenizer {reading.tokenizer.name}, the run with another "
                 f"({self.tokenizer.name}); prepare the text with --tokenizer {self.path}"
             )
         execution = self.execution.model_copy(update={"precision": self._precision})
-        validation = build_validation(self.recipe, execution, corpus, self._device, sample=None)
-        with progress("evaluating", corpus.validation.tokens, "tok") as advance:
+        validation = build_validation(recipe, execution, reading, self._device, sample=None)
+        with progress("evaluating", reading.validation_tokens, "tok") as advance:
             loss = validation.measure(self.model, advance)
         assert loss is not None  # nothing interrupts it
         return loss
@@ -198,7 +200,7 @@ def train(
 
     Args:
         recipe: a Recipe, or a name or path that `Recipe.load` takes.
-        data: the corpus; the recipe's own unless given.
+        data: the corpus, or a folder that holds those of the recipe's mixture; the recipe's own unless given.
         out: the run's folder; `runs/NAME` unless given.
         started: reading of the monotonic clock from which a time budget counts; now unless given.
         stop_after: a time, as `230m`: save and stop then, to go on in another sitting.
@@ -215,7 +217,6 @@ def train(
     asked = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
     if data is not None:
         asked = asked.with_data(data)
-    refuse_what_does_not_work_yet(asked)
     require_text(Path(out or ""))
     path = Path(out) if out is not None else Path("runs") / (asked.name or "run")
 
@@ -223,13 +224,13 @@ def train(
         with stop.at_once():
             ranks = meeting.enter_context(joined(asked.parallel))
             recipe = Recipe.model_validate(ranks.share(lambda: asked.model_dump(mode="json")))
-            corpus = _open_corpus_together(recipe, ranks)
-        recipe = recipe.with_data(corpus.path.resolve())
-        require_fitting_tokenizer(recipe, corpus.tokenizer)
-        outcome = sit(Sitting(path, recipe, corpus, clock, stop, ranks, accept_changes))
+            reading = _open_together(recipe, ranks)
+        recipe = recipe.model_copy(update={"data": reading.placed})
+        require_fitting_tokenizer(recipe, reading.tokenizer)
+        outcome = sit(Sitting(path, recipe, reading, clock, stop, ranks, accept_changes))
     if ranks.first:
         return load(path)
-    return Run(path, recipe, corpus.tokenizer, outcome.execution, outcome.checkpoint, outcome.result)
+    return Run(path, recipe, reading.tokenizer, outcome.execution, outcome.checkpoint, outcome.result)
 
 
 def _seconds(stop_after: str | None, clock: Clock) -> float | None:
@@ -247,24 +248,21 @@ def _seconds(stop_after: str | None, clock: Clock) -> float | None:
 
 def open_corpus(path: Path | str | None) -> Corpus:
     """Raises UserError if there is none, or it is missing or damaged."""
-    return Corpus.open(_require_path(path))
+    if path is None:
+        raise UserError(NO_CORPUS)
+    return Corpus.open(Path(path))
 
 
-def _open_corpus_together(recipe: Recipe, ranks: Ranks) -> Corpus:
-    """The recipe's corpus, read and verified by one rank of each node.
+def _open_together(recipe: Recipe, ranks: Ranks) -> Reading:
+    """What the recipe reads, verified by one rank of each node.
 
     Raises:
-        UserError: it is missing, damaged, or not the same on every rank.
+        UserError: a corpus is missing, damaged, or not the same on every rank.
     """
-    path = _require_path(recipe.data.corpus)
-    corpus = Corpus.open(path) if ranks.local_rank == 0 else Corpus.open_unverified(path)
+    reading = Reading.open(recipe.data, Corpus.open if ranks.local_rank == 0 else Corpus.open_unverified)
     ranks.wait()
-    if ranks.share(lambda: corpus.identity) != corpus.identity:
-        raise UserError(f"{path} is not the corpus that the first rank has under this name")
-    return corpus
-
-
-def _require_path(corpus: Path | str | None) -> Path:
-    if corpus is None:
-        raise UserError("no corpus: give --data CORPUS; daybreak prepare makes one")
-    return Path(corpus)
+    of_first = ranks.share(lambda: [corpus.identity for corpus in reading.corpora])
+    for corpus, identity in zip(reading.corpora, of_first, strict=True):
+        if corpus.identity != identity:
+            raise UserError(f"{corpus.path} is not the corpus that the first rank has under this name")
+    return reading

@@ -20,7 +20,7 @@ from daybreak.compose import (
     probed,
     summary,
 )
-from daybreak.data.shards import Corpus
+from daybreak.data.reading import Reading
 from daybreak.distributed import Ranks, forward_of
 from daybreak.duration import Duration, Unit
 from daybreak.errors import Stopped, UserError
@@ -69,7 +69,7 @@ class Sitting:
 
     path: Path
     recipe: Recipe
-    corpus: Corpus
+    reading: Reading
     clock: Clock
     stop: StopRequest
     ranks: Ranks
@@ -161,7 +161,7 @@ def _look(sitting: Sitting) -> _Beginning:
     checkpoint = open_latest(path / "checkpoints")
     if checkpoint is None and not (path / "recipe.toml").exists():
         return _Beginning(None, [], (), goes_on=False, finished=False)
-    changes = changes_to(path, sitting.recipe, sitting.corpus)
+    changes = changes_to(path, sitting.recipe, sitting.reading)
     if checkpoint is None:  # nothing can be lost
         goes_on, recorded = not changes.all, read_journal(path / "metrics.jsonl")
         if recorded:
@@ -233,7 +233,8 @@ def _train(
     state = State.of(spent, parts.guard, parts.batches.micro_batch, owes_validation=False)
     if validation is None:
         return Outcome(execution, _as_saved(sitting, state), None)
-    result = {"validation": finite({**asdict(validation), "bits_per_byte": validation.bits_per_byte})}
+    measured = {**validation.figures, "tokens": validation.tokens, "bytes": validation.bytes}
+    result = {"validation": finite(measured)}
     if sitting.ranks.first:
         if isinstance(parts.budget, TimeBudget):
             _warn_of_an_overrun(parts.budget, spent, sitting.clock)
@@ -258,17 +259,17 @@ def assembled(
     Raises:
         UserError: it does not fit into memory, or its budget is spent before the first step.
     """
-    recipe, corpus, clock, ranks = sitting.recipe, sitting.corpus, sitting.clock, sitting.ranks
+    recipe, reading, clock, ranks = sitting.recipe, sitting.reading, sitting.clock, sitting.ranks
     recorded = found.recorded if found is not None else []
     # Work that was lost counts: it was paid for. Downtime does not.
     clock.before = max((float(record["elapsed_seconds"]) for record in recorded), default=0.0)
     device = execution.apply(ranks.local_rank if ranks.count > 1 else None)
-    batches = build_batches(recipe, execution, corpus, device, ranks)
+    batches = build_batches(recipe, execution, reading, device, ranks)
     planned = build_budget(recipe, batches.windows, clock)
     check_schedule(recipe.schedule, planned.moment(Spent()))
     if isinstance(recipe.optimizer, MuonConfig):  # a warm-up that cannot be counted is said now
         muon_momentum(recipe.optimizer, planned.moment(Spent()))
-    separator = recipe.data.separator(corpus.tokenizer)
+    separator = recipe.data.separator(reading.tokenizer)
     model, optimizers = build_learner(recipe, execution, device, ranks, separator)
     guard, spent, owes_validation = make_guard(recipe.guard, execution.precision), Spent(), False
     if state is not None:
@@ -294,8 +295,8 @@ def assembled(
         raise UserError(
             f"budget = {recipe.budget} is spent before the first step: starting took {clock.elapsed():.1f} s"
         )
-    validation_part = build_validation(recipe, execution, corpus, device, sample=recipe.evaluation.tokens)
-    corpus.tokenizer.encode(recipe.samples.prompt)  # a character it lacks is said now, not at the first sample
+    validation_part = build_validation(recipe, execution, reading, device, sample=recipe.evaluation.tokens)
+    reading.tokenizer.encode(recipe.samples.prompt)  # a character it lacks is said now, not at the first sample
     if found is not None:
         _write_beginning(sitting, execution, found)
         say(summary(sitting.path, recipe, budget, execution, device, ranks))
@@ -327,7 +328,7 @@ def assembled(
             optimization=recipe.optimizer,
             guard=guard,
             validation=validation_part,
-            sampler=Sampler(samples.every, corpus.tokenizer, samples.prompt, samples.tokens, samples.sampling),
+            sampler=Sampler(samples.every, reading.tokenizer, samples.prompt, samples.tokens, samples.sampling),
             checkpoints=checkpoints,
             metrics=metrics,
             ranks=ranks,
@@ -349,10 +350,10 @@ def _write_beginning(sitting: Sitting, execution: Execution, found: _Beginning) 
     """Write what identifies a run, where it is new or goes on with other settings."""
     if not found.goes_on:
         (sitting.path / "metrics.jsonl").unlink(missing_ok=True)
-    write_json(sitting.path / "tokenizer.json", sitting.corpus.tokenizer.to_json())
+    write_json(sitting.path / "tokenizer.json", sitting.reading.tokenizer.to_json())
     write_execution(sitting.path, execution)  # before the recipe, which says that all before it is written
     if not found.goes_on or found.differences:
-        write_identity(sitting.path, sitting.recipe, sitting.corpus)
+        write_identity(sitting.path, sitting.recipe, sitting.reading)
 
 
 def _warn_of_few_steps(budget: Budget, step_seconds: float) -> None:

@@ -74,7 +74,7 @@ def cases(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=80)
 @given(case=cases())
 def test_every_token_is_an_input_once_and_a_row_tells_documents_apart(
     case: dict[str, Any], monkeypatch: pytest.MonkeyPatch

@@ -17,8 +17,10 @@ from daybreak.checkpoint import list_checkpoints
 from daybreak.compose import build_validation
 from daybreak.data.batches import Batches
 from daybreak.data.order import Order
+from daybreak.data.reading import Reading
 from daybreak.data.shards import Corpus
 from daybreak.data.windows import StreamWindows
+from daybreak.evaluate.loss import Validation
 from daybreak.identity import read_execution
 from daybreak.run import Run
 
@@ -104,7 +106,10 @@ def test_validation_losses_are_those_of_one_rank(run: RanksRun, one: Run) -> Non
 @everywhere
 def test_the_same_weights_have_the_same_validation_loss_on_one_rank_to_the_bit(run: RanksRun, corpus: Corpus) -> None:
     loaded = load(run.out)
-    validation = build_validation(loaded.recipe, loaded.execution, corpus, torch.device("cpu"), sample=224)
+    validation = build_validation(
+        loaded.recipe, loaded.execution, Reading(loaded.recipe.data, (corpus,)), torch.device("cpu"), sample=224
+    )
+    assert isinstance(validation, Validation)
     batches = -(-len(validation.starts) // validation.batch)
     assert batches % len(run.ranks)  # some rank has none left at the end
     measured = validation.measure(loaded.model)

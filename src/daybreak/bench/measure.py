@@ -15,7 +15,7 @@ from daybreak.bench.report import Bench, Comparison, MicroBatch, Speed
 from daybreak.bench.startup import time_startup
 from daybreak.bench.subject import Subject, Timing, make_subject, some_tokens
 from daybreak.bench.switches import NotHere, Switch, switches, tokenizer_size
-from daybreak.compose import choose_execution, refuse_what_does_not_work_yet, require_fitting_tokenizer
+from daybreak.compose import choose_execution, require_fitting_tokenizer
 from daybreak.data.batches import largest_divisor
 from daybreak.data.shards import Corpus
 from daybreak.distributed import require_alone
@@ -46,7 +46,6 @@ def bench(recipe: Recipe, data: Path | None) -> Bench:
     """
     require_alone()
     say(f"{recipe.name}: {count_parameters(recipe.model):,} parameters")
-    refuse_what_does_not_work_yet(recipe.with_data(data or "none"))
     corpus = None if data is None else Corpus.open(data)
     if corpus is not None:
         require_fitting_tokenizer(recipe, corpus.tokenizer)

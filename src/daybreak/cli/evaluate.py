@@ -9,7 +9,9 @@ import typer
 
 def evaluate(
     run: Annotated[Path, typer.Argument(help="The run's folder.")],
-    data: Annotated[Path | None, typer.Option(help="A corpus; the run's own unless given.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="A corpus, or the folder of a mixture's; the run's own unless given.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
 ) -> None:
     """Measure the loss on a whole validation split, every token counted once.
@@ -22,9 +24,8 @@ def evaluate(
     trained = load(run)
     result = trained.evaluate(data)
     figures = {
-        "loss": result.loss,
+        **result.figures,
         "perplexity": result.perplexity,
-        "bits_per_byte": result.bits_per_byte,
         "tokens": result.tokens,
         "bytes": result.bytes,
     }
@@ -42,3 +43,5 @@ def evaluate(
     print(f"perplexity     {result.perplexity:.3f}")
     print(f"bits per byte  {result.bits_per_byte:.4f}")
     print(f"measured on    {result.tokens:,} tokens, {result.bytes:,} bytes of text")
+    for name, loss in result.sources.items():
+        print(f"of {name:<12} {loss:.4f} nats a token")

@@ -11,7 +11,9 @@ from daybreak.cli.ending import report
 def extend(
     run: Annotated[Path, typer.Argument(help="The run's folder.")],
     overrides: Annotated[list[str], typer.Argument(metavar="budget=…", help="The larger budget, as budget=48h.")],
-    data: Annotated[Path | None, typer.Option(help="The corpus; where the run had it unless given.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="The corpus, or the folder of a mixture's; where the run had it unless given.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="The new run's folder; RUN-BUDGET unless given.")] = None,
     stop_after: Annotated[
         str | None, typer.Option(metavar="TIME", help="Save and stop then, as 230m; the same command goes on.")

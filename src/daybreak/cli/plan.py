@@ -16,7 +16,8 @@ def plan(
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Any setting of the recipe, as budget=24h.")
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="The corpus; the recipe's own, or random text, unless given.")
+        Path | None,
+        typer.Option(help="The corpus, or the folder of a mixture's; the recipe's own, or random text, unless given."),
     ] = None,
     device: Annotated[
         str | None, typer.Option(help="A GPU by its name, as 'RTX 3090'; this machine unless given.")

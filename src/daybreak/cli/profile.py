@@ -21,7 +21,8 @@ def profile(
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Any setting of the recipe.")
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="A corpus to train on; random text of 257 ids unless given.")
+        Path | None,
+        typer.Option(help="A corpus, or the folder of a mixture's; random text of 257 ids unless given."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Where the trace goes; profiles/NAME unless given.")

@@ -23,7 +23,10 @@ def train(
             metavar="[KEY=VALUE]...", help="Any setting of the recipe, as budget=90s; daybreak recipes NAME lists them."
         ),
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="The corpus; the recipe's own unless given.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="The corpus, or the folder of a mixture's; the recipe's own unless given."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder; runs/NAME unless given.")] = None,
     stop_after: Annotated[
         str | None, typer.Option(metavar="TIME", help="Save and stop then, as 230m; the same command goes on.")

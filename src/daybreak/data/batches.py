@@ -7,59 +7,20 @@ Shape legend: R rows of a step, B rows of a micro-batch, T tokens of a row, W to
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Literal, Self, final
+from typing import final
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import model_validator
 from torch import Tensor
 
-from daybreak.configuration import Configuration, Size
 from daybreak.data.hashing import Words, splitmix64
+from daybreak.data.mixture import MixtureOrder
 from daybreak.data.order import Order
-from daybreak.data.tokenizer import Tokenizer
 from daybreak.data.windows import IGNORED, Windows
 from daybreak.errors import UserError
 
 _ORDERED_AT_ONCE = 4096  # windows
-
-
-@final
-class MixtureSource(Configuration):
-    """One corpus of a mixture and how many epochs of it one pass takes."""
-
-    corpus: str
-    epochs: float = 1.0
-
-
-@final
-class DataConfig(Configuration):
-    """What a run reads.
-
-    Attributes:
-        corpus: the folder of a prepared corpus; `--data` sets it.
-        mixture: several corpora instead, with their epochs.
-        window: tokens that are shuffled and counted as one unit.
-        packing: windows are cut from the `stream` of documents, or hold whole `documents`, which the model sees alone.
-        tokenizer: what the corpus must have been prepared with; none means any that fits.
-    """
-
-    corpus: str | None = None
-    mixture: tuple[MixtureSource, ...] = ()
-    window: Size
-    packing: Literal["stream", "documents"] = "stream"
-    tokenizer: str | None = None
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        if self.corpus is not None and self.mixture:
-            raise ValueError("data.corpus and data.mixture exclude each other; give one of them")
-        return self
-
-    def separator(self, tokenizer: Tokenizer) -> int | None:
-        """The id by which a model tells apart the documents of a row; None where it sees all of the row."""
-        return tokenizer.end_of_text if self.packing == "documents" else None
 
 
 @final
@@ -133,7 +94,7 @@ class Batches:
     def __init__(
         self,
         windows: Windows,
-        order: Order,
+        order: Order | MixtureOrder,
         *,
         length: int,
         windows_per_step: int,

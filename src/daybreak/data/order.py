@@ -30,7 +30,10 @@ class Order:
 
     def windows_at(self, first: int, count: int) -> Words:
         """The windows at places first … first + count - 1 of a run, (count,)."""
-        places = np.arange(first, first + count, dtype=np.uint64)
+        return self.at(np.arange(first, first + count, dtype=np.uint64))
+
+    def at(self, places: Words) -> Words:
+        """The windows at these places, in any order, each in its epoch."""
         epochs = places // np.uint64(self.windows)
         positions = places % np.uint64(self.windows)
         chosen = np.empty_like(places)

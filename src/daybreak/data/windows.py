@@ -4,6 +4,7 @@ Shape legend: R rows, W tokens of a window.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, NamedTuple, final
 
 import numpy as np
@@ -42,7 +43,7 @@ class Windows(ABC):
 
 @final
 class StreamWindows(Windows):
-    """Consecutive pieces of a stream, one behind the other; what is left at its end, less than a window, is not read."""
+    """Consecutive pieces of a stream, one behind the other; what is left at its end, less than one, is not read."""
 
     def __init__(self, stream: TokenStream, window: int) -> None:
         self._stream, self.window = stream, window
@@ -53,6 +54,28 @@ class StreamWindows(Windows):
     def read(self, numbers: Words) -> WindowRows:
         tokens: npt.NDArray[Any] = self._stream.read_rows(numbers * np.uint64(self.window), self.window + 1)
         return WindowRows(tokens[:, :-1], tokens[:, 1:])
+
+
+@final
+class JoinedWindows(Windows):
+    """Windows of several texts, numbered through, one text behind the other."""
+
+    def __init__(self, parts: Sequence[Windows]) -> None:
+        self._parts, self.window = parts, parts[0].window
+
+    def __len__(self) -> int:
+        return sum(len(part) for part in self._parts)
+
+    def read(self, numbers: Words) -> WindowRows:
+        inputs = np.empty((len(numbers), self.window), dtype=np.int64)
+        targets = np.empty_like(inputs)
+        first = 0
+        for part in self._parts:
+            here = (numbers >= first) & (numbers < first + len(part))
+            if here.any():
+                inputs[here], targets[here] = part.read(numbers[here] - np.uint64(first))
+            first += len(part)
+        return WindowRows(inputs, targets)
 
 
 def windows_in(tokens: int, window: int) -> int:

@@ -1,9 +1,9 @@
 """Loss, perplexity and bits per byte on a stream of tokens, every token counted once."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import final
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
@@ -42,11 +42,13 @@ class Loss:
         loss: nats a token.
         tokens: targets that were predicted.
         bytes: bytes of text that those targets stand for.
+        sources: of a mixture, the loss on each of its corpora, by name.
     """
 
     loss: float
     tokens: int
     bytes: int
+    sources: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def perplexity(self) -> float:
@@ -56,6 +58,12 @@ class Loss:
     def bits_per_byte(self) -> float:
         """Bits to encode a byte of text, whatever the tokenizer; NaN if the tokens stand for no text."""
         return self.loss * self.tokens / (math.log(2) * self.bytes) if self.bytes else math.nan
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """What a record of it holds."""
+        by_source = {"sources": dict(self.sources)} if self.sources else {}
+        return {"loss": self.loss, "bits_per_byte": self.bits_per_byte, **by_source}
 
 
 def row_starts(tokens: int, length: int, sample: int | None = None) -> list[int]:
@@ -149,3 +157,40 @@ class Validation:
             inputs_BT[row, : len(tokens) - 1] = tokens[:-1]
             targets_BT[row, : len(tokens) - 1] = tokens[1:]
         return inputs_BT, targets_BT
+
+
+@final
+@dataclass(frozen=True)
+class MixtureValidation:
+    """The validation splits of several corpora, measured one behind the other: a mean over all their tokens alike.
+
+    Attributes:
+        every: how often a training run measures it; None for the end alone.
+        sources: by the name of the corpus.
+    """
+
+    every: Duration | None
+    sources: Mapping[str, Validation]
+
+    def measure(
+        self,
+        model: GPT,
+        advance: Callable[[int], None] = lambda _: None,
+        *,
+        ranks: Ranks = ALONE,
+        interrupted: Callable[[], bool] = lambda: False,
+    ) -> Loss | None:
+        """As `Validation.measure`, with the loss of each source."""
+        found: dict[str, Loss] = {}
+        for name, validation in self.sources.items():
+            loss = validation.measure(model, advance, ranks=ranks, interrupted=interrupted)
+            if loss is None:
+                return None
+            found[name] = loss
+        tokens = sum(each.tokens for each in found.values())
+        return Loss(
+            loss=math.fsum(each.loss * each.tokens for each in found.values()) / tokens,
+            tokens=tokens,
+            bytes=sum(each.bytes for each in found.values()),
+            sources={name: each.loss for name, each in found.items()},
+        )

@@ -17,8 +17,8 @@ from daybreak.compose import (
     choose_execution,
     require_fitting_tokenizer,
 )
+from daybreak.data.reading import Reading
 from daybreak.data.shards import Corpus
-from daybreak.data.windows import windows_in
 from daybreak.duration import Unit, require_positive
 from daybreak.errors import UserError
 from daybreak.family import DEEPEST, batch_tokens, member_name
@@ -270,7 +270,7 @@ def _flops(recipe: Recipe, corpus: Corpus) -> float:
 def _budget(recipe: Recipe, corpus: Corpus) -> Budget:
     if recipe.budget.unit is Unit.TIMES_PARAMETERS:
         raise UserError(f"budget = {recipe.budget} suits every depth; give auto a time, money, FLOPs or tokens")
-    return build_budget(recipe, windows_in(len(corpus.stream("train")), recipe.data.window), Clock(time.monotonic()))
+    return build_budget(recipe, Reading(recipe.data, (corpus,)).pass_windows, Clock(time.monotonic()))
 
 
 def _counts_tokens(recipe: Recipe) -> bool:

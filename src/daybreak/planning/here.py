@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from daybreak.compose import choose_execution
-from daybreak.data.shards import Corpus
+from daybreak.data.reading import Reading
 from daybreak.errors import UserError
 from daybreak.hardware import free_memory
 from daybreak.planning.machine import Machine, Size, does_not_fit
@@ -16,11 +16,11 @@ from daybreak.profile.shortened import random_corpus
 from daybreak.recipe import Recipe
 
 
-def this_machine(recipe: Recipe, corpus: Corpus | None) -> Machine:
+def this_machine(recipe: Recipe, reading: Reading | None) -> Machine:
     """Begin the run, and give it up after some steps.
 
     Args:
-        corpus: what it reads; random text unless given.
+        reading: what it reads; random text unless given.
 
     Raises:
         UserError: it cannot begin here.
@@ -33,17 +33,17 @@ def this_machine(recipe: Recipe, corpus: Corpus | None) -> Machine:
         would = tuple(remedies(recipe, rows, execution.kernels, execution.precision, free, 1))
         raise UserError(does_not_fit("even one row", least, free, would))
     with tempfile.TemporaryDirectory(prefix="daybreak-plan-") as folder:
-        begun, path = recipe, None if corpus is None else corpus.path
-        if path is None:
-            path = random_corpus(recipe, Path(folder)).path
-            begun = recipe.model_copy(update={"data": recipe.data.model_copy(update={"tokenizer": None})})
-        found = rehearse(begun, path)
+        if reading is None:
+            text = random_corpus(recipe, Path(folder)).path
+            data = recipe.with_data(text).data.model_copy(update={"tokenizer": None})
+            recipe = recipe.model_copy(update={"data": data})
+        found = rehearse(recipe)
     on_cpu = found.device == "cpu"
     return Machine(
         name=f"this machine ({found.device}, {found.precision})",
         count=1,
         pace=found.pace,
-        how="measured here in a run of a few steps" + ("" if corpus else ", on random text"),
+        how="measured here in a run of a few steps" + ("" if reading else ", on random text"),
         memory=memory_of(recipe, found.micro_batch, execution.kernels, execution.precision),
         total=Size(found.peak_bytes, "measured here, the whole process" if on_cpu else "measured here"),
         checkpoint=Size(found.checkpoint_bytes, "measured here"),

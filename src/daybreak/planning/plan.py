@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
-from daybreak.compose import build_budget, refuse_what_does_not_work_yet, require_fitting_tokenizer
-from daybreak.data.shards import Corpus, token_dtype
-from daybreak.data.windows import windows_in
+from daybreak.compose import build_budget, require_fitting_tokenizer
+from daybreak.data.reading import Reading
+from daybreak.data.shards import token_dtype
 from daybreak.duration import Unit, human_seconds
 from daybreak.errors import UserError
 from daybreak.model.gpt import count_multiplied, count_parameters
@@ -81,7 +81,8 @@ def plan(
 
     Args:
         recipe: a Recipe, or a name or path that `Recipe.load` takes.
-        data: the corpus; the recipe's own unless given. Without any, speed is measured on random text.
+        data: the corpus, or a folder with those of the mixture; the recipe's own unless given. Without any, speed is
+            measured on random text.
         device: a device by its name, as `RTX 3090`, to estimate for; this machine, measured, unless given.
         count, mfu: of that device, how many, and the share of their dense peak that a step is taken to reach.
 
@@ -90,26 +91,24 @@ def plan(
     """
     if not isinstance(recipe, Recipe):
         recipe = Recipe.load(recipe)
-    if device is None:
-        refuse_what_does_not_work_yet(recipe)
-    path = data or recipe.data.corpus
-    corpus = None if path is None else Corpus.open(Path(path))
-    if corpus is not None:
-        require_fitting_tokenizer(recipe, corpus.tokenizer)
+    reading = Reading.open_if_here(recipe.data, data)
+    if reading is not None:
+        recipe = recipe.model_copy(update={"data": reading.placed})
+        require_fitting_tokenizer(recipe, reading.tokenizer)
     elif recipe.budget.unit is Unit.EPOCHS:
         raise UserError(f"budget = {recipe.budget} depends on the text; give --data CORPUS")
-    windows = _UNKNOWN_WINDOWS if corpus is None else windows_in(len(corpus.stream("train")), recipe.data.window)
+    windows = _UNKNOWN_WINDOWS if reading is None else reading.pass_windows
     build_budget(recipe, windows, Clock(time.monotonic()))  # what cannot be a budget is said before it is measured
-    machine = this_machine(recipe, corpus) if device is None else named_machine(recipe, device, count, mfu)
+    machine = this_machine(recipe, reading) if device is None else named_machine(recipe, device, count, mfu)
     budget = build_budget(recipe, windows, Clock(time.monotonic()), step_seconds=machine.pace.step)
     course = work_out(recipe, budget, machine.pace)
-    figures = tuple(_figures(recipe, budget, course, machine, corpus))
+    figures = tuple(_figures(recipe, budget, course, machine, reading))
     warnings = (*machine.warnings, *_warnings(recipe, budget, course, machine, windows))
     return Plan(recipe.name, str(recipe.budget), machine.name, figures, warnings)
 
 
 def _figures(
-    recipe: Recipe, budget: Budget, course: Course, machine: Machine, corpus: Corpus | None
+    recipe: Recipe, budget: Budget, course: Course, machine: Machine, reading: Reading | None
 ) -> Iterator[Figure]:
     model = recipe.model
     parameters, multiplied = count_parameters(model), count_multiplied(model)
@@ -127,8 +126,8 @@ def _figures(
     for name, size in parts.items():
         yield Figure(f"memory: {name}", size, human_bytes(size), "by formula")
     total = machine.total.bytes
-    if corpus is not None and machine.windows_read is not None:
-        total += _mapped_bytes(corpus, course.spent.windows) - _mapped_bytes(corpus, machine.windows_read)
+    if reading is not None and machine.windows_read is not None:
+        total += _mapped_bytes(reading, course.spent.windows) - _mapped_bytes(reading, machine.windows_read)
     yield Figure("memory in all", total, human_bytes(total), machine.total.how)
     pace = machine.pace
     rate = recipe.batch.tokens / pace.step
@@ -154,15 +153,17 @@ def _figures(
     kept = _checkpoints_at_once(recipe, budget, course)
     disk = kept * size + _METRIC_BYTES * course.steps
     yield Figure("disk", disk, human_bytes(int(disk)), f"{kept} checkpoints at once, and metrics")
-    yield _loss(recipe, course, corpus)
-    if corpus is not None:
-        epochs = course.tokens / max(1, len(corpus.stream("train")))
-        yield Figure("epochs", epochs, f"{epochs:.3g}", f"of {len(corpus.stream('train')):,} tokens")
+    yield _loss(recipe, course, reading)
+    if reading is not None:
+        epochs = course.tokens / reading.pass_tokens
+        each = "passes of the mixture, each" if recipe.data.mixture else "of"
+        yield Figure("epochs", epochs, f"{epochs:.3g}", f"{each} {reading.pass_tokens:,} tokens")
 
 
-def _mapped_bytes(corpus: Corpus, windows: int) -> int:
-    """What the kernel keeps mapped of a corpus of which so many windows were read, here and there."""
-    whole = sum(shard.tokens for shard in corpus.train.shards) * token_dtype(corpus.tokenizer.vocab_size).itemsize
+def _mapped_bytes(reading: Reading, windows: int) -> int:
+    """What the kernel keeps mapped of text of which so many windows were read, here and there."""
+    tokens = sum(corpus.train.tokens for corpus in reading.corpora)
+    whole = tokens * token_dtype(reading.tokenizer.vocab_size).itemsize
     return min(whole, windows * _FAULT_AROUND_BYTES)
 
 
@@ -173,13 +174,15 @@ def _checkpoints_at_once(recipe: Recipe, budget: Budget, course: Course) -> int:
     return asked.keep + asked.keep_best + pinned + 1
 
 
-def _loss(recipe: Recipe, course: Course, corpus: Corpus | None) -> Figure:
+def _loss(recipe: Recipe, course: Course, reading: Reading | None) -> Figure:
     """Expected, where the law speaks of such models."""
     if course.tokens <= 0:
         return Figure("validation loss", None, "none", "no step is made")
-    if corpus is None:
+    if reading is None:
         return Figure("validation loss", None, "not known", "it depends on the text: give --data")
-    found = expected_loss(recipe, course.tokens, corpus)
+    if recipe.data.mixture:
+        return Figure("validation loss", None, "not known", "the law speaks of one corpus, not of a mixture")
+    found = expected_loss(recipe, course.tokens, reading.corpora[0])
     if found is None:
         return Figure("validation loss", None, "not known", "the law was fitted to the family daybreak-dN alone")
     shown = f"{found.loss:.2f} ± {found.band:.2f} nats a token"
@@ -193,7 +196,8 @@ def _warnings(recipe: Recipe, budget: Budget, course: Course, machine: Machine, 
         yield f"schedule: {error}"
     epochs = course.tokens / recipe.data.window / windows
     if epochs > 1:
-        yield f"data: the corpus is read {epochs:.1f} times, each time in another order; more text is worth more"
+        text = "mixture" if recipe.data.mixture else "corpus"
+        yield f"data: the {text} is read {epochs:.1f} times, each time in another order; more text is worth more"
     if course.steps < FEW_STEPS:
         least = smallest_useful(recipe, budget, machine.pace)
         yield (

@@ -16,7 +16,7 @@ import torch
 from daybreak.checkpoint import list_checkpoints
 from daybreak.compose import choose_execution
 from daybreak.data.batches import largest_divisor
-from daybreak.data.shards import Corpus
+from daybreak.data.reading import Reading
 from daybreak.distributed import ALONE
 from daybreak.duration import Duration, Unit
 from daybreak.errors import UserError
@@ -49,7 +49,7 @@ class Rehearsal:
     Attributes:
         pace: without samples where the recipe draws none.
         peak_bytes: the most memory the process took; on CUDA, its tensors on the device.
-        windows: of the corpus that were read.
+        windows: of the text that were read.
         checkpoint_bytes: of one checkpoint.
     """
 
@@ -62,7 +62,7 @@ class Rehearsal:
     checkpoint_bytes: int
 
 
-def rehearse(recipe: Recipe, corpus: Path) -> Rehearsal:
+def rehearse(recipe: Recipe) -> Rehearsal:
     """Begin the recipe's run and give it up after a few steps; takes some ten seconds, and more where steps are long.
 
     Raises:
@@ -71,7 +71,7 @@ def rehearse(recipe: Recipe, corpus: Path) -> Rehearsal:
     with tempfile.TemporaryDirectory(prefix="daybreak-rehearsal-") as name:
         folder = Path(name)
         (folder / "recipe.toml").write_text(recipe.to_toml(), encoding="utf-8")
-        words = [sys.executable, "-m", "daybreak.planning.rehearsal", str(folder), str(corpus), repr(time.monotonic())]
+        words = [sys.executable, "-m", "daybreak.planning.rehearsal", str(folder), repr(time.monotonic())]
         try:
             done = subprocess.run(words, capture_output=True, text=True, timeout=_PATIENCE, check=False)
         except subprocess.TimeoutExpired:
@@ -83,7 +83,7 @@ def rehearse(recipe: Recipe, corpus: Path) -> Rehearsal:
     return Rehearsal(**{**found, "pace": Pace(**found["pace"])})
 
 
-def _perform(recipe: Recipe, corpus: Corpus, folder: Path, began: float) -> Rehearsal:
+def _perform(recipe: Recipe, reading: Reading, folder: Path, began: float) -> Rehearsal:
     """In the process that is thrown away."""
     execution = choose_execution(recipe)
     device = torch.device(execution.device)
@@ -92,11 +92,11 @@ def _perform(recipe: Recipe, corpus: Corpus, folder: Path, began: float) -> Rehe
     short = _shorter(recipe, seconds_a_token, execution.micro_batch)
     # Its learning rates matter to nothing here, and a warm-up that does not fit is the plan's to say.
     content = short.model_dump(mode="json") | {"schedule": {"kind": "constant", "warmup": "0%"}}
-    short = Recipe.model_validate(content).with_data(corpus.path)
+    short = Recipe.model_validate(content)
     steps = min(_MOST_STEPS, max(_FEWEST_STEPS, int(_SECONDS_OF_STEPS / (seconds_a_token * short.batch.tokens))))
     clock, out = Clock(began), folder / "run"
     out.mkdir()
-    sitting = Sitting(out, short, corpus, clock, StopRequest(), ALONE, accept_changes=False)
+    sitting = Sitting(out, short, reading, clock, StopRequest(), ALONE, accept_changes=False)
     with assembled(sitting, choose_execution(short), fresh=True) as ready:
         start_seconds = clock.elapsed()
         few = CountBudget(Duration(steps + _UNCOUNTED_STEPS, Unit.STEPS), ready.parts.budget.rates)
@@ -109,8 +109,7 @@ def _perform(recipe: Recipe, corpus: Corpus, folder: Path, began: float) -> Rehe
     (validation,) = read_metrics(out / "metrics.jsonl", "validation")
     checkpoint = list_checkpoints(out / "checkpoints")[-1]
     times = [record["milliseconds"] / 1000 for record in records[_UNCOUNTED_STEPS:]]
-    split = len(corpus.stream("validation"))
-    whole, part = (min(each.evaluation.tokens, split) for each in (recipe, short))
+    whole, part = (min(each.evaluation.tokens, reading.validation_tokens) for each in (recipe, short))
     memory = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else _process_peak()
     return Rehearsal(
         device=str(device),
@@ -168,9 +167,10 @@ def _process_peak() -> int:
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def _main(folder: Path, corpus: Path, began: float) -> None:
+def _main(folder: Path, began: float) -> None:
     try:
-        found = _perform(Recipe.load(folder / "recipe.toml"), Corpus.open(corpus), folder, began)
+        recipe = Recipe.load(folder / "recipe.toml")
+        found = _perform(recipe, Reading.open(recipe.data), folder, began)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
@@ -178,4 +178,4 @@ def _main(folder: Path, corpus: Path, began: float) -> None:
 
 
 if __name__ == "__main__":
-    _main(Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]))
+    _main(Path(sys.argv[1]), float(sys.argv[2]))

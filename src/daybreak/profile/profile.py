@@ -16,11 +16,10 @@ from torch.profiler import profile as torch_profiler
 from daybreak.compose import (
     build_batches,
     choose_execution,
-    refuse_what_does_not_work_yet,
     require_fitting_tokenizer,
 )
 from daybreak.data.batches import Rows, largest_divisor
-from daybreak.data.shards import Corpus
+from daybreak.data.reading import Reading
 from daybreak.distributed import ALONE, require_alone
 from daybreak.duration import Duration, Unit
 from daybreak.errors import UserError
@@ -83,7 +82,7 @@ def profile(recipe: Recipe, data: Path | None, out: Path) -> Profile:
     """Run a few steps with evaluations between them, twice; about half a minute for a small recipe.
 
     Args:
-        data: a corpus; the recipe's own, or random text without one.
+        data: a corpus, or a folder with those of the recipe's mixture; the recipe's own, or random text without one.
         out: the folder for the trace; made if it is not there.
 
     Raises:
@@ -95,14 +94,10 @@ def profile(recipe: Recipe, data: Path | None, out: Path) -> Profile:
     say(f"{recipe.name}: {count_parameters(recipe.model):,} parameters")
     with TemporaryDirectory(prefix="daybreak-profile-") as name:
         folder = Path(name)
-        path = data or recipe.data.corpus
-        if path is None:
-            corpus, source = random_corpus(recipe, folder), "random text"
-            recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"tokenizer": None})})
-        else:
-            corpus, source = Corpus.open(Path(path)), str(path)
-        recipe = recipe.with_data(corpus.path)
-        require_fitting_tokenizer(recipe, corpus.tokenizer)
+        found = Reading.open_if_here(recipe.data, data)
+        reading, source = _random_text(recipe, folder) if found is None else (found, ", ".join(found.data.places))
+        recipe = recipe.model_copy(update={"data": reading.placed})
+        require_fitting_tokenizer(recipe, reading.tokenizer)
         execution = choose_execution(recipe)
         device = execution.apply()
         out.mkdir(parents=True, exist_ok=True)
@@ -110,22 +105,21 @@ def profile(recipe: Recipe, data: Path | None, out: Path) -> Profile:
         with _snapshot_of_a_shortage(out / SNAPSHOT, device) as shortage:
             execution = _quick(recipe, execution, device)
             say(f"measuring the memory of a micro-batch of {execution.micro_batch}")
-            rows = _first_rows(recipe, execution, corpus, device)
-            separator = recipe.data.separator(corpus.tokenizer)
+            rows = _first_rows(recipe, execution, reading, device)
+            separator = recipe.data.separator(reading.tokenizer)
             memory = memory_by_part(recipe, execution, rows, device, separator)
             timed = shortened(recipe, execution, steps=_TIMED_STEPS, evaluate_every=_TIMED_EVALUATIONS_EVERY)
-            refuse_what_does_not_work_yet(timed)
             say(f"timing {_TIMED_STEPS} steps of {timed.batch.tokens:,} tokens")
-            with assembled(_sitting(timed, corpus, folder / "timed"), _fitted(execution, timed)) as ready:
+            with assembled(_sitting(timed, reading, folder / "timed"), _fitted(execution, timed)) as ready:
                 loop.train(ready.parts, ready.spent)
-            validated = recipe.evaluation.tokens if path is None else len(corpus.stream("validation"))
+            validated = recipe.evaluation.tokens if found is None else reading.validation_tokens
             metrics = folder / "timed" / "metrics.jsonl"
             shares = _shares(recipe, timed, ready.parts.batches.windows, validated, metrics)
             traced = shortened(recipe, execution, steps=_PROFILED_STEPS, evaluate_every=_PROFILED_EVALUATIONS_EVERY)
             say(f"profiling {_PROFILED_STEPS} steps")
             activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
             with (
-                assembled(_sitting(traced, corpus, folder / "profiled"), _fitted(execution, traced)) as ready,
+                assembled(_sitting(traced, reading, folder / "profiled"), _fitted(execution, traced)) as ready,
                 torch_profiler(activities=activities) as profiler,
             ):
                 loop.train(ready.parts, ready.spent)
@@ -150,6 +144,13 @@ def profile(recipe: Recipe, data: Path | None, out: Path) -> Profile:
     )
 
 
+def _random_text(recipe: Recipe, folder: Path) -> tuple[Reading, str]:
+    """Random letters to read, and what to call them."""
+    corpus = random_corpus(recipe, folder)
+    data = recipe.with_data(corpus.path).data.model_copy(update={"tokenizer": None})
+    return Reading(data, (corpus,)), "random text"
+
+
 def _quick(recipe: Recipe, execution: Execution, device: torch.device) -> Execution:
     """With a smaller micro-batch, where a pass of a run's own would take long."""
     peak = peak_flops(device, execution.precision)
@@ -169,15 +170,15 @@ def _fitted(execution: Execution, short: Recipe) -> Execution:
     return execution.model_copy(update={"micro_batch": largest_divisor(rows, execution.micro_batch)})
 
 
-def _first_rows(recipe: Recipe, execution: Execution, corpus: Corpus, device: torch.device) -> Rows:
-    with closing(build_batches(recipe, execution, corpus, device, ALONE)) as batches:
+def _first_rows(recipe: Recipe, execution: Execution, reading: Reading, device: torch.device) -> Rows:
+    with closing(build_batches(recipe, execution, reading, device, ALONE)) as batches:
         return next(batches.step(0))
 
 
-def _sitting(recipe: Recipe, corpus: Corpus, folder: Path) -> Sitting:
+def _sitting(recipe: Recipe, reading: Reading, folder: Path) -> Sitting:
     """Of a run that is thrown away."""
     folder.mkdir()
-    return Sitting(folder, recipe, corpus, Clock(time.monotonic()), StopRequest(), ALONE, accept_changes=False)
+    return Sitting(folder, recipe, reading, Clock(time.monotonic()), StopRequest(), ALONE, accept_changes=False)
 
 
 @final

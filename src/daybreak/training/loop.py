@@ -194,8 +194,7 @@ def _evaluate(parts: Parts, spent: Spent) -> Loss | None:
         "step": spent.steps,
         "tokens": spent.tokens,
         "elapsed_seconds": parts.clock.elapsed(),
-        "loss": result.loss,
-        "bits_per_byte": result.bits_per_byte,
+        **result.figures,
         "seconds": seconds,
     }
     line = f"step {spent.steps:>6,}  validation loss {result.loss:.4f}  {result.bits_per_byte:.4f} bits a byte"

@@ -146,4 +146,10 @@ def _record(line: bytes) -> dict[str, Any] | None:
 
 def finite(record: dict[str, Any]) -> dict[str, Any]:
     """JSON has no NaN and no infinity: they become null."""
-    return {key: None if isinstance(value, float) and not isfinite(value) else value for key, value in record.items()}
+    return {key: _finite(value) for key, value in record.items()}
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return finite(value)
+    return None if isinstance(value, float) and not isfinite(value) else value

@@ -8,7 +8,7 @@ from torch import nn
 
 from daybreak.data.batches import Batches
 from daybreak.distributed import Ranks
-from daybreak.evaluate.loss import Validation
+from daybreak.evaluate.loss import MixtureValidation, Validation
 from daybreak.hardware import PrecisionName
 from daybreak.model.gpt import GPT
 from daybreak.sample import Sampler
@@ -42,7 +42,7 @@ class Parts:
     schedule: Schedule
     optimization: Optimizer
     guard: Guard
-    validation: Validation
+    validation: Validation | MixtureValidation
     sampler: Sampler
     checkpoints: Checkpoints
     metrics: Metrics
