@@ -143,8 +143,9 @@ def test_validation_is_that_of_the_stream_and_the_same_of_a_run_that_was_opened(
 
 def test_packing_cannot_change_within_a_run(recipe: Recipe, short_documents: Corpus, tmp_path: Path) -> None:
     train(recipe, data=short_documents.path, out=tmp_path / "run")
+    shutil.rmtree(list_checkpoints(tmp_path / "run" / "checkpoints")[-1])  # so that it would go on
     stream = recipe.model_copy(update={"data": recipe.data.model_copy(update={"packing": "stream"})})
-    with pytest.raises(UserError, match=r"data\.packing: stream here, documents there"):
+    with pytest.raises(UserError, match=r"which cannot change.*\n.*data\.packing: stream here, documents there"):
         train(stream, data=short_documents.path, out=tmp_path / "run", accept_changes=True)
 
 

@@ -213,7 +213,7 @@ class GPT(nn.Module):
             positions_BC = random_positions(seeds_B, T, count, targets_BT != IGNORED)
         else:
             losses_N = self.head.losses(x_ND, self.embedding.weight, targets_BT.flatten())
-            positions_BC = hardest_positions(losses_N.view(B, T), count, targets_BT != IGNORED)
+            positions_BC = hardest_positions(losses_N.view(B, T), count)  # what is IGNORED has a loss of 0
         return (positions_BC + T * torch.arange(B, device=positions_BC.device)[:, None]).flatten()
 
     def _document_masks(self, places_BT: Tensor, seeds_B: Tensor | None) -> dict[tuple[int, int], "Tensor | BlockMask"]:

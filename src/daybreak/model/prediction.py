@@ -47,8 +47,6 @@ def random_positions(seeds_B: Tensor, length: int, count: int, counted_BT: Tenso
     return unequal_BT.topk(count).indices.sort().values
 
 
-def hardest_positions(losses_BT: Tensor, count: int, counted_BT: Tensor | None = None) -> Tensor:
-    """The `count` positions of each row with the highest loss, (B, C), increasing; `counted_BT` as above."""
-    if counted_BT is not None:
-        losses_BT = losses_BT.where(counted_BT, -1.0)
+def hardest_positions(losses_BT: Tensor, count: int) -> Tensor:
+    """The `count` positions of each row with the highest loss, (B, C), increasing."""
     return losses_BT.topk(count).indices.sort().values
