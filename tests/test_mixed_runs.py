@@ -44,7 +44,11 @@ TINY = (
     "evaluation.every=50%", "evaluation.tokens=64", "checkpoint.every=100%", "execution.precision=fp32",
     "execution.threads=1", "execution.micro_batch=2", "execution.device=cpu",
 )  # fmt: skip
-GROWING = ("curriculum={ lengths = [6, 8, 16], stage = '3 steps' }", "batch.ramp={ start = 32, over = '50%' }", "schedule.warmup=64 tokens")
+GROWING = (
+    "curriculum={ lengths = [6, 8, 16], stage = '3 steps' }",
+    "batch.ramp={ start = 32, over = '50%' }",
+    "schedule.warmup=64 tokens",
+)
 
 
 def make_text(name: str, characters: int) -> str:
