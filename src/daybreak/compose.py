@@ -107,16 +107,19 @@ def _rows_per_rank(recipe: Recipe, ranks: int) -> int:
 
 
 def build_learner(
-    recipe: Recipe, execution: Execution, device: torch.device, ranks: Ranks
+    recipe: Recipe, execution: Execution, device: torch.device, ranks: Ranks, separator: int | None
 ) -> tuple[GPT, tuple[torch.optim.Optimizer, ...]]:
     """An initialised model as its ranks hold it, and the optimizers of its parameters.
+
+    Args:
+        separator: of documents that are kept apart, by `DataConfig.separator`.
 
     Raises:
         UserError: the model or its batch cannot possibly fit into memory.
     """
     require_memory(recipe, device, ranks)
     model = build_shared(
-        recipe.model, recipe.seed, device, execution.kernels, recipe.parallel, ranks, recipe.prediction
+        recipe.model, recipe.seed, device, execution.kernels, recipe.parallel, ranks, recipe.prediction, separator
     )
     wrap_blocks(model, compiled=False, recompute=execution.recompute)
     return model, build_optimizers(recipe.optimizer, model, fused=execution.fused_optimizer)

@@ -239,17 +239,18 @@ def build_shared(
     parallel: ParallelConfig,
     ranks: Ranks,
     prediction: PredictionConfig | None = None,
+    separator: int | None = None,
 ) -> GPT:
     """An initialised model as `ranks` hold it between them: whole on each, or under FSDP2 a share on each."""
     if ranks.count == 1 or parallel.kind == "ddp":
-        return build(config, seed, device, kernels, prediction)
+        return build(config, seed, device, kernels, prediction, separator)
     from torch.distributed.device_mesh import init_device_mesh
 
     shape: tuple[int, ...] = (ranks.count,)
     if parallel.replicate:
         shape = (ranks.count // ranks.local_count, ranks.local_count)
     mesh = init_device_mesh(device.type, shape, mesh_dim_names=("replicate", "shard")[-len(shape) :])
-    model = sharded(config, kernels, mesh, prediction).to_empty(device=device)
+    model = sharded(config, kernels, mesh, prediction, separator).to_empty(device=device)
     initial = dict(build(config, seed, torch.device("cpu")).named_parameters()) if ranks.first else {}
     own = dict(model.named_parameters())
     with torch.no_grad():
@@ -259,13 +260,17 @@ def build_shared(
 
 
 def sharded(
-    config: ModelConfig, kernels: Kernels, mesh: "DeviceMesh", prediction: PredictionConfig | None = None
+    config: ModelConfig,
+    kernels: Kernels,
+    mesh: "DeviceMesh",
+    prediction: PredictionConfig | None = None,
+    separator: int | None = None,
 ) -> GPT:
     """A model over a mesh by FSDP2, its parameters still on `meta`."""
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
     with torch.device("meta"):
-        model = GPT(config, kernels, prediction)
+        model = GPT(config, kernels, prediction, separator)
     for block in model.blocks:
         fully_shard(block, mesh=mesh)
     # The root holds embedding, head and norms; it too gives up what it gathered once its forward pass is over.

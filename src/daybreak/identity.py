@@ -18,7 +18,7 @@ from daybreak.training.execution import Execution
 
 _FORMAT = 1
 # What the saved tensors and the place are made for.
-_FIXED = ("model", "data.window", "data.tokenizer", "optimizer.kind")
+_FIXED = ("model", "data.window", "data.packing", "data.tokenizer", "optimizer.kind")
 # What no step computes differently for, beyond its last bits.
 _FREE = ("name", "description", "evaluation", "checkpoint", "samples", "execution", "parallel")
 _COURSE = ("execution.precision", "execution.weights")

@@ -93,7 +93,8 @@ class Run:
     @cached_property
     def model(self) -> GPT:
         """The model with the weights of the newest checkpoint, on the run's device if it is here."""
-        model = build(self.recipe.model, self.recipe.seed, self._device, self.execution.kernels)
+        separator = self.recipe.data.separator(self.tokenizer)
+        model = build(self.recipe.model, self.recipe.seed, self._device, self.execution.kernels, separator=separator)
         restore(self.checkpoint, model)
         return model
 

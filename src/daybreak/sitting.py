@@ -272,7 +272,8 @@ def assembled(
     check_schedule(recipe.schedule, planned.moment(Spent()))
     if isinstance(recipe.optimizer, MuonConfig):  # a warm-up that cannot be counted is said now
         muon_momentum(recipe.optimizer, planned.moment(Spent()))
-    model, optimizers = build_learner(recipe, execution, device, ranks)
+    separator = recipe.data.separator(reading.tokenizer)
+    model, optimizers = build_learner(recipe, execution, device, ranks, separator)
     guard, spent, owes_validation = make_guard(recipe.guard, execution.precision), Spent(), False
     if state is not None:
         restore(found.checkpoint if found is not None else None, model, optimizers, ranks)

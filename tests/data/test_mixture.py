@@ -110,7 +110,7 @@ def test_the_order_of_a_mixture_never_changes_between_versions() -> None:
     [
         (in_epochs(1.0, 1.0, 0.5, 1.0, 1.0), (30, 6, 20, 4, 10), (30, 6, 10, 4, 10)),
         (in_epochs(0.5, 2.0, 1.5), (7, 7, 3), (4, 14, 5)),  # halves up: 3.5 and 4.5
-        (in_epochs(0.1, 0.3), (15, 10**13), (2, 3 * 10**12)),  # no float is a tenth: 15 x 0.1 is 1.5 here, so 2
+        (in_epochs(0.3, 0.3), (15, 10**13), (5, 3 * 10**12)),  # 4.5, and not 15 times the float below 0.3
         (in_epochs(1e-3), (500,), (1,)),
         (in_shares(0.5, 0.5), (100, 30), (30, 30)),
         (in_shares(3, 1), (100, 100), (100, 33)),

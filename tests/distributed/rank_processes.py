@@ -200,7 +200,7 @@ class Launcher:
                 stderr=log,
                 text=True,
                 start_new_session=True,
-                env=environment(),
+                env=environment() | {"DAYBREAK_CACHE": str(folder / "cache")},
             )
 
     def close(self) -> None:

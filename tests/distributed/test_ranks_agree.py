@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -173,6 +174,7 @@ def test_compiled_blocks_on_two_ranks_have_the_losses_of_one(
     assert run.column("loss") == pytest.approx(values(alone().metrics(), "loss"), rel=LOSS)
 
 
+PACKED = ("data.packing=documents", "model.position.kind=learned")
 GROWING = (
     "curriculum={ lengths = [6, 8, 16], stage = '2 steps' }",
     "batch.ramp={ start = 64, over = '50%' }",
@@ -212,6 +214,19 @@ def test_ranks_share_steps_that_grow(launcher: Launcher, alone: Callable[..., Ru
                 for number in fingerprints(part)
             ]
             assert sorted(run.rows[place]) == sorted(rows)
+
+
+def test_ranks_read_packed_documents_of_which_they_have_unequally_many_targets(
+    launcher: Launcher, alone: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAYBREAK_CACHE", str(tmp_path))
+    run, expected = launcher.run("packed", Sitting(2, PACKED)), alone(*PACKED)
+    assert run.codes == [[0, 0]]
+    assert run.ranks[0].errors.count("are padding") == 1
+    assert run.column("loss") == pytest.approx(values(expected.metrics(), "loss"), rel=LOSS)
+    assert run.column("gradient_norm") == pytest.approx(values(expected.metrics(), "gradient_norm"), rel=NORM)
+    validated = [values(each, "loss") for each in (expected.metrics("validation"), run.metrics("validation"))]
+    assert validated[1] == pytest.approx(validated[0], rel=VALIDATION)
 
 
 def test_rows_that_do_not_divide_among_ranks_are_refused(launcher: Launcher) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from daybreak.model import attention
 from daybreak.model.attention import causal_attention, plain_attention
+from daybreak.model.mask import block_mask, dense_mask
 from daybreak.model.position import alibi_slopes
 
 HEADS, SIZE = 4, 8
@@ -133,7 +134,7 @@ def test_bf16_is_near_the_definition(window: int, slopes: tuple[float, ...] | No
 @pytest.mark.parametrize(("window", "slopes"), [(0, None), (3, None), (0, SLOPES), (3, SLOPES)])
 def test_training_goes_on_after_an_evaluation_of_the_same_shape(window: int, slopes: tuple[float, ...] | None) -> None:
     """Masks are kept between calls; one made in inference mode must not spoil the backward pass."""
-    attention.dense_mask.cache_clear()
+    dense_mask.cache_clear()
     qkv = random_qkv(HEADS, 9, 9)
     with torch.inference_mode():
         evaluated = causal_attention(*qkv, window=window, slopes=slopes)
@@ -197,7 +198,8 @@ def test_flex_attentions_mask_and_bias_are_the_definition(
 
     monkeypatch.setattr(attention, "_compiled_flex", lambda: flex_attention)
     q, k, v = (tensor.detach() for tensor in random_qkv(kv_heads, 150, 150))
-    got = attention._flex_attention(q, k, v, window, slopes, kv_heads != HEADS, stride)
+    blocks = block_mask(150, window, stride, q.device)
+    got = attention._flex_attention(q, k, v, blocks, slopes, kv_heads != HEADS)
     torch.testing.assert_close(got, plain_attention(q, k, v, window, slopes, stride=stride), rtol=1e-5, atol=1e-5)
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from daybreak.data.windows import IGNORED
 from daybreak.model.gpt import GPT, ModelConfig, build
-from daybreak.model.head import IGNORE
 
 SIZES = {"layers": 2, "heads": 4, "dim": 32, "context": 24, "vocab_size": 61}
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
@@ -48,9 +48,9 @@ def assert_same_logits_and_loss(ours: GPT, theirs: nn.Module) -> None:
     logits = ours.logits(tokens)
     assert reference.logits.std() > 0.1
     torch.testing.assert_close(logits, reference.logits, **TOLERANCE)
-    targets = torch.full_like(tokens, IGNORE)
+    targets = torch.full_like(tokens, IGNORED)
     targets[:, :-1] = tokens[:, 1:]
-    loss = ours(tokens, targets) / (targets != IGNORE).sum()
+    loss = ours(tokens, targets) / (targets != IGNORED).sum()
     torch.testing.assert_close(loss, reference.loss, **TOLERANCE)
     loss.backward()
     reference.loss.backward()

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from daybreak.data.windows import IGNORED
 from daybreak.model.gpt import GPT, ModelConfig, build
-from daybreak.model.head import IGNORE, Head, HeadConfig
+from daybreak.model.head import Head, HeadConfig
 from daybreak.model.kernels import Kernels
 from daybreak.model.norm import Norm, NormConfig
 
@@ -36,7 +37,7 @@ def features_embedding_targets(rows: int = ROWS) -> tuple[Tensor, Tensor, Tensor
     x = torch.randn(rows, DIM, generator=generator).requires_grad_()
     embedding = torch.randn(VOCABULARY, DIM, generator=generator).requires_grad_()
     targets = torch.randint(VOCABULARY, (rows,), generator=generator)
-    targets[[0, 5, 6, 7, 8]] = IGNORE  # with chunks of 4 rows, one ends and one lies within
+    targets[[0, 5, 6, 7, 8]] = IGNORED  # with chunks of 4 rows, one ends and one lies within
     return x, embedding, targets
 
 
@@ -50,7 +51,7 @@ def loss_written_out(head: Head, x: Tensor, embedding: Tensor, targets: Tensor) 
         logits = logits / (logits.square().mean(-1, keepdim=True) + 1e-5).sqrt() * head.norm.weight
     if head.soft_cap is not None:
         logits = head.soft_cap * (logits / head.soft_cap).tanh()
-    chosen = [logits[row, target] - logits[row].logsumexp(0) for row, target in enumerate(targets) if target != IGNORE]
+    chosen = [logits[row, target] - logits[row].logsumexp(0) for row, target in enumerate(targets) if target != IGNORED]
     return -torch.stack(chosen).sum()
 
 
@@ -158,6 +159,6 @@ def test_all_logits_are_never_held_at_once(loss_rows: int, holds_all: bool) -> N
 
 def test_the_loss_is_a_sum_in_nats() -> None:
     head = make_head(True, None, None, 0)
-    targets = torch.tensor([1, IGNORE, 3])
+    targets = torch.tensor([1, IGNORED, 3])
     loss = head.loss(torch.zeros(3, DIM), torch.ones(VOCABULARY, DIM), targets)
     torch.testing.assert_close(loss, 2 * torch.tensor(float(VOCABULARY)).log())

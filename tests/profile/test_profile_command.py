@@ -75,7 +75,7 @@ def test_memory_by_part_is_what_formulas_say(kind: str) -> None:
     recipe = Recipe.load("gpt2-tiny", *TINY, f"optimizer={{ kind = '{kind}', lr = 1e-3 }}")
     tokens = torch.zeros(3, 16, dtype=torch.int64)
     rows = Rows(tokens, tokens, torch.zeros(3, dtype=torch.int64), 48, last=True)
-    parts = {part.name: part for part in memory_by_part(recipe, choose_execution(recipe), rows, CPU)}
+    parts = {part.name: part for part in memory_by_part(recipe, choose_execution(recipe), rows, CPU, None)}
     size = 4 * count_parameters(recipe.model)
     assert parts["weights"].measured == parts["weights"].estimated == size
     assert parts["gradients"].measured == parts["gradients"].estimated == size

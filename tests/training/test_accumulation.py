@@ -16,13 +16,12 @@ from daybreak.checkpoint import list_checkpoints, open_checkpoint, restore
 from daybreak.data.batches import Batches, Rows
 from daybreak.data.order import Order
 from daybreak.data.shards import Corpus
-from daybreak.data.windows import StreamWindows
+from daybreak.data.windows import IGNORED, StreamWindows
 from daybreak.distributed import ALONE
 from daybreak.duration import Duration, Unit
 from daybreak.errors import UserError
 from daybreak.evaluate.loss import Validation, row_starts
 from daybreak.model.gpt import GPT, ModelConfig, build
-from daybreak.model.head import IGNORE
 from daybreak.model.kernels import Kernels
 from daybreak.recipe import Recipe
 from daybreak.run import Run, train
@@ -67,8 +66,8 @@ def ignoring(rows: Rows, first: int) -> Rows:
     """Row i of a step keeps only its first 2 i + 1 targets, so that micro-batches count unequally many."""
     targets = rows.targets.clone()
     for row in range(len(targets)):
-        targets[row, 2 * (first + row) + 1 :] = IGNORE
-    return replace(rows, targets=targets, counted=int((targets != IGNORE).sum()))
+        targets[row, 2 * (first + row) + 1 :] = IGNORED
+    return replace(rows, targets=targets, counted=int((targets != IGNORED).sum()))
 
 
 @dataclass
@@ -91,7 +90,7 @@ class MaskedBatches:
 def mean_gradients(rows: Rows) -> tuple[float, dict[str, Tensor]]:
     """The mean loss over counted targets and its gradients, in one pass over all rows, by torch's own mean."""
     gpt = model()
-    loss = F.cross_entropy(gpt.logits(rows.inputs).flatten(0, 1), rows.targets.flatten(), ignore_index=IGNORE)
+    loss = F.cross_entropy(gpt.logits(rows.inputs).flatten(0, 1), rows.targets.flatten(), ignore_index=IGNORED)
     loss.backward()
     return loss.item(), {name: p.grad for name, p in gpt.named_parameters() if p.grad is not None}
 

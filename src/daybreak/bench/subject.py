@@ -115,7 +115,8 @@ def make_subject(recipe: Recipe, execution: Execution, tokens_RT: Tensor) -> Sub
         UserError: it does not fit into memory.
     """
     device = execution.apply()
-    model, optimizers = build_learner(recipe, execution, device, ALONE)
+    separator = 0 if recipe.data.packing == "documents" else None  # it takes as long whichever token parts documents
+    model, optimizers = build_learner(recipe, execution, device, ALONE, separator)
     set_learning_rates(optimizers, 1e-6)  # speed is measured, not learning
     return Subject(recipe, execution, device, model, optimizers, tokens_RT)
 

@@ -4,13 +4,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self, final
+from typing import Any, Literal, Self, final
 
 from pydantic import model_validator
 
 from daybreak.configuration import Configuration, Size
 from daybreak.data.mixture import MixtureOrder, MixtureSource, quotas
 from daybreak.data.order import Order
+from daybreak.data.packing import document_rows
 from daybreak.data.shards import Corpus
 from daybreak.data.tokenizer import Tokenizer
 from daybreak.data.windows import JoinedWindows, StreamWindows, Windows
@@ -27,12 +28,14 @@ class DataConfig(Configuration):
         corpus: the folder of a prepared corpus; `--data` sets it.
         mixture: several corpora instead, each with its epochs or its share of a pass; `--data` says where they lie.
         window: tokens that are shuffled and counted as one unit.
+        packing: windows are cut from the `stream` of documents, or hold whole `documents`, which the model sees alone.
         tokenizer: what the corpus must have been prepared with; none means any that fits.
     """
 
     corpus: str | None = None
     mixture: tuple[MixtureSource, ...] = ()
     window: Size
+    packing: Literal["stream", "documents"] = "stream"
     tokenizer: str | None = None
 
     @model_validator(mode="after")
@@ -83,6 +86,10 @@ class DataConfig(Configuration):
                     raise UserError(f"data.mixture has two corpora named {name}, which cannot both lie in {path}")
             return self.lying_at([path / name for name in names])
         return self.model_copy(update={"corpus": str(path), "mixture": ()})
+
+    def separator(self, tokenizer: Tokenizer) -> int | None:
+        """The id by which a model tells apart the documents of a row; None where it sees all of the row."""
+        return tokenizer.end_of_text if self.packing == "documents" else None
 
 
 @final
@@ -196,6 +203,8 @@ def _windows_of(corpus: Corpus, data: DataConfig) -> Windows:
     Raises:
         UserError: it holds none.
     """
+    if data.packing == "documents":
+        return document_rows(corpus, "train", data.window)
     windows = StreamWindows(corpus.stream("train"), data.window)
     if not len(windows):
         raise UserError(

@@ -277,6 +277,8 @@ def _split_from_json(value: dict[str, Any]) -> Split:
     for shard in shards:
         if Path(shard.file).name != shard.file:
             raise ValueError(f"shard name {shard.file!r} leads out of the corpus")
+        if type(shard.sha256) is not str or type(shard.documents_sha256) is not str:
+            raise ValueError(f"shard {shard.file!r} has no hashes")
         _require_count(shard.tokens, at_least=1)
         _require_count(shard.documents)
         _require_count(shard.start)

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from daybreak.configuration import Configuration
 from daybreak.data.shards import TokenStream
+from daybreak.data.windows import IGNORED
 from daybreak.distributed import ALONE, Ranks
 from daybreak.duration import Duration, IntervalField, Unit
 from daybreak.hardware import PrecisionName, autocast, is_out_of_memory
 from daybreak.model.gpt import GPT
-from daybreak.model.head import IGNORE
 
 
 @final
@@ -130,7 +130,7 @@ class Validation:
             loss = self._nll(model, torch.from_numpy(inputs_BT), torch.from_numpy(targets_BT), ranks)
             if index < batches:
                 nll[index] = loss
-            counted = targets_BT[targets_BT != IGNORE]
+            counted = targets_BT[targets_BT != IGNORED]
             tokens += counted.size
             size += int(self.token_bytes[counted].sum())
             advance(counted.size)
@@ -151,7 +151,7 @@ class Validation:
     def _batch(self, index: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Inputs and targets (B, T), short rows and batches filled up with targets to ignore."""
         inputs_BT = np.zeros((self.batch, self.length), dtype=np.int64)
-        targets_BT = np.full((self.batch, self.length), IGNORE, dtype=np.int64)
+        targets_BT = np.full((self.batch, self.length), IGNORED, dtype=np.int64)
         for row, start in enumerate(self.starts[index * self.batch : (index + 1) * self.batch]):
             tokens = self.stream.read(start, min(start + self.length + 1, len(self.stream)))
             inputs_BT[row, : len(tokens) - 1] = tokens[:-1]

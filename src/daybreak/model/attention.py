@@ -3,8 +3,8 @@
 Shape legend: B batch, T queries, S keys, D dim, H heads, G key/value heads, K head size.
 """
 
-from functools import cache, lru_cache
-from typing import Any, Self, final
+from functools import cache
+from typing import TYPE_CHECKING, Any, Self, final
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from daybreak.configuration import Configuration
 from daybreak.model.cache import Cache
 from daybreak.model.dropout import dropout
 from daybreak.model.initialise import linear_
+from daybreak.model.mask import block_mask, dense_document_mask, dense_mask, document_block_mask
 from daybreak.model.norm import rms_norm
 from daybreak.model.position import (
     AlibiPositionConfig,
@@ -25,6 +26,9 @@ from daybreak.model.position import (
     rotary_tables,
     rotate,
 )
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 _GATE_WIDTH = 32  # features that open a gate of value embeddings
 
@@ -97,6 +101,7 @@ class Attention(nn.Module):
         self.fused = fused
         self.window = config.windows[layer % len(config.windows)]
         self.stride = config.strides[layer % len(config.strides)]
+        self.sight = self.window, self.stride
         self.rotary_base = position.base if isinstance(position, RotaryPositionConfig) else None
         self.slopes = tuple(alibi_slopes(heads)) if isinstance(position, AlibiPositionConfig) else None
         self.qkv = nn.Linear(dim, (heads + 2 * self.kv_heads) * self.head_size, bias=bias)
@@ -117,11 +122,13 @@ class Attention(nn.Module):
         seeds_B: Tensor | None = None,
         cache: Cache | None = None,
         extra_BTE: Tensor | None = None,
+        documents: "Tensor | BlockMask | None" = None,
     ) -> Tensor:
         """Attend among x_BTD, and to what `cache` holds in front of it; `seeds_B` turns dropout on.
 
         Args:
             extra_BTE: values (E = G K) to add, times twice a sigmoid of the first features, so that a gate begins at 1.
+            documents: by `document_mask`; a token then sees its own alone.
         """
         B, T, D = x_BTD.shape
         H, G, K = self.heads, self.kv_heads, self.head_size
@@ -150,9 +157,22 @@ class Attention(nn.Module):
             dropout_rate=self.dropout,
             seeds_B=seeds_B,
             fused=self.fused,
+            documents=documents,
         )
         y_BTD = y_BHTK.transpose(1, 2).reshape(B, T, D)
         return dropout(self.output(y_BTD), self.dropout, seeds_B, site=1)
+
+    def document_mask(self, places_BT: Tensor, seeds_B: Tensor | None) -> "Tensor | BlockMask":
+        """What `forward` takes to keep documents apart, alike for layers of one `sight`.
+
+        Args:
+            places_BT: of tokens in their documents, by `mask.document_places`.
+            seeds_B: None where nothing is to be dropped.
+        """
+        plain = not self.fused or (self.dropout and seeds_B is not None)
+        if places_BT.is_cuda and torch.is_grad_enabled() and not plain:
+            return document_block_mask(places_BT, self.window, self.stride)
+        return dense_document_mask(places_BT)
 
 
 def causal_attention(
@@ -166,6 +186,7 @@ def causal_attention(
     dropout_rate: float = 0.0,
     seeds_B: Tensor | None = None,
     fused: bool = True,
+    documents: "Tensor | BlockMask | None" = None,
 ) -> Tensor:
     """Attend from the last T of S positions to those not after them: (B, H, T, K).
 
@@ -175,23 +196,30 @@ def causal_attention(
         slopes: ALiBi's, one a head.
         seeds_B: seeds the dropout of attention weights; None drops nothing.
         fused: False writes it out, always.
+        documents: where a position sees another of its document, (B, 1, T, T), or blocks that say all it sees.
     """
     T, S = q_BHTK.shape[2], k_BGSK.shape[2]
     grouped = q_BHTK.shape[1] != k_BGSK.shape[1]
     windowed = 0 < window < S
+    if not (documents is None or isinstance(documents, Tensor)):
+        return _flex_attention(q_BHTK, k_BGSK, v_BGSK, documents, slopes, grouped)
     if not fused or (dropout_rate and seeds_B is not None):
-        return plain_attention(q_BHTK, k_BGSK, v_BGSK, window, slopes, dropout_rate, seeds_B, stride)
+        return plain_attention(q_BHTK, k_BGSK, v_BGSK, window, slopes, dropout_rate, seeds_B, stride, documents)
     if T == 1 and windowed and not stride:  # the newest position needs no mask: it sees the last keys
         k_BGSK, v_BGSK = k_BGSK[:, :, -window:], v_BGSK[:, :, -window:]
         S, windowed = window, False
-    if slopes is None and not windowed:
+    if slopes is None and not windowed and documents is None:
         if T == S:
             return F.scaled_dot_product_attention(q_BHTK, k_BGSK, v_BGSK, is_causal=True, enable_gqa=grouped)
         if T == 1:  # the newest position sees every key
             return F.scaled_dot_product_attention(q_BHTK, k_BGSK, v_BGSK, enable_gqa=grouped)
-    if q_BHTK.is_cuda and T == S and torch.is_grad_enabled():  # it compiles for each T: training has one, prompts many
-        return _flex_attention(q_BHTK, k_BGSK, v_BGSK, window if windowed else 0, slopes, grouped, stride)
+    # It compiles for each T: training has one, prompts many.
+    if q_BHTK.is_cuda and T == S and torch.is_grad_enabled() and documents is None:
+        blocks = block_mask(T, window if windowed else 0, stride, q_BHTK.device)
+        return _flex_attention(q_BHTK, k_BGSK, v_BGSK, blocks, slopes, grouped)
     mask = dense_mask(T, S, window, slopes, q_BHTK.dtype, q_BHTK.device, stride)
+    if documents is not None:
+        mask = mask.masked_fill(~documents, float("-inf"))
     return F.scaled_dot_product_attention(q_BHTK, k_BGSK, v_BGSK, attn_mask=mask, enable_gqa=grouped)
 
 
@@ -204,6 +232,7 @@ def plain_attention(
     dropout_rate: float = 0.0,
     seeds_B: Tensor | None = None,
     stride: int = 0,
+    documents_B1TT: Tensor | None = None,
 ) -> Tensor:
     """The definition, written out; what every other path is tested against, and the path of dropout."""
     T, S = q_BHTK.shape[2], k_BGSK.shape[2]
@@ -211,47 +240,21 @@ def plain_attention(
     k_BHSK, v_BHSK = k_BGSK.repeat_interleave(groups, dim=1), v_BGSK.repeat_interleave(groups, dim=1)
     scores_BHTS = (q_BHTK @ k_BHSK.mT).float() * q_BHTK.shape[-1] ** -0.5
     mask = dense_mask(T, S, window, slopes, torch.float32, q_BHTK.device, stride)
+    if documents_B1TT is not None:
+        mask = mask.masked_fill(~documents_B1TT, float("-inf"))
     weights_BHTS = (scores_BHTS + mask).softmax(-1)
     return dropout(weights_BHTS, dropout_rate, seeds_B, site=0).to(v_BHSK.dtype) @ v_BHSK
-
-
-@lru_cache(maxsize=16)
-def dense_mask(
-    T: int,
-    S: int,
-    window: int,
-    slopes: tuple[float, ...] | None,
-    dtype: torch.dtype,
-    device: torch.device,
-    stride: int = 0,
-) -> Tensor:
-    """What is added to scores: -inf where not seen, else ALiBi's -slope · distance or 0; (1 or H, T, S)."""
-    distance_TS = torch.arange(S - T, S, device=device)[:, None] - torch.arange(S, device=device)
-    hidden_TS = ~_is_visible(distance_TS, window, stride)
-    slopes_H11 = torch.tensor(slopes or (0.0,), device=device)[:, None, None]
-    return (-slopes_H11 * distance_TS).masked_fill(hidden_TS, float("-inf")).to(dtype)
-
-
-def _is_visible(distance: Tensor, window: int, stride: int) -> Tensor:
-    """Whether a query sees the key `distance` positions before it."""
-    causal = distance >= 0
-    if not window:
-        return causal
-    near = distance < window
-    return causal & (near | (distance % stride == 0) if stride else near)
 
 
 def _flex_attention(
     q_BHTK: Tensor,
     k_BGSK: Tensor,
     v_BGSK: Tensor,
-    window: int,
+    seen: "BlockMask",
     slopes: tuple[float, ...] | None,
     grouped: bool,
-    stride: int = 0,
 ) -> Tensor:
-    """Windows, strides and ALiBi without a dense mask (FlexAttention; CUDA only, since it has no backward on CPU)."""
-    length = q_BHTK.shape[2]
+    """What blocks say, and ALiBi, without a dense mask (FlexAttention; CUDA only, since it has no backward on CPU)."""
     slopes_H = None if slopes is None else torch.tensor(slopes, device=q_BHTK.device)
 
     def lower_by_distance(score: Tensor, _b: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
@@ -262,19 +265,9 @@ def _flex_attention(
         k_BGSK,
         v_BGSK,
         score_mod=lower_by_distance if slopes_H is not None else None,
-        block_mask=_block_mask(length, window, stride, q_BHTK.device),
+        block_mask=seen,
         enable_gqa=grouped,
     )
-
-
-@lru_cache(maxsize=16)
-def _block_mask(length: int, window: int, stride: int, device: torch.device) -> Any:
-    from torch.nn.attention.flex_attention import create_block_mask
-
-    def visible(_b: Tensor, _h: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return _is_visible(query - key, window, stride)
-
-    return create_block_mask(visible, None, None, length, length, device=str(device))
 
 
 @cache

@@ -1,10 +1,10 @@
 """A transformer block: how attention, MLP and norms join the residual stream.
 
 `seeds_B` turns dropout on; `cache` holds the keys and values in front of x_BTD; `extra_BTE` are values that
-attention adds to its own.
+attention adds to its own; `documents` keep documents apart, by `Attention.document_mask`.
 """
 
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,9 @@ from daybreak.model.attention import Attention
 from daybreak.model.cache import Cache
 from daybreak.model.mlp import MLP
 from daybreak.model.norm import Norm
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 
 @final
@@ -38,8 +41,9 @@ class SequentialBlock(nn.Module):
         seeds_B: Tensor | None = None,
         cache: Cache | None = None,
         extra_BTE: Tensor | None = None,
+        documents: "Tensor | BlockMask | None" = None,
     ) -> Tensor:
-        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), seeds_B, cache, extra_BTE)
+        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), seeds_B, cache, extra_BTE, documents)
         x_BTD = x_BTD + self.mlp(self.mlp_norm(x_BTD), seeds_B)
         return x_BTD
 
@@ -65,7 +69,8 @@ class ParallelBlock(nn.Module):
         seeds_B: Tensor | None = None,
         cache: Cache | None = None,
         extra_BTE: Tensor | None = None,
+        documents: "Tensor | BlockMask | None" = None,
     ) -> Tensor:
         normed_BTD = self.norm(x_BTD)
-        x_BTD = x_BTD + self.mlp(normed_BTD, seeds_B) + self.attention(normed_BTD, seeds_B, cache, extra_BTE)
+        x_BTD = x_BTD + self.mlp(normed_BTD, seeds_B) + self.attention(normed_BTD, seeds_B, cache, extra_BTE, documents)
         return x_BTD

@@ -5,13 +5,14 @@ Shape legend: B batch, T time, D dim, V vocabulary.
 
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Literal, Self, final
+from typing import TYPE_CHECKING, Literal, Self, final
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from daybreak.configuration import Configuration, Size
+from daybreak.data.windows import IGNORED
 from daybreak.model.attention import Attention, AttentionConfig
 from daybreak.model.block import ParallelBlock, SequentialBlock
 from daybreak.model.cache import Cache
@@ -20,6 +21,7 @@ from daybreak.model.head import Head, HeadConfig
 from daybreak.model.initialise import InitialisationConfig, normal_, table
 from daybreak.model.kernels import PLAIN, Kernels
 from daybreak.model.lookup import LookupConfig, NgramEmbedding, ValueEmbeddings
+from daybreak.model.mask import document_places
 from daybreak.model.mlp import MLP, MLPConfig, PlainMLPConfig
 from daybreak.model.norm import ExtraNormsConfig, Norm, NormConfig
 from daybreak.model.position import (
@@ -32,6 +34,9 @@ from daybreak.model.position import (
 )
 from daybreak.model.prediction import PredictionConfig, hardest_positions, random_positions
 from daybreak.model.skip import EmbeddingSkip
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 
 @final
@@ -100,13 +105,20 @@ class GPT(nn.Module):
     Args:
         kernels: how it computes; the values are the same.
         prediction: the positions whose targets the training loss counts; all unless given.
+        separator: what each document begins with, if a token is to see its own document alone, as if no other were in
+            its row; a cache holds one document. All of the row unless given.
     """
 
     def __init__(
-        self, config: ModelConfig, kernels: Kernels = PLAIN, prediction: PredictionConfig | None = None
+        self,
+        config: ModelConfig,
+        kernels: Kernels = PLAIN,
+        prediction: PredictionConfig | None = None,
+        separator: int | None = None,
     ) -> None:
         super().__init__()
         self.config, self.kernels, self.prediction = config, kernels, prediction or PredictionConfig()
+        self.separator = separator
         extra = config.extra_norms
         self.embedding = table(config.vocab_size, config.dim)
         self.position = _position(config)
@@ -121,7 +133,7 @@ class GPT(nn.Module):
         self.head = Head(config.head, config.dim, config.vocab_size, logit_norm, kernels.loss_rows)
 
     def forward(self, tokens_BT: Tensor, targets_BT: Tensor, seeds_B: Tensor | None = None) -> Tensor:
-        """Sum over (B, T) of -log p(target) in nats, a scalar; targets that are IGNORE count nothing.
+        """Sum over (B, T) of -log p(target) in nats, a scalar; targets that are IGNORED count nothing.
 
         Args:
             seeds_B: one integer below 2^31 a row, which seeds its dropout and the choice of predicted positions; None
@@ -146,25 +158,26 @@ class GPT(nn.Module):
 
     def features(self, tokens_BT: Tensor, *, cache: Cache | None = None, seeds_B: Tensor | None = None) -> Tensor:
         """What the head reads, (B, T, D)."""
+        places_BT = None if self.separator is None or cache is not None else document_places(tokens_BT, self.separator)
         x_BTD = self.embedding(tokens_BT)
         if self.ngrams is not None:
-            x_BTD = x_BTD + self.ngrams(
-                tokens_BT, None if cache is None else cache.recent(tokens_BT, self.ngrams.reach)
-            )
+            before_BP = None if cache is None else cache.recent(tokens_BT, self.ngrams.reach)
+            x_BTD = x_BTD + self.ngrams(tokens_BT, before_BP, places_BT)
         if self.position is not None:
-            x_BTD = self.position(x_BTD, start=0 if cache is None else cache.length)
+            x_BTD = self.position(x_BTD, 0 if cache is None else cache.length, places_BT)
         if self.embedding_norm is not None:
             x_BTD = self.embedding_norm(x_BTD)
         x_BTD = dropout(x_BTD, self.config.dropout, seeds_B, site=0)
         if self.kernels.bf16_copies and torch.is_grad_enabled():
             x_BTD = x_BTD.bfloat16()  # what the blocks add to it is bf16 already, by autocast
         x0_BTD = x_BTD
+        documents = {} if places_BT is None else self._document_masks(places_BT, seeds_B)
         for layer, block in enumerate(self._blocks()):
             seeds_B = next_layer(seeds_B)
             if self.skip is not None:
                 x_BTD = self.skip(x_BTD, x0_BTD, layer)
             extra_BTE = None if self.values is None else self.values(tokens_BT, layer)
-            x_BTD = block(x_BTD, seeds_B, cache, extra_BTE)
+            x_BTD = block(x_BTD, seeds_B, cache, extra_BTE, documents.get(block.attention.sight))
         if cache is not None:
             cache.advance(tokens_BT.shape[1])
         final_norm = self.final_norm or self.embedding_norm
@@ -197,11 +210,16 @@ class GPT(nn.Module):
         B, T = targets_BT.shape
         count = self.prediction.count(T)
         if self.prediction.choose == "random":
-            positions_BC = random_positions(seeds_B, T, count)
+            positions_BC = random_positions(seeds_B, T, count, targets_BT != IGNORED)
         else:
             losses_N = self.head.losses(x_ND, self.embedding.weight, targets_BT.flatten())
-            positions_BC = hardest_positions(losses_N.view(B, T), count)
+            positions_BC = hardest_positions(losses_N.view(B, T), count)  # what is IGNORED has a loss of 0
         return (positions_BC + T * torch.arange(B, device=positions_BC.device)[:, None]).flatten()
+
+    def _document_masks(self, places_BT: Tensor, seeds_B: Tensor | None) -> dict[tuple[int, int], "Tensor | BlockMask"]:
+        """What keeps documents apart in layers of each sight."""
+        attentions = {block.attention.sight: block.attention for block in self._blocks()}
+        return {sight: attention.document_mask(places_BT, seeds_B) for sight, attention in attentions.items()}
 
     def _blocks(self) -> Iterator[SequentialBlock | ParallelBlock]:
         yield from self.blocks  # type: ignore[misc]
@@ -234,10 +252,11 @@ def build(
     device: torch.device,
     kernels: Kernels = PLAIN,
     prediction: PredictionConfig | None = None,
+    separator: int | None = None,
 ) -> GPT:
     """An initialised model on a device; the same values on every device."""
     with torch.device("meta"):
-        model = GPT(config, kernels, prediction)
+        model = GPT(config, kernels, prediction, separator)
     model.to_empty(device=device)
     model.initialise(seed)
     return model

@@ -11,10 +11,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from daybreak.configuration import Configuration
+from daybreak.data.windows import IGNORED
 from daybreak.model.initialise import normal_
 from daybreak.model.norm import Norm
 
-IGNORE = -1
 _SOFTMAX_ROWS_ON_CPU = 128
 
 
@@ -61,7 +61,7 @@ class Head(nn.Module):
         return logits_NV if self.soft_cap is None else self.soft_cap * torch.tanh(logits_NV / self.soft_cap)
 
     def loss(self, x_ND: Tensor, embedding_VD: Tensor, targets_N: Tensor) -> Tensor:
-        """Sum over rows of -log p(target), in nats; rows whose target is IGNORE count nothing."""
+        """Sum over rows of -log p(target), in nats; rows whose target is IGNORED count nothing."""
         if self.loss_rows == 0:
             return cross_entropy_sum(self(x_ND, embedding_VD), targets_N)
         if not torch.is_grad_enabled():
@@ -82,14 +82,14 @@ class Head(nn.Module):
         rows = self.loss_rows or len(x_ND)
         # Not under no_grad: autocast would keep a cast of the weight that passes no gradient on to the loss behind.
         chunks = (
-            F.cross_entropy(self(x, embedding_VD).detach(), targets, ignore_index=IGNORE, reduction="none")
+            F.cross_entropy(self(x, embedding_VD).detach(), targets, ignore_index=IGNORED, reduction="none")
             for x, targets in zip(torch.split(x_ND.detach(), rows), torch.split(targets_N, rows), strict=True)
         )
         return torch.cat(list(chunks))
 
 
 def cross_entropy_sum(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
-    return F.cross_entropy(logits_NV, targets_N, ignore_index=IGNORE, reduction="sum")
+    return F.cross_entropy(logits_NV, targets_N, ignore_index=IGNORED, reduction="sum")
 
 
 @final
@@ -108,7 +108,7 @@ class _ChunkedLinearLoss(torch.autograd.Function):
         device = x_ND.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x_ND.dtype
         low_ND, low_VD = x_ND.to(dtype), weight_VD.to(dtype)
-        counted_N1 = (targets_N != IGNORE)[:, None]
+        counted_N1 = (targets_N != IGNORED)[:, None]
         index_N1 = targets_N[:, None].clamp(min=0)
         at_once = _SOFTMAX_ROWS_ON_CPU if device == "cpu" else rows
         total = x_ND.new_zeros((), dtype=torch.float32)

@@ -70,23 +70,30 @@ class NgramEmbedding(nn.Module):
         for length, ngrams in self._tables():
             normal_(ngrams.weight, std, seed=seed, name=f"{name}.{length}.weight")
 
-    def forward(self, tokens_BT: Tensor, before_BP: Tensor | None = None) -> Tensor:
-        """Embed tokens; `before_BP` stand in front of them, as many as are known."""
+    def forward(self, tokens_BT: Tensor, before_BP: Tensor | None = None, places_BT: Tensor | None = None) -> Tensor:
+        """Embed tokens; `before_BP` stand in front of them, as many as are known.
+
+        Args:
+            places_BT: of tokens in their documents, none of which then looks back into the one before.
+        """
         behind = torch.cat((self._start(tokens_BT, before_BP), tokens_BT), dim=1)
         x_BTD: Tensor | None = None
         for length, ngrams in self._tables():
-            added_BTD = ngrams(self.rows(behind, length, tokens_BT.shape[1], ngrams.num_embeddings))
+            added_BTD = ngrams(self.rows(behind, length, tokens_BT.shape[1], ngrams.num_embeddings, places_BT))
             x_BTD = added_BTD if x_BTD is None else x_BTD + added_BTD
         assert x_BTD is not None
         return x_BTD
 
-    def rows(self, tokens: Tensor, length: int, count: int, table_rows: int) -> Tensor:
+    def rows(self, tokens: Tensor, length: int, count: int, table_rows: int, places_BT: Tensor | None = None) -> Tensor:
         """Where the sequences of `length` that end at the last `count` tokens lie in a table, (B, count)."""
         end = tokens.shape[1]
         shared = self.words**length > table_rows
         row = torch.zeros_like(tokens[:, end - count :])
         for back in reversed(range(length)):
-            row = row * self.words + tokens[:, end - count - back : end - back]
+            word = tokens[:, end - count - back : end - back]
+            if places_BT is not None:
+                word = torch.where(places_BT >= back, word, self.words - 1)
+            row = row * self.words + word
             if shared:
                 row = mix(row & 0xFFFFFFFF)
         return row % table_rows

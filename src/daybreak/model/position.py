@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Annotated, Literal, final
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -65,7 +66,7 @@ PositionConfig = Annotated[
 
 @final
 class LearnedPosition(nn.Module):
-    """Adds rows start … start + T - 1 of a trained table: (B, T, D) to (B, T, D)."""
+    """Adds rows start … start + T - 1 of a trained table, or those of `places_BT`: (B, T, D) to (B, T, D)."""
 
     def __init__(self, context: int, dim: int) -> None:
         super().__init__()
@@ -76,16 +77,16 @@ class LearnedPosition(nn.Module):
         """Draw the table."""
         normal_(self.weight, std, seed=seed, name=f"{name}.weight")
 
-    def forward(self, x_BTD: Tensor, start: int) -> Tensor:
+    def forward(self, x_BTD: Tensor, start: int, places_BT: Tensor | None = None) -> Tensor:
         end = start + x_BTD.shape[1]
         if end > len(self.weight):
             raise ValueError(f"{end} positions do not fit into a learned table of {len(self.weight)}")
-        return x_BTD + self.weight[start:end]
+        return x_BTD + (self.weight[start:end] if places_BT is None else F.embedding(places_BT, self.weight))
 
 
 @final
 class SinusoidalPosition(nn.Module):
-    """Adds sines and cosines, at any position: (B, T, D) to (B, T, D)."""
+    """Adds sines and cosines, at positions start … start + T - 1, or at `places_BT`: (B, T, D) to (B, T, D)."""
 
     def __init__(self, dim: int, learned_scale: bool) -> None:
         super().__init__()
@@ -98,10 +99,11 @@ class SinusoidalPosition(nn.Module):
         if self.scale is not None:
             self.scale.fill_(self.dim**-0.5)
 
-    def forward(self, x_BTD: Tensor, start: int) -> Tensor:
+    def forward(self, x_BTD: Tensor, start: int, places_BT: Tensor | None = None) -> Tensor:
         _, T, D = x_BTD.shape
         table_TD = sinusoids(start, T, D, x_BTD.device)
-        return x_BTD + (table_TD if self.scale is None else self.scale * table_TD)
+        added = table_TD if places_BT is None else table_TD[places_BT]
+        return x_BTD + (added if self.scale is None else self.scale * added)
 
 
 def sinusoids(start: int, length: int, dim: int, device: torch.device) -> Tensor:

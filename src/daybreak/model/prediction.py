@@ -34,10 +34,16 @@ class PredictionConfig(Configuration):
         return max(1, round(self.share * length))
 
 
-def random_positions(seeds_B: Tensor, length: int, count: int) -> Tensor:
-    """`count` of the positions of each row, (B, C), increasing: a function of the row's seed alone."""
+def random_positions(seeds_B: Tensor, length: int, count: int, counted_BT: Tensor | None = None) -> Tensor:
+    """`count` of the positions of each row, (B, C), increasing: a function of the row's seed alone.
+
+    Args:
+        counted_BT: which have a target, all unless given; others come in only where there are too few of them.
+    """
     bits_BT = random_bits(seeds_B, _SITE, torch.Size((length,)))
     unequal_BT = bits_BT * length + torch.arange(length, device=seeds_B.device)  # else devices may break ties unlike
+    if counted_BT is not None:
+        unequal_BT = unequal_BT.where(counted_BT, -1)
     return unequal_BT.topk(count).indices.sort().values
 
 

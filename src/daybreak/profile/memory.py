@@ -30,9 +30,11 @@ class Part:
     measured: int
 
 
-def memory_by_part(recipe: Recipe, execution: Execution, rows: Rows, device: torch.device) -> list[Part]:
+def memory_by_part(
+    recipe: Recipe, execution: Execution, rows: Rows, device: torch.device, separator: int | None
+) -> list[Part]:
     """Weights, gradients, optimizer state, activations, logits, and the most that all took at once."""
-    model, optimizers = build_learner(recipe, execution, device, ALONE)
+    model, optimizers = build_learner(recipe, execution, device, ALONE, separator)
     config, precision = recipe.model, execution.precision
     weights = 4 * count_parameters(config)
     tokens = rows.inputs.numel()

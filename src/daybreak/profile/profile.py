@@ -106,7 +106,8 @@ def profile(recipe: Recipe, data: Path | None, out: Path) -> Profile:
             execution = _quick(recipe, execution, device)
             say(f"measuring the memory of a micro-batch of {execution.micro_batch}")
             rows = _first_rows(recipe, execution, reading, device)
-            memory = memory_by_part(recipe, execution, rows, device)
+            separator = recipe.data.separator(reading.tokenizer)
+            memory = memory_by_part(recipe, execution, rows, device, separator)
             timed = shortened(recipe, execution, steps=_TIMED_STEPS, evaluate_every=_TIMED_EVALUATIONS_EVERY)
             say(f"timing {_TIMED_STEPS} steps of {timed.batch.tokens:,} tokens")
             with assembled(_sitting(timed, reading, folder / "timed"), _fitted(execution, timed)) as ready:

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,9 @@ from daybreak.model.attention import Attention
 from daybreak.model.cache import Cache
 from daybreak.model.gpt import GPT
 from daybreak.progress import say
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 
 def time_micro_batch(model: nn.Module, rows: Rows, device: torch.device, precision: PrecisionName) -> float:
@@ -49,12 +53,13 @@ def _recomputed(
     seeds_B: Tensor | None = None,
     cache: Cache | None = None,
     extra_BTE: Tensor | None = None,
+    documents: "Tensor | BlockMask | None" = None,
 ) -> Tensor:
     """Keep only the input for the backward pass (Chen et al. 2016). Dropout is a function, so it drops the same."""
     if not torch.is_grad_enabled():
-        return forward(x_BTD, seeds_B, cache, extra_BTE)
+        return forward(x_BTD, seeds_B, cache, extra_BTE, documents)
     output_BTD: Tensor = checkpoint(
-        forward, x_BTD, seeds_B, cache, extra_BTE, use_reentrant=False, preserve_rng_state=False
+        forward, x_BTD, seeds_B, cache, extra_BTE, documents, use_reentrant=False, preserve_rng_state=False
     )
     return output_BTD
 
