@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, final
 
@@ -78,7 +79,7 @@ class Tokenise:
 
 def tokenise(task: Tokenise) -> dict[str, Any]:
     """Returns tokens, documents and bytes of text of each split, and what was dropped."""
-    tokenizer = Tokenizer.load(task.tokenizer)
+    tokenizer = _loaded(task.tokenizer)
     files = {name: _TokenFile(task.out, name, tokenizer) for name in ("train", "validation")}
     rejects = Rejects(beside(task.out, "rejects") if task.keep_rejects else None)
     dropped: dict[str, list[int]] = {}
@@ -161,6 +162,12 @@ class _TokenFile:
     def _append(self, tokens: npt.NDArray[Any]) -> None:
         self._file.write(tokens.astype(self._dtype, copy=False).tobytes())
         self._tokens += len(tokens)
+
+
+@lru_cache(maxsize=1)
+def _loaded(path: Path) -> Tokenizer:
+    """Once for each worker: it takes as long as a megabyte of text."""
+    return Tokenizer.load(path)
 
 
 def _copy(source: IO[bytes], target: IO[bytes], size: int) -> None:

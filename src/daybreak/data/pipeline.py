@@ -17,33 +17,31 @@ import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import accumulate, islice
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, final
+from typing import Any
 
 import numpy as np
 
 from daybreak.data import encoding, stages
+from daybreak.data.asked import Asked
 from daybreak.data.blocks import Block
-from daybreak.data.clean import Cleaning
-from daybreak.data.corpora import Source, settle
-from daybreak.data.deduplicate import BANDS, Duplicates
-from daybreak.data.documents import Document, Fields, Tally
+from daybreak.data.corpora import settle
+from daybreak.data.deduplicate import BANDS
+from daybreak.data.documents import Document, Tally
 from daybreak.data.hashing import splitmix64
 from daybreak.data.inspection import inspect_corpus
 from daybreak.data.inspection_page import shown
 from daybreak.data.overlap import runs_of
 from daybreak.data.shards import SPLITS, Corpus, Shard, Split, write_manifest
 from daybreak.data.tasks import named, perform
-from daybreak.data.tokenizer import Tokenizer, is_learned, make_tokenizer
+from daybreak.data.tokenizer import Tokenizer, make_tokenizer
 from daybreak.errors import UserError
-from daybreak.executor import Workers, run_tasks
+from daybreak.executor import run_tasks
 from daybreak.files import (
-    canonical_json,
     sha256_bytes,
-    sha256_file,
     sync_folder,
     sync_tree,
     write_json,
@@ -58,51 +56,6 @@ _MOST_BLOCKS = 50_000
 _KEYS_AT_ONCE = 4_000_000  # that a worker sorts
 _GATHERED_TOGETHER = 256  # blocks whose duplicates lie in one file
 _NUMBERS_AT_ONCE = 1 << 20
-
-
-@final
-@dataclass(frozen=True)
-class Asked:
-    """What a corpus is made of, and how."""
-
-    sources: list[Source]
-    fields: Fields
-    tokenizer: str
-    validation: float
-    cleaning: Cleaning
-    duplicates: Duplicates
-    against: tuple[Path, ...]
-    rejects: Path | None
-    out: Path
-    workers: Workers
-
-    @property
-    def work(self) -> Path:
-        return self.out.with_name(f".{self.out.name}.partial")
-
-    @property
-    def cleans(self) -> bool:
-        return self.cleaning != Cleaning() or self.duplicates != "none" or bool(self.against)
-
-    @property
-    def plan(self) -> dict[str, Any]:
-        """All that the corpus depends on."""
-        return {
-            "sources": [
-                {"name": each.name, "inputs": [one.identity() for one in each.inputs]} for each in self.sources
-            ],
-            "tokenizer": self.tokenizer,
-            "validation": self.validation,
-            "cleaning": asdict(self.cleaning),
-            "duplicates": self.duplicates,
-            "against": [sha256_file(path) for path in self.against],
-            "rejects": self.rejects is not None,
-        }
-
-    @property
-    def identity(self) -> str:
-        """SHA-256 of the plan."""
-        return sha256_bytes(canonical_json(self.plan))
 
 
 def make(asked: Asked) -> None:
@@ -216,9 +169,9 @@ def _clean(asked: Asked, blocks: list[Block]) -> tuple[list[Block], list[dict[st
         evaluation = named(asked.work, "evaluation", sha256_bytes(runs.tobytes()))
         runs.tofile(evaluation)
     if asked.cleaning.tokens_per_character is not None:
-        counting = make_tokenizer(asked.tokenizer, iter(()))
-        tokenizer = named(asked.work, "tokenizer", counting.identity)
-        write_json(tokenizer, counting.to_json())
+        assert asked.known_tokenizer is not None  # seen to before
+        tokenizer = named(asked.work, "tokenizer", asked.known_tokenizer.identity)
+        write_json(tokenizer, asked.known_tokenizer.to_json())
     options = (asdict(asked.cleaning), asked.duplicates, *map(str, (evaluation, tokenizer)), asked.rejects is not None)
     tasks = [
         stages.Clean(
@@ -284,20 +237,19 @@ def _kept(blocks: list[Block], found: list[Path | None]) -> Iterator[Document]:
 
 def _tokenizer(asked: Asked, blocks: list[Block], found: list[Path | None], rule: encoding.SplitRule) -> Path:
     """The file of the tokenizer, which is learned if it is one that is."""
-    learns = is_learned(asked.tokenizer)
-    texts = ([block.sha256 for block in blocks], asdict(rule), [str(each) for each in found]) if learns else ()
-    path = named(asked.work, asked.tokenizer, *texts)
-    if path.exists() and learns:
+    if asked.known_tokenizer is not None:
+        path = named(asked.work, "tokenizer", asked.known_tokenizer.identity)
+        write_json(path, asked.known_tokenizer.to_json())
+        return path
+    path = named(
+        asked.work, asked.tokenizer, [block.sha256 for block in blocks], asdict(rule), [str(each) for each in found]
+    )
+    if path.exists():
         return path
     characters = sum(block.characters for block in blocks)
-    learned = make_tokenizer(
-        asked.tokenizer, _text_to_learn_from(asked.tokenizer, _kept(blocks, found), rule, characters)
-    )
-    if (
-        asked.tokenizer == learned.name
-        and learned.name.startswith("bpe:")
-        and learned.vocab_size < int(learned.name[4:])
-    ):
+    text = _text_to_learn_from(asked.tokenizer, _kept(blocks, found), rule, characters)
+    learned = make_tokenizer(asked.tokenizer, text)
+    if learned.name.startswith("bpe:") and learned.vocab_size < int(learned.name[4:]):
         say(f"the text gave {learned.vocab_size:,} ids: it has too few distinct pairs for more")
     write_json(path, learned.to_json())
     return path

@@ -5,12 +5,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from daybreak.data.asked import Asked
 from daybreak.data.clean import Cleaning
 from daybreak.data.corpora import open_sources
 from daybreak.data.deduplicate import Duplicates
 from daybreak.data.documents import PLAIN, Fields
 from daybreak.data.inputs import find_files
-from daybreak.data.pipeline import Asked, make
+from daybreak.data.pipeline import make
 from daybreak.data.shards import Corpus
 from daybreak.data.tokenizer import is_learned, make_tokenizer
 from daybreak.errors import UserError
@@ -59,9 +60,13 @@ def prepare(
     if not 0 < validation < 1:
         raise UserError(f"--val {validation:g} is no share: it must lie between 0 and 1, as 0.1")
     require_text(out)
+    known = None if is_learned(tokenizer) else make_tokenizer(tokenizer, iter(()))
+    if known is None and cleaning is not None and cleaning.tokens_per_character is not None:
+        raise UserError(f"tokens a character cannot be counted by {tokenizer}, which is learned from what is left")
     asked = Asked(
         sources=open_sources(names, fields),
         tokenizer=tokenizer,
+        known_tokenizer=known,
         fields=fields,
         validation=validation,
         cleaning=cleaning or Cleaning(),
@@ -76,11 +81,6 @@ def prepare(
         say(f"{out} is there already, made of the same")
         shutil.rmtree(asked.work, ignore_errors=True)
         return Corpus.open(out)
-    if is_learned(tokenizer):
-        if asked.cleaning.tokens_per_character is not None:
-            raise UserError(f"tokens a character cannot be counted by {tokenizer}, which is learned from what is left")
-    else:
-        make_tokenizer(tokenizer, iter(()))  # a wrong name or missing ranks are said before much is read
     began = time.monotonic()
     with locked(asked.work):
         if any(asked.work.glob("*/*.json")):
