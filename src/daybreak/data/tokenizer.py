@@ -231,6 +231,9 @@ def train_bpe(texts: Iterator[str], vocab_size: int) -> Tokenizer:
 
     Runs of more than 1000 signs or blanks are cut for the learning, which takes quadratic time in their length.
 
+    What is held are distinct words, not the text: 100 million characters of English took 0.38 GB at the peak, 300
+    million 0.68 GB (32,768 ids). Text in which nearly all words are distinct and long takes more.
+
     Raises:
         UserError: `vocab_size` cannot hold the 256 bytes and end-of-text, or is over a million.
     """
