@@ -195,11 +195,11 @@ def _counts(split: Split) -> Counts:
 
 def _went_in(corpus: Corpus) -> tuple[tuple[Source, ...], Mapping[str, int] | None]:
     """From the report of the preparation, which is trusted by its hash; without one only names are known."""
-    manifest = read_sealed(corpus.path / "manifest.json")
     path = corpus.path / "report.json"
-    if "report_sha256" not in manifest:
+    if corpus.report_sha256 is None:
+        manifest = read_sealed(corpus.path / "manifest.json")
         return tuple(Source(name, None, None) for name in manifest["sources"]), None
-    problem = file_problem(path, manifest["report_sha256"])
+    problem = file_problem(path, corpus.report_sha256)
     if problem is not None:
         raise UserError(problem)
     report: dict[str, Any] = read_json(path)

@@ -104,12 +104,17 @@ class TokenStream:
 @final
 @dataclass(frozen=True)
 class Corpus:
-    """A prepared corpus. Open it with `Corpus.open`, which trusts nothing on disk."""
+    """A prepared corpus. Open it with `Corpus.open`, which trusts nothing on disk.
+
+    Attributes:
+        report_sha256: of report.json, which says what it was made of; None where there is none.
+    """
 
     path: Path
     tokenizer: Tokenizer
     train: Split
     validation: Split
+    report_sha256: str | None = None
 
     @classmethod
     def open(cls, path: Path) -> "Corpus":
@@ -153,7 +158,8 @@ class Corpus:
             end = shard.start + shard.tokens * np.dtype(dtype).itemsize
             if shard.file_bytes is not None and end > shard.file_bytes:
                 raise UserError(f"{path / 'manifest.json'} is damaged: {shard.file} is smaller than its tokens")
-        return cls(path, tokenizer, splits["train"], splits["validation"])
+        report = manifest.get("report_sha256")
+        return cls(path, tokenizer, splits["train"], splits["validation"], None if report is None else str(report))
 
     def files(self) -> Iterator[tuple[Path, int, str]]:
         """Every file beside manifest and tokenizer: where it lies, its bytes, its SHA-256.
@@ -170,6 +176,9 @@ class Corpus:
                     seen.add(file)
                     yield path, size, shard.sha256
                 yield self.path / documents_file(shard.file), shard.documents * 8, shard.documents_sha256
+        if self.report_sha256 is not None:
+            report = self.path / "report.json"
+            yield report, report.stat().st_size if report.exists() else 0, self.report_sha256
 
     def problems(self, advance: Callable[[int], None] = lambda _: None) -> Iterator[str]:
         """What is wrong with the shards, one file at a time; reads all of them.
