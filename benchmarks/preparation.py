@@ -22,11 +22,15 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from daybreak.data import pipeline
+from daybreak.data import encoding, pipeline
+from daybreak.data.blocks import Block, read_block, write_blocks
 from daybreak.data.clean import Cleaning
-from daybreak.data.inputs import find_files, read_documents
+from daybreak.data.documents import PLAIN, Tally
+from daybreak.data.inputs import file_input, find_files, read_documents
 from daybreak.data.prepare import prepare
+from daybreak.data.tokenizer import gpt2_tokenizer
 from daybreak.executor import Workers
+from daybreak.files import write_json
 from journal import Journal
 
 RESULTS = Path(__file__).parent / "results" / "preparation.jsonl"
@@ -56,23 +60,32 @@ def write_jsonl(texts: Iterator[str], path: Path) -> int:
 
 
 def tokens(files: list[Path], megabytes: float | None) -> dict[str, Any]:
-    """tiktoken's `encode_to_numpy` in processes that hold the text in memory, against the stage that tokenises."""
+    """tiktoken's `encode_to_numpy` in processes that hold the text in memory, against our tasks, by turns.
+
+    Ours read blocks, check their hashes, encode, and write tokens; processes and tokenizers are ready before either.
+    """
     with tempfile.TemporaryDirectory(prefix="daybreak-preparation-") as name:
         folder = Path(name)
         size = write_jsonl(texts_of(files, megabytes), folder / "text.jsonl")
+        source = file_input(folder / "text.jsonl", PLAIN)
+        blocks = list(write_blocks(source.read(Tally()), folder, pipeline._BLOCK_BYTES))
+        write_json(folder / "tokenizer", gpt2_tokenizer().to_json())
         alone, ours = [], []
-        for turn in range(_TURNS):
-            alone.append(_tiktoken_seconds(folder / "text.jsonl"))
-            ours.append(_seconds_of_stages(folder / "text.jsonl", folder / f"out{turn}", {})["_tokenise"])
+        for _ in range(_TURNS):
+            alone.append(_seconds_together(_encode, folder, blocks))
+            ours.append(_seconds_together(_tokenise, folder, blocks))
     rates = {"tiktoken": size / median(alone), "ours": size / median(ours)}
     return {"bytes": size, "workers": WORKERS, "seconds": {"tiktoken": alone, "ours": ours}, "bytes_per_second": rates}
 
 
-def _tiktoken_seconds(path: Path) -> float:
-    """From the moment at which every process holds its share of the text to that at which the last is done."""
+def _seconds_together(function: Any, folder: Path, blocks: list[Block]) -> float:
+    """From the moment at which every process is ready to that at which the last is done."""
     context = multiprocessing.get_context("spawn")
     ready, done = context.Barrier(WORKERS + 1), context.Barrier(WORKERS + 1)
-    processes = [context.Process(target=_encode, args=(path, number, ready, done)) for number in range(WORKERS)]
+    processes = [
+        context.Process(target=function, args=(folder, blocks[number::WORKERS], ready, done))
+        for number in range(WORKERS)
+    ]
     for process in processes:
         process.start()
     ready.wait()
@@ -84,16 +97,25 @@ def _tiktoken_seconds(path: Path) -> float:
     return seconds
 
 
-def _encode(path: Path, number: int, ready: Any, done: Any) -> None:
+def _encode(folder: Path, blocks: list[Block], ready: Any, done: Any) -> None:
     import tiktoken
 
-    encoding = tiktoken.get_encoding("gpt2")
-    encoding.encode_to_numpy("warm", disallowed_special=())
-    with path.open(encoding="utf-8") as lines:
-        texts = [json.loads(line)["text"] for place, line in enumerate(lines) if place % WORKERS == number]
+    gpt2 = tiktoken.get_encoding("gpt2")
+    gpt2.encode_to_numpy("warm", disallowed_special=())
+    texts = ["".join(document.pieces) for block in blocks for document in read_block(block)]
     ready.wait()
     for text in texts:
-        encoding.encode_to_numpy(text, disallowed_special=())
+        gpt2.encode_to_numpy(text, disallowed_special=())
+    done.wait()
+
+
+def _tokenise(folder: Path, blocks: list[Block], ready: Any, done: Any) -> None:
+    rule = encoding.SplitRule(share=0.1, lowest=0, highest=1, boundary=None)
+    encoding._loaded(folder / "tokenizer").encode("warm")
+    ready.wait()
+    for block in blocks:
+        out = folder / f"tokens-{Path(block.stem).name}"
+        encoding.tokenise(encoding.Tokenise(block, 0, 0, None, rule, folder / "tokenizer", out, keep_rejects=False))
     done.wait()
 
 

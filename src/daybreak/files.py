@@ -127,7 +127,7 @@ def sync_tree(folder: Path) -> None:
     """Make a folder and all in it durable."""
     for path in sorted(folder.rglob("*")):
         if path.is_file():
-            _sync_file(path)
+            sync_file(path)
         else:
             sync_folder(path)
     sync_folder(folder)
@@ -146,13 +146,25 @@ def whole_folder(final: Path) -> Iterator[Path]:
             _empty(aside)
             yield aside
             sync_tree(aside)
-            aside.rename(final)
-            sync_folder(final.parent)
-        except BaseException as error:
+            take_name(aside, final)
+        except BaseException:
             shutil.rmtree(aside, ignore_errors=True)
-            if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-                raise UserError(f"{final} exists by now; choose another place") from error
             raise
+
+
+def take_name(aside: Path, final: Path) -> None:
+    """Give a folder that is whole its name.
+
+    Raises:
+        UserError: something lies there by now.
+    """
+    try:
+        aside.rename(final)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise UserError(f"{final} exists by now; choose another place") from error
+        raise
+    sync_folder(final.parent)
 
 
 @contextmanager
@@ -226,7 +238,8 @@ def locked(folder: Path) -> Iterator[None]:
                 folder.rmdir()
 
 
-def _sync_file(path: Path) -> None:
+def sync_file(path: Path) -> None:
+    """Make a file durable."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 

@@ -50,7 +50,7 @@ def find(
         keys_of(found, "near" if near else "exact").tofile(block.keys)
         blocks.append(block)
         first += size
-    every = [find_duplicates(blocks, part, parts) for part in range(parts)]
+    every = [find_duplicates(blocks, part, parts)[0] for part in range(parts)]
     return {
         int(each["document"]): (int(each["original"]), bool(each["exact"]))
         for each in duplicates_of_block(every, 0, len(texts))

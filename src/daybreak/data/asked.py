@@ -8,6 +8,7 @@ from daybreak.data.clean import Cleaning
 from daybreak.data.corpora import Source
 from daybreak.data.deduplicate import Duplicates
 from daybreak.data.documents import Fields
+from daybreak.data.tasks import made_by
 from daybreak.data.tokenizer import Tokenizer
 from daybreak.executor import Workers
 from daybreak.files import canonical_json, sha256_bytes, sha256_file
@@ -54,7 +55,7 @@ class Asked:
             "cleaning": asdict(self.cleaning),
             "duplicates": self.duplicates,
             "against": [sha256_file(path) for path in self.against],
-            "rejects": self.rejects is not None,
+            "made_by": made_by(),
         }
 
     @property

@@ -132,7 +132,7 @@ def read_block(block: Block) -> Iterator[Document]:
     for name in _FILES:
         problem = file_problem(_file(stem, name), block.sha256[name])
         if problem is not None:
-            raise UserError(f"{problem}; delete {stem.parent}, and prepare again")
+            raise UserError(f"{problem}; the same command makes it anew")
     ends: npt.NDArray[np.uint64] = np.fromfile(_file(stem, "ends"), dtype="<u8")
     start = 0
     with _file(stem, "text").open("rb") as text, _file(stem, "origins").open(encoding="utf-8") as origins:
@@ -143,8 +143,11 @@ def read_block(block: Block) -> Iterator[Document]:
 
 
 def _decoded(file: IO[bytes], start: int, end: int) -> Iterator[str]:
-    decoder = codecs.getincrementaldecoder("utf-8")()
     file.seek(start)
+    if end - start <= _READ_AT_ONCE:  # nearly all are so short
+        yield file.read(end - start).decode()
+        return
+    decoder = codecs.getincrementaldecoder("utf-8")()
     while start < end:
         block = file.read(min(_READ_AT_ONCE, end - start))
         start += len(block)

@@ -107,7 +107,7 @@ def reason_to_drop(
     if cleaning.since is not None or cleaning.until is not None:
         if date is None:
             return "no date"
-        if not (cleaning.since or "") <= date[:10] <= (cleaning.until or "9999"):
+        if not (cleaning.since or "") <= date <= (cleaning.until or "9999"):
             return "date"
     if cleaning.filter:
         for reason, decides in _FILTERS:

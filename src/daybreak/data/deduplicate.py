@@ -87,8 +87,11 @@ class Sketched:
     first: int
 
 
-def find_duplicates(blocks: Sequence[Sketched], part: int, parts: int) -> npt.NDArray[Any]:
-    """Documents that are like an earlier one, by the keys of one of so many equal ranges: FOUND, sorted by document."""
+def find_duplicates(blocks: Sequence[Sketched], part: int, parts: int) -> tuple[npt.NDArray[Any], int]:
+    """Documents that are like an earlier one, by the keys of one of so many equal ranges: FOUND, sorted by document.
+
+    With it, of how many documents not all candidates were looked at, since more than 16 with their key are unlike.
+    """
     low, high = (part << 64) // parts, ((part + 1) << 64) // parts
     slices = [_numbered(block, low, high) for block in blocks]
     keys = np.concatenate([key for key, _ in slices])
@@ -115,7 +118,7 @@ def find_duplicates(blocks: Sequence[Sketched], part: int, parts: int) -> npt.ND
         groups, documents = groups[unsettled], documents[unsettled]
         several = _shared(groups)
         groups, documents = groups[several], documents[several]
-    return _once(np.concatenate(found))
+    return _once(np.concatenate(found)), len(documents)
 
 
 def _once(found: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -157,6 +160,7 @@ class _Rows:
     def __init__(self, blocks: Sequence[Sketched]) -> None:
         self._blocks = blocks
         self._firsts = np.array([block.first for block in blocks], dtype=np.uint64)
+        self._opened: dict[int, npt.NDArray[Any]] = {}
 
     def compare(self, ones: Hashes, others: Hashes) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
         """Of P pairs, which are alike, and which are the same: (P,) each."""
@@ -175,8 +179,9 @@ class _Rows:
         for home in np.unique(homes):
             here = homes == home
             block = self._blocks[home]
-            rows = np.memmap(block.sketches, dtype=SKETCH, mode="r")
-            found[here] = rows[(documents[here] - np.uint64(block.first)).astype(np.int64)]
+            if home not in self._opened:
+                self._opened[home] = np.memmap(block.sketches, dtype=SKETCH, mode="r")
+            found[here] = self._opened[home][(documents[here] - np.uint64(block.first)).astype(np.int64)]
         return found
 
 

@@ -10,7 +10,9 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import date
 from io import BufferedReader
 from typing import Any, final
 
@@ -36,7 +38,7 @@ class Document:
     Attributes:
         origin: where it comes from, for people: `file:line`, `archive:member`, a URL.
         pieces: its text, about a million characters each; they can be read once, before the next document.
-        date: as its record has it, where it has one.
+        date: as 2018-06-01, where its record has one that can be read.
     """
 
     origin: str
@@ -214,6 +216,10 @@ def _date_of(record: Mapping[str, Any]) -> str | None:
     meta = record.get("meta")
     for table in (record, meta) if isinstance(meta, Mapping) else (record,):
         for key in DATE_KEYS:
-            if isinstance(table.get(key), str):
-                return str(table[key])
+            found = table.get(key)
+            if isinstance(found, date):  # as Parquet has it, with or without a time
+                return found.isoformat()[:10]
+            if isinstance(found, str):
+                with suppress(ValueError):  # a date that cannot be read is none
+                    return date.fromisoformat(found[:10]).isoformat()
     return None

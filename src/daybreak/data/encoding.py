@@ -15,6 +15,7 @@ from daybreak.data.hashing import splitmix64
 from daybreak.data.shards import Shard, documents_file, token_dtype
 from daybreak.data.stages import Rejects, added, beside, without_duplicates
 from daybreak.data.tokenizer import Tokenizer
+from daybreak.errors import UserError
 from daybreak.files import sha256_file
 
 _COPIED_AT_ONCE = 1 << 22  # bytes
@@ -144,10 +145,11 @@ class _TokenFile:
         self._starts_file = beside(stem, f"{split}.starts")
         self._starts: list[int] = []
         self._tokens = self._bytes = 0
+        self._end_of_text = np.asarray([tokenizer.end_of_text], dtype=self._dtype)
 
     def start_document(self) -> None:
         self._starts.append(self._tokens)
-        self._append(np.asarray([self._tokenizer.end_of_text]))
+        self._append(self._end_of_text)
 
     def write(self, text: str) -> None:
         """Append text of the document that was begun last."""
@@ -160,7 +162,7 @@ class _TokenFile:
         return {"tokens": self._tokens, "documents": len(self._starts), "bytes": self._bytes}
 
     def _append(self, tokens: npt.NDArray[Any]) -> None:
-        self._file.write(tokens.astype(self._dtype, copy=False).tobytes())
+        self._file.write(tokens.astype(self._dtype, copy=False).data)
         self._tokens += len(tokens)
 
 
@@ -173,5 +175,7 @@ def _loaded(path: Path) -> Tokenizer:
 def _copy(source: IO[bytes], target: IO[bytes], size: int) -> None:
     while size:
         block = source.read(min(size, _COPIED_AT_ONCE))
+        if not block:
+            raise UserError(f"{source.name} is shorter than it was; the same command makes it anew")
         target.write(block)
         size -= len(block)

@@ -71,7 +71,10 @@ class FileInput(Input):
     sha256: str | None = None
 
     def read(self, tally: Tally) -> Iterator[Document]:
-        return _read_file(self.path, self.name, self.fields, tally)
+        yield from _read_file(self.path, self.name, self.fields, tally)
+        found = self.path.stat()
+        if (found.st_size, found.st_mtime_ns) != (self.size, self.mtime_ns):
+            raise UserError(f"{self.path} changed while it was read; prepare again once it stays as it is")
 
     def identity(self) -> dict[str, Any]:
         content = {"sha256": self.sha256} if self.sha256 else {"path": str(self.path), "mtime_ns": self.mtime_ns}

@@ -13,7 +13,7 @@ import numpy as np
 from daybreak.data.compression import open_bytes, suffixes
 from daybreak.data.hashing import Words as Hashes
 from daybreak.data.inputs import read_documents
-from daybreak.data.words import Words, shingles, words_of
+from daybreak.data.words import shingles, words_of
 from daybreak.errors import UserError
 
 WIDTH = 13
@@ -29,11 +29,11 @@ class EvaluationSets:
         self._table = np.zeros(1 << _TABLE_BITS, dtype=np.bool_)
         self._table[self._places(self.runs)] = True
 
-    def overlap(self, words: Words) -> bool:
-        """Whether a text holds one of the runs."""
+    def overlap(self, words: Hashes) -> bool:
+        """Whether a text of these words holds one of the runs."""
         if len(words) < WIDTH or not len(self.runs):
             return False
-        runs = shingles(words.hashes, WIDTH)
+        runs = shingles(words, WIDTH)
         likely = runs[self._table[self._places(runs)]]
         found = np.searchsorted(self.runs, likely)
         return bool((self.runs[np.minimum(found, len(self.runs) - 1)] == likely).any())

@@ -16,7 +16,7 @@ import shutil
 import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from itertools import accumulate, islice
 from operator import itemgetter
@@ -42,18 +42,20 @@ from daybreak.errors import UserError
 from daybreak.executor import run_tasks
 from daybreak.files import (
     sha256_bytes,
-    sync_folder,
     sync_tree,
+    take_name,
     write_json,
     write_sealed,
 )
 from daybreak.progress import progress, say
 
 _LEARNED_FROM = 100_000_000  # characters that a BPE is learned from, at most
+_THINNED_WITHIN = 16  # pieces of a block, of which one is taken; beyond, blocks are left out
 _SHARD_TOKENS = 100_000_000
-_BLOCK_BYTES = 16_000_000  # of text in a block, the unit of work; more where there would be too many
+_BLOCK_BYTES = 8_000_000  # of text in a block, the unit of work; more where there would be too many
 _MOST_BLOCKS = 50_000
 _KEYS_AT_ONCE = 4_000_000  # that a worker sorts
+_SECONDS_BETWEEN_LOOKS = 2.0
 _GATHERED_TOGETHER = 256  # blocks whose duplicates lie in one file
 _NUMBERS_AT_ONCE = 1 << 20
 
@@ -69,7 +71,7 @@ def make(asked: Asked) -> None:
     found = _compare(asked, blocks)
     kept = _kept_of_each(blocks, found)
     rule = _split_rule(asked, blocks, found, sum(kept))
-    tokenizer_file = _tokenizer(asked, blocks, found, rule)
+    tokenizer_file = _tokenizer(asked, blocks, found, kept, rule)
     tokenizer = Tokenizer.load(tokenizer_file)
     stems, encoded = _tokenise(asked, blocks, found, kept, rule, tokenizer_file)
     corpus = asked.work / "corpus"
@@ -84,8 +86,7 @@ def make(asked: Asked) -> None:
         cleaned = [Path(block.stem) for block in blocks] if asked.cleans else []
         _keep_rejects(asked.rejects, [*cleaned, *stems])
     sync_tree(corpus)
-    corpus.rename(asked.out)
-    sync_folder(asked.out.parent)
+    take_name(corpus, asked.out)
 
 
 def _report(asked: Asked, by_source: list[list[Block]], results: list[dict[str, Any]]) -> dict[str, Any]:
@@ -142,11 +143,12 @@ def _read(asked: Asked) -> list[list[Block]]:
 def _watched(folder: Path, advance: Callable[[int], None]) -> Iterator[None]:
     """Advance by the text that appears in a folder meanwhile."""
     over = threading.Event()
+    shown = _text_bytes_in(folder)  # of earlier sittings
 
     def look() -> None:
-        shown = 0
-        while not over.wait(1.0):
-            size = sum(path.stat().st_size for path in folder.glob("*/*.text"))
+        nonlocal shown
+        while not over.wait(_SECONDS_BETWEEN_LOOKS):
+            size = _text_bytes_in(folder)
             advance(max(0, size - shown))
             shown = max(shown, size)
 
@@ -157,6 +159,14 @@ def _watched(folder: Path, advance: Callable[[int], None]) -> Iterator[None]:
     finally:
         over.set()
         watching.join()
+
+
+def _text_bytes_in(folder: Path) -> int:
+    size = 0
+    for path in folder.glob("*/*.text"):
+        with suppress(FileNotFoundError):  # begun anew just now
+            size += path.stat().st_size
+    return size
 
 
 def _clean(asked: Asked, blocks: list[Block]) -> tuple[list[Block], list[dict[str, Any]]]:
@@ -208,7 +218,10 @@ def _compare(asked: Asked, blocks: list[Block]) -> list[Path | None]:
         stages.Compare(listed, part, parts, named(folder, listed.name, part, parts)) for part in range(parts)
     ]
     with progress("comparing", documents, "documents") as advance:
-        perform(stages.compare, comparisons, asked.workers, lambda _: advance(documents // parts))
+        results = perform(stages.compare, comparisons, asked.workers, lambda _: advance(documents // parts))
+    left = sum(result["left"] for result in results)
+    if left:
+        say(f"warning: {left:,} times a document had more candidates than are compared; duplicates may be left")
     found = tuple(task.out for task in comparisons)
     ends = [*firsts[_GATHERED_TOGETHER::_GATHERED_TOGETHER], documents]
     gathered = [
@@ -227,15 +240,18 @@ def _kept_of_each(blocks: list[Block], found: list[Path | None]) -> list[int]:
     ]
 
 
-def _kept(blocks: list[Block], found: list[Path | None]) -> Iterator[Document]:
-    """The documents that are no duplicates."""
-    for block, first, of_block in zip(blocks, _firsts(blocks), found, strict=True):
-        for document, reason in stages.without_duplicates(block, first, of_block):
+def _kept(blocks: list[Block], found: list[Path | None], place: int | None = None) -> Iterator[Document]:
+    """The documents that are no duplicates, of all blocks or of the one at a place."""
+    firsts = _firsts(blocks)
+    for each in range(len(blocks)) if place is None else (place,):
+        for document, reason in stages.without_duplicates(blocks[each], firsts[each], found[each]):
             if reason is None:
                 yield document
 
 
-def _tokenizer(asked: Asked, blocks: list[Block], found: list[Path | None], rule: encoding.SplitRule) -> Path:
+def _tokenizer(
+    asked: Asked, blocks: list[Block], found: list[Path | None], kept: list[int], rule: encoding.SplitRule
+) -> Path:
     """The file of the tokenizer, which is learned if it is one that is."""
     if asked.known_tokenizer is not None:
         path = named(asked.work, "tokenizer", asked.known_tokenizer.identity)
@@ -246,9 +262,7 @@ def _tokenizer(asked: Asked, blocks: list[Block], found: list[Path | None], rule
     )
     if path.exists():
         return path
-    characters = sum(block.characters for block in blocks)
-    text = _text_to_learn_from(asked.tokenizer, _kept(blocks, found), rule, characters)
-    learned = make_tokenizer(asked.tokenizer, text)
+    learned = make_tokenizer(asked.tokenizer, _text_to_learn_from(asked.tokenizer, blocks, found, kept, rule))
     if learned.name.startswith("bpe:") and learned.vocab_size < int(learned.name[4:]):
         say(f"the text gave {learned.vocab_size:,} ids: it has too few distinct pairs for more")
     write_json(path, learned.to_json())
@@ -256,15 +270,23 @@ def _tokenizer(asked: Asked, blocks: list[Block], found: list[Path | None], rule
 
 
 def _text_to_learn_from(
-    name: str, documents: Iterator[Document], rule: encoding.SplitRule, characters: int
+    name: str, blocks: list[Block], found: list[Path | None], kept: list[int], rule: encoding.SplitRule
 ) -> Iterator[str]:
     """All text for the characters in it; for a BPE the training split, thinned evenly to a bounded amount."""
     if name == "chars":
-        yield from (text for document in documents for text in document.pieces)
+        yield from (text for document in _kept(blocks, found) for text in document.pieces)
         return
-    divided = (part for number, document in enumerate(documents) for part in rule.divide(document, number))
-    training = (text for split, _, text in divided if split == "train")
-    yield from islice(training, 0, None, -(-characters // _LEARNED_FROM))
+    stride = -(-sum(block.characters for block in blocks) // _LEARNED_FROM)
+    of_blocks = max(1, stride // _THINNED_WITHIN)  # whole blocks are left out where there are many
+    numbers = list(accumulate(kept, initial=0))
+    training = (
+        text
+        for place in range(0, len(blocks), of_blocks)
+        for number, document in enumerate(_kept(blocks, found, place), start=numbers[place])
+        for split, _, text in rule.divide(document, number)
+        if split == "train"
+    )
+    yield from islice(training, 0, None, stride // of_blocks)
 
 
 def _split_rule(asked: Asked, blocks: list[Block], found: list[Path | None], documents: int) -> encoding.SplitRule:

@@ -27,7 +27,7 @@ from daybreak.data.deduplicate import (
 )
 from daybreak.data.documents import Document, Tally
 from daybreak.data.inputs import Input
-from daybreak.data.overlap import EvaluationSets
+from daybreak.data.overlap import WIDTH, EvaluationSets
 from daybreak.data.tokenizer import Tokenizer
 from daybreak.data.words import words_of
 from daybreak.files import read_sealed
@@ -149,6 +149,7 @@ class _Look:
         self.reason: str | None = None
         self.digest = hashlib.blake2b(digest_size=16)
         self.words: list[npt.NDArray[np.uint64]] = []
+        self._before = np.empty(0, dtype=np.uint64)
 
     def at(self, pieces: Iterator[str]) -> Iterator[str]:
         """The pieces, cleaned."""
@@ -157,8 +158,11 @@ class _Look:
             if number == 0:
                 beginning = Beginning.of(piece, words)
                 self.reason = reason_to_drop(beginning, self._date, self._cleaning, self._count_tokens)
-            if self.reason is None and self._evaluation is not None and self._evaluation.overlap(words):
-                self.reason = "evaluation set"
+            if self.reason is None and self._evaluation is not None:
+                run_on = np.concatenate([self._before, words.hashes])  # a run may span two pieces
+                if self._evaluation.overlap(run_on):
+                    self.reason = "evaluation set"
+                self._before = run_on[-(WIDTH - 1) :]
             if number < _SKETCHED_PIECES:
                 self.words.append(words.hashes)
             self.digest.update(piece.encode())
@@ -182,14 +186,14 @@ class Compare:
 
 
 def compare(task: Compare) -> dict[str, Any]:
-    """Returns how many were found."""
+    """Returns how many were found, and how many documents were left with candidates they were not compared with."""
     blocks = [
         Sketched(beside(Path(stem), "sketches"), beside(Path(stem), "keys"), first)
         for stem, first in read_sealed(task.blocks)["blocks"]
     ]
-    found = find_duplicates(blocks, task.part, task.parts)
+    found, left = find_duplicates(blocks, task.part, task.parts)
     found.tofile(task.out)
-    return {"found": len(found)}
+    return {"found": len(found), "left": left}
 
 
 @final

@@ -1,16 +1,23 @@
 """Tasks whose results stay on disk, so that work that was done is not done again.
 
-What a task makes has a name that is the hash of all it depends on; what it returns lies beside it, sealed.
+What a task makes has a name that is the hash of all it depends on. What it returns lies beside it, sealed, with the
+hashes of all files it made: those that are not what they were are made anew.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from daybreak import __version__
 from daybreak.executor import Workers, run_tasks
-from daybreak.files import canonical_json, read_sealed, sha256_bytes, write_sealed
+from daybreak.files import canonical_json, file_problem, read_sealed, sha256_bytes, sha256_file, sync_file, write_sealed
+from daybreak.progress import say
 
 _DIGITS_OF_A_NAME = 24
+_PACKAGES = ("ftfy", "py3langid", "pyarrow", "rensa", "tiktoken", "tokenizers", "trafilatura", "warcio")
 
 
 class Task(Protocol):
@@ -40,16 +47,31 @@ def perform(
     results: dict[Path, dict[str, Any]] = {}
     left: dict[Path, tuple[Callable[[Kind], dict[str, Any]], Kind]] = {}
     for task in tasks:
-        marker = _result_file(task.out)
-        if marker.exists():
-            results[marker] = read_sealed(marker)
-            done(task)
+        result = _earlier(task.out)
+        if result is None:
+            left[task.out] = (function, task)
         else:
-            left[marker] = (function, task)
+            results[task.out] = result
+            done(task)
     for (_, task), result in run_tasks(_finished, list(left.values()), workers):
-        results[_result_file(task.out)] = result
+        results[task.out] = result
         done(task)
-    return [results[_result_file(task.out)] for task in tasks]
+    return [results[task.out] for task in tasks]
+
+
+def _earlier(out: Path) -> dict[str, Any] | None:
+    """What a task returned before; None if it has not, or its files are damaged."""
+    path = _result_file(out)
+    if not path.exists():
+        return None
+    kept = read_sealed(path)
+    for name, sha256 in kept["sha256"].items():
+        problem = file_problem(out.parent / name, sha256)
+        if problem is not None:
+            say(f"{problem}; making it anew")
+            return None
+    result: dict[str, Any] = kept["result"]
+    return result
 
 
 def _finished(job: tuple[Callable[[Kind], dict[str, Any]], Kind]) -> dict[str, Any]:
@@ -57,13 +79,34 @@ def _finished(job: tuple[Callable[[Kind], dict[str, Any]], Kind]) -> dict[str, A
     function, task = job
     task.out.parent.mkdir(parents=True, exist_ok=True)
     result = function(task)
-    write_sealed(_result_file(task.out), result)
+    hashes = {str(path.relative_to(task.out.parent)): sha256_file(path) for path in sorted(_files_of(task.out))}
+    for name in hashes:
+        sync_file(task.out.parent / name)
+    write_sealed(_result_file(task.out), {"result": result, "sha256": hashes})
     return result
 
 
+def _files_of(out: Path) -> Iterator[Path]:
+    if out.is_dir():
+        yield from (path for path in out.rglob("*") if path.is_file())
+    for path in (out, *out.parent.glob(f"{out.name}.*")):
+        if path.is_file() and path != _result_file(out):
+            yield path
+
+
 def named(folder: Path, *determinants: Any) -> Path:
-    """Where the results lie that depend on these, which can be JSON."""
-    return folder / sha256_bytes(canonical_json(determinants))[:_DIGITS_OF_A_NAME]
+    """Where the results lie that depend on these, which can be JSON, and on the code that makes them."""
+    return folder / sha256_bytes(canonical_json([determinants, made_by()]))[:_DIGITS_OF_A_NAME]
+
+
+@cache
+def made_by() -> dict[str, str]:
+    """Versions of what a corpus depends on, where they are installed."""
+    found = {"daybreak": __version__}
+    for package in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 def _result_file(out: Path) -> Path:
