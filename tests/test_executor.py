@@ -90,7 +90,16 @@ def test_workers_end_with_their_parent(tmp_path: Path) -> None:
     parent.kill()
     parent.wait()
     for file in files:
-        _wait_for(lambda file=file: not Path(f"/proc/{file.read_text()}").exists())
+        process = int(file.read_text())
+        _wait_for(lambda process=process: not _lives(process))
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def tell(path: str) -> None:

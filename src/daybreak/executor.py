@@ -30,7 +30,8 @@ class Workers:
     """Who does the work.
 
     Attributes:
-        count: processes; with one, on this machine, it is this process. On Ray, the most tasks at once.
+        count: processes; with one, on this machine, it is this process. On Ray, the most tasks at once; with none, as
+            many as the cluster has cores.
         engine: `here`, or `ray`: the cluster that `ray start` made, whose machines share a file system with this one.
     """
 
@@ -121,14 +122,13 @@ def _begin_worker(parent: int) -> None:
 def _on_ray(function: Callable[[Task], Result], tasks: Sequence[Task], count: int) -> Iterator[tuple[Task, Result]]:
     ray = _ray()
     remote = ray.remote(num_cpus=1, max_retries=_ATTEMPTS_ON_RAY)(function)
+    at_once = count or max(1, int(ray.cluster_resources().get("CPU", 1)))
     ahead = iter(tasks)
     running: dict[Any, Task] = {}
     try:
         while True:
-            for task in ahead:
+            for _, task in zip(range(at_once - len(running)), ahead, strict=False):
                 running[remote.remote(task)] = task
-                if len(running) >= _WAITING_FOR_EACH * count:
-                    break
             if not running:
                 return
             done, _ = ray.wait(list(running), num_returns=1)

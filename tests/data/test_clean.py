@@ -67,8 +67,7 @@ def test_a_filter_drops_what_it_is_for(text: str, expected: str | None) -> None:
     ("date", "expected"),
     [
         ("2018-06-01", None),
-        ("2018-06-01T12:00:00Z", None),
-        ("2020-12-31T23:59:59", None),
+        ("2020-12-31", None),
         ("2018-05-31", "date"),
         ("2021-01-01", "date"),
         (None, "no date"),

@@ -7,14 +7,14 @@ import re
 import sysconfig
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice, pairwise
 from pathlib import Path
 
 import pytest
 
 from daybreak.data import corpora
-from daybreak.data.corpora import open_source, open_sources, read_sources, settle
+from daybreak.data.corpora import Source, open_source, open_sources, settle
 from daybreak.data.documents import Document, Fields, Tally
 from daybreak.data.inputs import NAMED_CORPORA
 from daybreak.data.wikitext import WikitextInput
@@ -25,8 +25,12 @@ def text_of(document: Document) -> str:
     return "".join(document.pieces)
 
 
+def documents_of(sources: Sequence[Source], tally: Tally) -> Iterator[Document]:
+    return (document for source in sources for one in source.inputs for document in one.read(tally))
+
+
 def read(name: str) -> Iterator[Document]:
-    return read_sources([open_source(name)], Tally())
+    return documents_of([open_source(name)], Tally())
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +65,7 @@ def test_zero_one_words_are_independent_of_one_another() -> None:
 
 def test_zero_one_is_the_same_each_time_and_its_documents_differ() -> None:
     source = open_source("zero-one")
-    first, again = ([text_of(document) for document in islice(read_sources([source], Tally()), 20)] for _ in range(2))
+    first, again = ([text_of(document) for document in islice(documents_of([source], Tally()), 20)] for _ in range(2))
     assert first == again
     assert len(set(first)) == 20
 
@@ -114,7 +118,7 @@ def test_a_file_in_the_way_is_meant_rather_than_the_named_corpus(tmp_path: Path)
 def test_a_source_can_be_read_as_often_as_needed(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(json.dumps({"text": "one"}) + "\n" + json.dumps({"text": "two"}))
     source = open_source("a.jsonl")
-    texts = [[text_of(document) for document in read_sources([source], Tally())] for _ in range(3)]
+    texts = [[text_of(document) for document in documents_of([source], Tally())] for _ in range(3)]
     assert texts == [["one", "two"]] * 3
 
 
@@ -174,7 +178,7 @@ def test_a_component_that_no_record_has_is_an_error_that_lists_those_there_are(t
     for wanted, missing in {("ArXiv", "Books3"): False, ("ArXiv", "Books4"): True}.items():
         tally, fields = Tally(), Fields(components=wanted)
         sources = open_sources(["a.jsonl", "b.jsonl"], fields)
-        assert len(list(read_sources(sources, tally))) == 2 - missing
+        assert len(list(documents_of(sources, tally))) == 2 - missing
         if missing:
             with pytest.raises(UserError, match=r"'Books4'; components that were seen: ArXiv, Books3"):
                 settle(tally, fields)
@@ -186,7 +190,7 @@ def test_what_was_passed_over_is_said_once(tmp_path: Path, capsys: pytest.Captur
     for name in "ab":
         (tmp_path / f"{name}.jsonl").write_text('{"text": ""}\n{"text": "x"}\n' * 600)
     tally = Tally()
-    assert len(list(read_sources(open_sources(["a.jsonl", "b.jsonl"]), tally))) == 1200
+    assert len(list(documents_of(open_sources(["a.jsonl", "b.jsonl"]), tally))) == 1200
     settle(tally, Fields())
     assert capsys.readouterr().err == "passed over: 1,200 records without text\n"
 

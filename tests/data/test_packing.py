@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from daybreak.data import packing
 from daybreak.data.download import cache_folder
 from daybreak.data.packing import DocumentRows, document_rows
-from daybreak.data.shards import Corpus, ShardWriter, TokenStream, token_dtype, write_manifest
+from daybreak.data.shards import Corpus, TokenStream, token_dtype, write_manifest
 from daybreak.data.tokenizer import byte_tokenizer
 from daybreak.data.windows import IGNORED
 from daybreak.errors import UserError
+from shard_writer import ShardWriter
 
 END = 256
 _PLACES = 1000  # tokens that are their own places count from here

@@ -6,12 +6,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from daybreak.data import stages
+from daybreak.data.blocks import Block
 from daybreak.data.clean import Cleaning
+from daybreak.data.documents import Document
 from daybreak.data.prepare import prepare
 from daybreak.data.shards import Corpus, documents_file
 from daybreak.errors import UserError
@@ -115,6 +119,7 @@ def test_any_number_of_workers_makes_the_same(sources: list[Path], undisturbed: 
 def test_killed_again_and_again_it_makes_the_same(sources: list[Path], undisturbed: Path, tmp_path: Path) -> None:
     """With its workers, at moments that leave some more of the work done each time."""
     out, generator, kills = tmp_path / "out", random.Random(0), 0
+    kept: dict[Path, int] = {}
     while not out.exists():
         child = subprocess.Popen(
             [*command(sources, out), "--workers", "2"], stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -124,9 +129,15 @@ def test_killed_again_and_again_it_makes_the_same(sources: list[Path], undisturb
         except subprocess.TimeoutExpired:
             child.send_signal(signal.SIGKILL)
             kills += 1
+            results = {path: path.stat().st_mtime_ns for path in tmp_path.glob(".out.partial/*/*.json")}
+            assert out.exists() or kept.items() <= results.items()  # what was finished is not done again
+            kept = results
         _, said = child.communicate()
         assert child.returncode in (0, -signal.SIGKILL), said
     assert kills
+    assert kept
+    subprocess.run(command(sources, out), check=True, capture_output=True)  # sweeps what a kill at the end left
+    assert not (tmp_path / ".out.partial").exists()
     assert files_of(out) == files_of(undisturbed)
 
 
@@ -151,14 +162,91 @@ def test_a_mistake_in_one_file_keeps_the_work_on_the_others(
     broken = tmp_path / "broken.jsonl"
     broken.write_text('{"text": "fine"}\n{"text"')
     names = [str(sources[0]), str(broken)]
+    read: list[str] = []
+    read_blocks = stages.write_blocks
+
+    def counted(documents: Iterable[Document], folder: Path, size: int) -> Iterator[Block]:
+        read.append(folder.name)
+        return read_blocks(documents, folder, size)
+
+    monkeypatch.setattr(stages, "write_blocks", counted)
     with pytest.raises(UserError, match=r"broken\.jsonl:2"):
         prepare(names, tmp_path / "out", tokenizer="bytes")
+    monkeypatch.setattr("daybreak.data.prepare._WORTH_KEEPING", 30.0)
+    with pytest.raises(UserError, match=r"broken\.jsonl:2"):  # a short second sitting throws nothing away
+        prepare(names, tmp_path / "out", tokenizer="bytes")
     broken.write_text('{"text": "fine"}\n')
-    marks = {path: path.stat().st_mtime_ns for path in tmp_path.glob(".out.partial/read/*.json")}
-    assert len(marks) == 1
     assert prepare(names, tmp_path / "out", tokenizer="bytes").train.documents > 200
+    assert [read.count(name) for name in dict.fromkeys(read)] == [1, 2, 1]
     assert "going on with what lies in" in capfd.readouterr().err
     assert not (tmp_path / ".out.partial").exists()
+
+
+def test_results_that_were_damaged_are_made_anew(
+    sources: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As after a power cut, which leaves zeros where writes had not come to the disk."""
+    names, options = [str(file) for file in sources], {"tokenizer": "bytes", "cleaning": Cleaning(mend=True)}
+    expected = files_of(prepare(names, tmp_path / "expected", **options).path)  # type: ignore[arg-type]
+    monkeypatch.setattr("daybreak.data.prepare._WORTH_KEEPING", 0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr("daybreak.data.pipeline.write_manifest", _torn)
+        with pytest.raises(RuntimeError, match="torn"):
+            prepare(names, tmp_path / "out", **options)  # type: ignore[arg-type]
+    damaged = [path for path in tmp_path.glob(".out.partial/*/**/*") if path.suffix in (".tokens", ".text", ".starts")]
+    assert len(damaged) > 5
+    for path in damaged:
+        path.write_bytes(bytes(path.stat().st_size))
+    assert files_of(prepare(names, tmp_path / "out", **options).path) == expected  # type: ignore[arg-type]
+    assert "making it anew" in capfd.readouterr().err
+
+
+def _torn(*_: object, **__: object) -> None:
+    raise RuntimeError("torn")
+
+
+def test_one_document_of_one_character_is_no_corpus(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n' * 5)
+    with pytest.raises(UserError, match="too little to train on"):
+        prepare([str(tmp_path / "a.jsonl")], tmp_path / "out", tokenizer="bytes", duplicates="exact")
+
+
+@pytest.mark.parametrize("share", [float("nan"), float("inf"), 0.0, -1.0])
+def test_a_share_of_tokens_that_makes_no_sense_is_refused(share: float, sources: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="tokens-per-character"):
+        prepare([str(sources[0])], tmp_path / "out", cleaning=Cleaning(tokens_per_character=share))
+
+
+def test_a_corpus_inside_a_folder_is_not_read_as_text(sources: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "a.txt").write_text("words " * 100)
+    first = prepare([str(tmp_path / "text")], tmp_path / "text" / "corpus", tokenizer="bytes")
+    again = prepare([str(tmp_path / "text")], tmp_path / "again", tokenizer="bytes")
+    assert again.train.tokens == first.train.tokens
+
+
+def test_a_source_is_not_read_twice(sources: list[Path], tmp_path: Path) -> None:
+    file = sources[0]
+    for twice in ([str(file), f"{file.parent}/../{file.parent.name}/{file.name}"], [str(file.parent), str(file)]):
+        with pytest.raises(UserError, match="would be read twice"):
+            prepare(twice, tmp_path / "out")
+
+
+def test_rejects_are_refused_early_where_they_cannot_be_kept(sources: list[Path], tmp_path: Path) -> None:
+    names = [str(file) for file in sources]
+    (tmp_path / "mine").write_text("mine")
+    for place, says in (
+        (tmp_path / "no" / "such", "its folder does not exist"),
+        (sources[0], "is itself a source"),
+        (tmp_path / "mine", "exists already"),
+        (tmp_path / "out", "lies where the corpus will"),
+    ):
+        with pytest.raises(UserError, match=says):
+            prepare(names, tmp_path / "out", tokenizer="bytes", rejects=place)
+    assert (tmp_path / "mine").read_text() == "mine"
+    prepare(names, tmp_path / "out", tokenizer="bytes")
+    with pytest.raises(UserError, match=r"was made before, and .*rejects was not"):
+        prepare(names, tmp_path / "out", tokenizer="bytes", rejects=tmp_path / "rejects")
 
 
 def test_two_at_once_do_not_disturb_each_other(sources: list[Path], tmp_path: Path) -> None:

@@ -58,7 +58,8 @@ def prepare(
     mask_personal: Annotated[bool, typer.Option("--mask-personal", help="Replace e-mail and IP addresses.")] = False,
     rejects: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep what is dropped, with the reason.")] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes; as many as there are cores unless given.")
+        int | None,
+        typer.Option(min=1, help="Processes; unless given as many as cores, here or in the cluster."),
     ] = None,
     engine: Annotated[Engine, typer.Option(help="Where they run: here, or on a Ray cluster.")] = Engine.here,
 ) -> None:
@@ -98,7 +99,7 @@ def prepare(
         against=against or (),
         rejects=rejects,
         fields=Fields(text_key, tuple(component or ())),
-        workers=Workers(workers or available_cores(), engine.value),
+        workers=Workers(workers or (available_cores() if engine is Engine.here else 0), engine.value),
     )
     print(describe(corpus))
     say(f"next: {command()} train {_fitting_recipe(corpus.tokenizer)} --data {out}")

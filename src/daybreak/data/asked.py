@@ -1,6 +1,7 @@
 """What a corpus is to be made of, and how."""
 
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
@@ -43,13 +44,11 @@ class Asked:
     def cleans(self) -> bool:
         return self.cleaning != Cleaning() or self.duplicates != "none" or bool(self.against)
 
-    @property
+    @cached_property
     def plan(self) -> dict[str, Any]:
         """All that the corpus depends on."""
         return {
-            "sources": [
-                {"name": each.name, "inputs": [one.identity() for one in each.inputs]} for each in self.sources
-            ],
+            "sources": [[one.identity() for one in each.inputs] for each in self.sources],
             "tokenizer": self.tokenizer if self.known_tokenizer is None else self.known_tokenizer.identity,
             "validation": self.validation,
             "cleaning": asdict(self.cleaning),

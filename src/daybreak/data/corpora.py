@@ -23,11 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from daybreak.data.documents import PLAIN, Document, Tally
-from daybreak.data.documents import Fields as Fields
+from daybreak.data.documents import PLAIN, Document, Fields, Tally
 from daybreak.data.download import download, download_stated
 from daybreak.data.hub import PREFIX, open_hub
-from daybreak.data.inputs import Input, file_input, file_inputs, find_files, standard_input
+from daybreak.data.inputs import FileInput, Input, file_input, file_inputs, files_of, find_files, standard_input
 from daybreak.data.wikitext import WikitextInput
 from daybreak.errors import UserError
 from daybreak.progress import say
@@ -47,8 +46,20 @@ class Source:
 
 
 def open_sources(names: Sequence[str], fields: Fields = PLAIN) -> list[Source]:
-    """Each of `names`, by `open_source`."""
-    return [open_source(name, fields) for name in names]
+    """Each of `names`, by `open_source`.
+
+    Raises:
+        UserError: something would be read twice.
+    """
+    sources = [open_source(name, fields) for name in names]
+    seen: set[str] = set()
+    for source in sources:
+        for one in (each for bundle in source.inputs for each in files_of(bundle)):
+            what = str(one.path.resolve()) if isinstance(one, FileInput) else one.name
+            if what in seen:
+                raise UserError(f"{what} would be read twice, the second time by {source.name}; give it once")
+            seen.add(what)
+    return sources
 
 
 def open_source(name: str, fields: Fields = PLAIN) -> Source:
@@ -68,13 +79,6 @@ def open_source(name: str, fields: Fields = PLAIN) -> Source:
         path, sha256 = download_stated(name)
         return Source(name, (file_input(path, fields, name=name.partition("#")[0], sha256=sha256),))
     return Source(name, file_inputs(find_files([name]), fields))
-
-
-def read_sources(sources: Sequence[Source], tally: Tally) -> Iterator[Document]:
-    """The documents of all inputs, one after the other."""
-    for source in sources:
-        for each in source.inputs:
-            yield from each.read(tally)
 
 
 def settle(tally: Tally, fields: Fields) -> None:

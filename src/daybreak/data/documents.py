@@ -24,6 +24,7 @@ _LONGEST_LINE = 1 << 30
 _CUT = re.compile(r"(?<=[^\s\x1c-\x1f])(?=[^\S\x1c-\x1f])")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _SNIFFED = 8192
+_DAY = re.compile(r"([0-9]{4})(?:-([0-9]{2})(?:-([0-9]{2}))?)?(?![0-9])")
 DATE_KEYS = ("date", "timestamp", "published")
 
 WITHOUT_TEXT = "records without text"
@@ -220,6 +221,15 @@ def _date_of(record: Mapping[str, Any]) -> str | None:
             if isinstance(found, date):  # as Parquet has it, with or without a time
                 return found.isoformat()[:10]
             if isinstance(found, str):
-                with suppress(ValueError):  # a date that cannot be read is none
-                    return date.fromisoformat(found[:10]).isoformat()
+                return _day_of(found)
+    return None
+
+
+def _day_of(text: str) -> str | None:
+    """The day of an ISO date or time, of which months and days may be missing; a date that cannot be read is none."""
+    found = _DAY.match(text)
+    if found is None:
+        return None
+    with suppress(ValueError):  # as 2018-02-30
+        return date(int(found[1]), int(found[2] or 1), int(found[3] or 1)).isoformat()
     return None

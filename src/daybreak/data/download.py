@@ -66,10 +66,15 @@ def download_stated(source: str) -> tuple[Path, str]:
     Raises:
         UserError: it does not state both, or could not be downloaded.
     """
-    parts = urlsplit(source)
+    try:
+        parts = urlsplit(source)
+    except ValueError as error:
+        raise UserError(f"{source} is no URL: {error}") from None
+    if not source.isascii():
+        raise UserError(f"{source} has characters that a URL must spell as %C3%A9 and the like")
     stated = {key: values[0] for key, values in parse_qs(parts.fragment).items()}
     sha256, size = stated.get("sha256", "").lower(), stated.get("size", "")
-    if not re.fullmatch("[0-9a-f]{64}", sha256) or not re.fullmatch("[0-9]{1,18}", size):
+    if not re.fullmatch("[0-9a-f]{64}", sha256) or not re.fullmatch("[1-9][0-9]{0,17}", size):
         raise UserError(
             f"{source} does not state what it must be: add #sha256=HEX&size=BYTES, as sha256sum FILE "
             "and wc -c FILE print them of the file you expect"

@@ -131,7 +131,7 @@ def assemble(task: Assemble) -> dict[str, Any]:
             written += high - low
     documents = task.out.with_name(documents_file(task.out.name))
     all_starts = np.concatenate(starts)
-    all_starts.astype("<u8").tofile(documents)
+    documents.write_bytes(all_starts.astype("<u8").tobytes())
     return vars(Shard(task.out.name, written, len(all_starts), sha256_file(task.out), sha256_file(documents)))
 
 
@@ -158,7 +158,7 @@ class _TokenFile:
 
     def close(self) -> dict[str, int]:
         self._file.close()
-        np.asarray(self._starts, dtype="<u8").tofile(self._starts_file)
+        self._starts_file.write_bytes(np.asarray(self._starts, dtype="<u8").tobytes())
         return {"tokens": self._tokens, "documents": len(self._starts), "bytes": self._bytes}
 
     def _append(self, tokens: npt.NDArray[Any]) -> None:

@@ -78,7 +78,7 @@ class FileInput(Input):
 
     def identity(self) -> dict[str, Any]:
         content = {"sha256": self.sha256} if self.sha256 else {"path": str(self.path), "mtime_ns": self.mtime_ns}
-        return {"name": self.name, "size": self.size, **content, "fields": self.fields.to_json()}
+        return {"size": self.size, **content, "fields": self.fields.to_json()}
 
 
 @final
@@ -94,6 +94,11 @@ class BundleInput(Input):
 
     def identity(self) -> dict[str, Any]:
         return {"inputs": [each.identity() for each in self.inputs]}
+
+
+def files_of(one: Input) -> tuple[Input, ...]:
+    """The inputs that are bundled in one; itself, if it is no bundle."""
+    return one.inputs if isinstance(one, BundleInput) else (one,)
 
 
 def file_inputs(paths: Sequence[Path], fields: Fields) -> tuple[Input, ...]:
@@ -154,7 +159,9 @@ def find_files(sources: Sequence[str]) -> list[Path]:
             files = [path]
         elif path.is_dir():
             every = sorted(file for file in path.rglob("*") if file.is_file())
-            files = [file for file in every if _is_readable(file.relative_to(path), _FILES)]
+            corpora = {file.parent for file in every if file.name == "manifest.json"}  # of our own, or to be left alone
+            readable = [file for file in every if _is_readable(file.relative_to(path), _FILES)]
+            files = [file for file in readable if not corpora.intersection(file.parents)]
             if len(files) < len(every):
                 say(f"{source}: {len(every) - len(files)} of {len(every)} files are not text by name, and passed over")
         else:
@@ -180,7 +187,7 @@ def standard_input(fields: Fields) -> FileInput:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     digest = hashlib.sha256()
     with (folder / "stdin").open("wb") as kept:
-        while block := sys.stdin.buffer.read(BLOCK):
+        while block := sys.stdin.buffer.read(BLOCK) if sys.stdin is not None else b"":
             kept.write(block)
             digest.update(block)
     with (folder / "stdin").open("rb") as file:

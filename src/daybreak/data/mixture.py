@@ -26,7 +26,7 @@ class MixtureSource(Configuration):
     """
 
     corpus: str
-    epochs: float | None = Field(default=None, gt=0)
+    epochs: float | None = Field(default=None, gt=0, le=1e6)
     share: float | None = Field(default=None, gt=0)
 
     @model_validator(mode="before")

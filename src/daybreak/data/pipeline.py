@@ -42,6 +42,7 @@ from daybreak.errors import UserError
 from daybreak.executor import run_tasks
 from daybreak.files import (
     sha256_bytes,
+    sha256_file,
     sync_tree,
     take_name,
     write_json,
@@ -175,9 +176,11 @@ def _clean(asked: Asked, blocks: list[Block]) -> tuple[list[Block], list[dict[st
         return blocks, []
     evaluation, tokenizer = None, None
     if asked.against:
-        runs = runs_of(asked.against).astype("<u8")
-        evaluation = named(asked.work, "evaluation", sha256_bytes(runs.tobytes()))
-        runs.tofile(evaluation)
+        runs = runs_of(asked.against).astype("<u8").tobytes()
+        if [sha256_file(path) for path in asked.against] != asked.plan["against"]:
+            raise UserError("an evaluation set changed while it was read; prepare again once it stays as it is")
+        evaluation = named(asked.work, "evaluation", sha256_bytes(runs))
+        evaluation.write_bytes(runs)
     if asked.cleaning.tokens_per_character is not None:
         assert asked.known_tokenizer is not None  # seen to before
         tokenizer = named(asked.work, "tokenizer", asked.known_tokenizer.identity)
@@ -299,6 +302,8 @@ def _split_rule(asked: Asked, blocks: list[Block], found: list[Path | None], doc
         raise UserError("no document is left: all were dropped; see what --rejects FILE keeps, and ask for less")
     if documents == 1:
         characters = sum(len(text) for document in _kept(blocks, found) for text in document.pieces)
+        if characters < 2:
+            raise UserError("one document of one character is left, too little to train on and to validate on")
         boundary = min(max(1, int(characters * (1 - asked.validation))), characters - 1)
         return encoding.SplitRule(asked.validation, 0, 0, boundary)
     lowest, highest = (0, splitmix64(0)), (0, splitmix64(0))

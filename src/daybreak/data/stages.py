@@ -118,8 +118,8 @@ class _Sketches:
             return
         self._make()
         sketches = np.concatenate(self._made)
-        sketches.tofile(beside(self._stem, "sketches"))
-        keys_of(sketches, self._duplicates).tofile(beside(self._stem, "keys"))
+        beside(self._stem, "sketches").write_bytes(sketches.tobytes())
+        beside(self._stem, "keys").write_bytes(keys_of(sketches, self._duplicates).tobytes())
 
     def _make(self) -> None:
         near = self._duplicates == "near"
@@ -192,7 +192,7 @@ def compare(task: Compare) -> dict[str, Any]:
         for stem, first in read_sealed(task.blocks)["blocks"]
     ]
     found, left = find_duplicates(blocks, task.part, task.parts)
-    found.tofile(task.out)
+    task.out.write_bytes(found.tobytes())
     return {"found": len(found), "left": left}
 
 
@@ -216,7 +216,7 @@ def gather(task: Gather) -> dict[str, Any]:
     """Returns how many there are."""
     opened = [_open_found(path) for path in task.found]
     found = duplicates_of_block(opened, task.first, task.last - task.first)
-    found.tofile(task.out)
+    task.out.write_bytes(found.tobytes())
     return {"found": len(found)}
 
 

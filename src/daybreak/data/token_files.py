@@ -10,6 +10,7 @@ datatrove  ids and nothing else in NAME.ds; NAME.ds.index says where documents e
 Ids are little-endian uint16 or uint32 in all of them.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, final, get_args
@@ -189,7 +190,7 @@ def _read_metadata(path: Path) -> _Metadata:
     """Of three lines: the tokenizer and, behind a bar, the bytes of an id; the tokens; the same for people."""
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     name, bar, width = lines[0].rpartition("|") if lines else ("", "", "")
-    if len(lines) < 2 or not lines[1].isdecimal() or (bar and width not in ("2", "4")):
+    if len(lines) < 2 or not re.fullmatch("[0-9]{1,18}", lines[1]) or (bar and width not in ("2", "4")):
         raise UserError(f"{path} is not datatrove's: it does not state a tokenizer and the number of tokens")
     say(f"{path.name.removesuffix('.metadata')}: made with tokenizer {name if bar else width}, as datatrove states")
     return _Metadata(int(width) if bar else None, int(lines[1]))
