@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from daybreak.data.clean import Cleaning
+from daybreak.data.prepare import prepare
 from daybreak.errors import UserError
-from daybreak.executor import Workers, run_tasks
+from daybreak.executor import Engine, Workers, run_tasks
+from made_text import write_documents
 
 
 def doubled(number: int) -> int:
@@ -154,3 +157,16 @@ def test_on_a_cluster_a_lost_task_is_done_again_and_a_mistake_comes_back(cluster
     assert dict(run_tasks(killed_once, tasks, Workers(2, "ray"))) == dict.fromkeys(tasks, "done")
     with pytest.raises(UserError, match="the third cannot be done"):
         list(run_tasks(mistaken, range(10), Workers(2, "ray")))
+
+
+def test_a_cluster_prepares_the_same_corpus(cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_documents(tmp_path, documents=300)
+    monkeypatch.setattr("daybreak.data.pipeline._BLOCK_BYTES", 20_000)
+    engines: tuple[Engine, ...] = ("here", "ray")
+    made = [
+        prepare([str(source)], tmp_path / engine, tokenizer="bpe:300", cleaning=Cleaning(mend=True), duplicates="near",
+                workers=Workers(2, engine))
+        for engine in engines
+    ]  # fmt: skip
+    one, other = ({path.name: path.read_bytes() for path in corpus.path.iterdir()} for corpus in made)
+    assert one == other
