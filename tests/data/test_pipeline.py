@@ -225,6 +225,22 @@ def test_a_corpus_inside_a_folder_is_not_read_as_text(sources: list[Path], tmp_p
     assert again.train.tokens == first.train.tokens
 
 
+def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "one"}\n{"text": "two"}\n')
+    read_blocks = stages.write_blocks
+
+    def written_to(documents: Iterable[Document], folder: Path, size: int) -> Iterator[Block]:
+        with path.open("a") as file:
+            file.write('{"text": "three"}\n')
+        return read_blocks(documents, folder, size)
+
+    monkeypatch.setattr(stages, "write_blocks", written_to)
+    with pytest.raises(UserError, match="changed while it was read"):
+        prepare([str(path)], tmp_path / "out", tokenizer="bytes")
+    assert [each.name for each in tmp_path.iterdir()] == ["a.jsonl"]
+
+
 def test_a_source_is_not_read_twice(sources: list[Path], tmp_path: Path) -> None:
     file = sources[0]
     for twice in ([str(file), f"{file.parent}/../{file.parent.name}/{file.name}"], [str(file.parent), str(file)]):
