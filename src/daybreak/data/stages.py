@@ -8,6 +8,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, final
 
@@ -78,8 +79,8 @@ class Clean:
 
 def clean(task: Clean) -> dict[str, Any]:
     """Returns the block that is left, and documents and bytes that were dropped, by reason."""
-    evaluation = None if task.evaluation is None else EvaluationSets(np.fromfile(task.evaluation, dtype="<u8"))
-    count_tokens = _counter(task.tokenizer)
+    evaluation = None if task.evaluation is None else _evaluation_sets(task.evaluation)
+    count_tokens = None if task.tokenizer is None else _counter(task.tokenizer)
     writer, rejects = BlockWriter(task.out), Rejects(beside(task.out, "rejects") if task.keep_rejects else None)
     dropped: dict[str, list[int]] = {}
     sketched = _Sketches(task.out, task.duplicates)
@@ -276,11 +277,16 @@ def _open_found(path: Path) -> npt.NDArray[Any]:
     return np.memmap(path, dtype=FOUND, mode="r") if path.stat().st_size else np.empty(0, dtype=FOUND)
 
 
-def _counter(tokenizer: Path | None) -> Callable[[str], int] | None:
-    if tokenizer is None:
-        return None
+@lru_cache(maxsize=1)
+def _counter(tokenizer: Path) -> Callable[[str], int]:
+    """Loaded once for each worker, as the next."""
     loaded = Tokenizer.load(tokenizer)
     return lambda text: len(loaded.encode(text))
+
+
+@lru_cache(maxsize=1)
+def _evaluation_sets(path: Path) -> EvaluationSets:
+    return EvaluationSets(np.fromfile(path, dtype="<u8"))
 
 
 def beside(stem: Path, suffix: str) -> Path:
