@@ -1,6 +1,7 @@
 """The pipeline as a whole: cleaned, deduplicated, killed, and done by several; against the same work done plainly."""
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from daybreak.data.documents import Document
 from daybreak.data.prepare import prepare
 from daybreak.data.shards import Corpus, documents_file
 from daybreak.errors import UserError
+from daybreak.files import locked
 
 OPTIONS = ("--tokenizer", "bpe:400", "--clean", "--deduplicate", "near", "--mask-personal")
 
@@ -266,13 +268,10 @@ def test_rejects_are_refused_early_where_they_cannot_be_kept(sources: list[Path]
 
 
 def test_two_at_once_do_not_disturb_each_other(sources: list[Path], tmp_path: Path) -> None:
-    first = subprocess.Popen([*command(sources, tmp_path / "out"), "--workers", "1"], stderr=subprocess.DEVNULL)
-    while not (tmp_path / ".out.partial" / ".lock").exists():
-        time.sleep(0.01)
-    second = subprocess.run(command(sources, tmp_path / "out"), capture_output=True, text=True, check=False)
+    with locked(tmp_path / ".out.partial"):
+        second = subprocess.run(command(sources, tmp_path / "out"), capture_output=True, text=True, check=False)
     assert second.returncode == 2
-    assert "is in use by process" in second.stderr
-    assert first.wait() == 0
+    assert f"is in use by process {os.getpid()}" in second.stderr
 
 
 @pytest.mark.slow

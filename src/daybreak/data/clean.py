@@ -1,9 +1,9 @@
 """Cleaning: text is mended, and filters decide, with a reason, which documents go. The caller drops and counts.
 
-The filters are for prose in languages that part words by blanks. Their thresholds are those of Gopher (Rae et al. 2021,
-appendix A1.1) unless a comment says otherwise, measured more simply: symbols are counted together, repeated phrases as
-shares of words, not of characters; its upper limit of words and its stop words are left out. Tokens a character are from
-Cramming (Geiping and Goldstein 2022, section 4.4).
+The filters are for prose in languages that part words by blanks. Their thresholds are those of Gopher (Rae et al.
+2021, appendix A1.1) unless a comment says otherwise, measured more simply: symbols are counted together, repeated
+phrases as shares of words, not of characters; its upper limit of words and its stop words are left out. Tokens a
+character are from Cramming (Geiping and Goldstein 2022, section 4.4).
 """
 
 import re
