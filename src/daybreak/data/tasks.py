@@ -11,13 +11,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from daybreak import __version__
 from daybreak.executor import Workers, run_tasks
 from daybreak.files import canonical_json, file_problem, read_sealed, sha256_bytes, sha256_file, sync_file, write_sealed
 from daybreak.progress import say
 
 _DIGITS_OF_A_NAME = 24
-_PACKAGES = ("ftfy", "py3langid", "pyarrow", "rensa", "tiktoken", "tokenizers", "trafilatura", "warcio")
+_PACKAGES = ("daybreak", "ftfy", "py3langid", "pyarrow", "rensa", "tiktoken", "tokenizers", "trafilatura", "warcio")
 
 
 class Task(Protocol):
@@ -102,7 +101,7 @@ def named(folder: Path, *determinants: Any) -> Path:
 @cache
 def made_by() -> dict[str, str]:
     """Versions of what a corpus depends on, where they are installed."""
-    found = {"daybreak": __version__}
+    found = {}
     for package in _PACKAGES:
         with suppress(PackageNotFoundError):
             found[package] = version(package)
