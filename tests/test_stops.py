@@ -176,6 +176,7 @@ def test_stop_after_saves_and_exits_with_3(corpus: Corpus, tmp_path: Path) -> No
     assert "the time is over" in done.stderr
 
 
+@pytest.mark.slow
 def test_stop_after_ends_a_compilation_too(corpus: Corpus, tmp_path: Path) -> None:
     process = start("compilation", corpus, tmp_path / "run", "--stop-after", "8s")
     _, err = process.communicate(timeout=60)

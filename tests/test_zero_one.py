@@ -9,6 +9,7 @@ from daybreak import Recipe, prepare, train
 from daybreak.data import corpora
 
 
+@pytest.mark.slow
 def test_zero_one_tiny_reaches_the_entropy_of_its_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(corpora, "_ZERO_ONE_DOCUMENTS", 2000)
     corpus = prepare(["zero-one"], tmp_path / "corpus", tokenizer="bpe:259")

@@ -22,6 +22,7 @@ def accounting() -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_two_ranks_need_what_was_counted_without_running(accounting: ModuleType) -> None:
     recipe = Recipe.load("gpt-star-127m", *accounting.CHECKED)
     paper, real = (count(recipe, 2, 2) for count in (accounting.on_paper, accounting.for_real))

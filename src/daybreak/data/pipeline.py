@@ -14,6 +14,7 @@ again, and what is made depends on the inputs and the options alone, not on work
 
 import shutil
 import threading
+import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -340,7 +341,11 @@ def _tokenise(
         for block, first, number, of_block in zip(blocks, _firsts(blocks), numbers, found, strict=True)
     ]
     with progress("tokenising", sum(block.bytes for block in blocks), "B") as advance:
+        began = time.monotonic()
         results = perform(encoding.tokenise, tasks, asked.workers, lambda task: advance(task.block.bytes))
+        seconds = max(time.monotonic() - began, 1e-9)
+    tokens = sum(split["tokens"] for result in results for split in result["splits"].values())
+    say(f"{tokens:,} tokens, {tokens / seconds:,.0f} a second")
     return [task.out for task in tasks], results
 
 
