@@ -219,6 +219,14 @@ def test_a_share_of_tokens_that_makes_no_sense_is_refused(share: float, sources:
         prepare([str(sources[0])], tmp_path / "out", cleaning=Cleaning(tokens_per_character=share))
 
 
+def test_what_is_kept_of_the_dropped_is_there_where_nothing_is_left(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "too short"}\n{"text": "this too"}\n')
+    with pytest.raises(UserError, match=r"all were dropped \(few words 2\)"):
+        prepare([str(tmp_path / "a.jsonl")], tmp_path / "out", cleaning=Cleaning(filter=True), tokenizer="bytes",
+                rejects=tmp_path / "rejects")  # fmt: skip
+    assert len((tmp_path / "rejects").read_text().splitlines()) == 2
+
+
 def test_a_corpus_inside_a_folder_is_not_read_as_text(sources: list[Path], tmp_path: Path) -> None:
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "a.txt").write_text("words " * 100)

@@ -29,6 +29,7 @@ import numpy as np
 from daybreak.data import encoding, stages
 from daybreak.data.asked import Asked
 from daybreak.data.blocks import Block
+from daybreak.data.clean import Cleaning
 from daybreak.data.corpora import settle
 from daybreak.data.deduplicate import BANDS
 from daybreak.data.documents import Document, Tally
@@ -72,6 +73,13 @@ def make(asked: Asked) -> None:
     blocks, results = _clean(asked, [block for blocks in by_source for block in blocks])
     found = _compare(asked, blocks)
     kept = _kept_of_each(blocks, found)
+    if not sum(kept):
+        if asked.rejects is not None:
+            _keep_rejects(asked.rejects, [Path(block.stem) for block in blocks])
+        reasons = ", ".join(
+            f"{name} {count:,}" for name, count in _report(asked, by_source, results)["dropped"].items()
+        )
+        raise UserError(f"no document is left: all were dropped ({reasons}); --rejects FILE keeps them to be looked at")
     rule = _split_rule(asked, blocks, found, sum(kept))
     tokenizer_file = _tokenizer(asked, blocks, found, kept, rule)
     tokenizer = Tokenizer.load(tokenizer_file)
@@ -80,7 +88,9 @@ def make(asked: Asked) -> None:
     shutil.rmtree(corpus, ignore_errors=True)
     corpus.mkdir()
     splits = {name: _assemble(asked, name, stems, encoded, tokenizer) for name in SPLITS}
-    write_json(corpus / "report.json", _report(asked, by_source, [*results, *encoded]))
+    report = _report(asked, by_source, [*results, *encoded])
+    _say_what_was_dropped(asked, report["dropped"])
+    write_json(corpus / "report.json", report)
     write_manifest(corpus, tokenizer, splits, [source.name for source in asked.sources], plan=asked.identity)
     page = shown(inspect_corpus(Corpus.open_unverified(corpus)))
     (corpus / "report.md").write_text(page, encoding="utf-8")
@@ -111,6 +121,14 @@ def _report(asked: Asked, by_source: list[list[Block]], results: list[dict[str, 
         "dropped": {reason: documents for reason, (documents, _) in by_reason},
         "dropped_bytes": {reason: size for reason, (_, size) in by_reason},
     }
+
+
+def _say_what_was_dropped(asked: Asked, dropped: dict[str, int]) -> None:
+    if asked.cleans:
+        reasons = ", ".join(f"{name} {count:,}" for name, count in dropped.items())
+        where = "" if asked.rejects is None else f"; they are kept in {asked.rejects}"
+        say(f"dropped {sum(dropped.values()):,} documents{f' ({reasons})' if reasons else ''}{where}")
+    say(f"what is in it: {asked.out / 'report.md'}, or daybreak inspect")
 
 
 def _read(asked: Asked) -> list[list[Block]]:
@@ -161,6 +179,7 @@ def _watched(folder: Path, advance: Callable[[int], None]) -> Iterator[None]:
     finally:
         over.set()
         watching.join()
+        advance(max(0, _text_bytes_in(folder) - shown))
 
 
 def _text_bytes_in(folder: Path) -> int:
@@ -199,7 +218,8 @@ def _clean(asked: Asked, blocks: list[Block]) -> tuple[list[Block], list[dict[st
         )
         for block in blocks
     ]
-    with progress("cleaning", sum(block.bytes for block in blocks), "B") as advance:
+    looks = "cleaning" if asked.cleaning != Cleaning() or asked.against else "sketching"
+    with progress(looks, sum(block.bytes for block in blocks), "B") as advance:
         results = perform(stages.clean, tasks, asked.workers, lambda task: advance(task.block.bytes))
     return [Block(**result["block"]) for result in results], results
 
@@ -297,10 +317,8 @@ def _split_rule(asked: Asked, blocks: list[Block], found: list[Path | None], doc
     """Which of the documents that stay are kept for validation.
 
     Raises:
-        UserError: none stays.
+        UserError: too little stays.
     """
-    if documents == 0:
-        raise UserError("no document is left: all were dropped; see what --rejects FILE keeps, and ask for less")
     if documents == 1:
         characters = sum(len(text) for document in _kept(blocks, found) for text in document.pieces)
         if characters < 2:
