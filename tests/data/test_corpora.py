@@ -133,6 +133,11 @@ def test_an_unknown_name_is_answered_with_those_there_are() -> None:
         open_source("shakespear")
 
 
+def test_the_mixture_says_of_what_it_is_made() -> None:
+    with pytest.raises(UserError, match=r"openwebtext, and bookcorpus2, books3, philpapers and openwebtext2"):
+        open_source("webtext++")
+
+
 def test_the_names_in_messages_are_those_that_can_be_opened() -> None:
     assert set(NAMED_CORPORA) == set(corpora._NAMED)
 

@@ -301,6 +301,7 @@ def test_a_full_disk_is_noticed_before_anything_is_written(tmp_path: Path, monke
     assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("layout", "size"), [("one document", 30_000_000), ("many documents", 12_000_000)])
 def test_memory_does_not_grow_with_the_text(layout: str, size: int, tmp_path: Path) -> None:
     line = "the window that is shuffled is the window that is counted\n"

@@ -117,6 +117,7 @@ def test_a_rank_that_is_terminated_before_the_first_step_stops_all(rank: int, ki
     assert [rank.seen["steps"] for rank in run.sittings[0]] == [0, 0]
 
 
+@pytest.mark.slow
 def test_a_rank_that_comes_late_is_waited_for(launcher: Launcher) -> None:
     """Longer than a rank may be silent later on."""
     run = launcher.run("late", Sitting(2, ("parallel.timeout=3s",), of_rank={1: {"late": 4.0}}))

@@ -17,6 +17,7 @@ def test_compilation_works() -> None:
     assert tried.compilation(CPU).state == "good"
 
 
+@pytest.mark.slow
 def test_a_compiler_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CXX", str(tmp_path / "none"))
     finding = tried.compilation(CPU)

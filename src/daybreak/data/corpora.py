@@ -68,6 +68,11 @@ def open_source(name: str, fields: Fields = PLAIN) -> Source:
     Raises:
         UserError: nothing has this name, or a download failed.
     """
+    if name == "webtext++" and not Path(name).exists():
+        raise UserError(
+            "webtext++ is a mixture: prepare openwebtext, and bookcorpus2, books3, philpapers and openwebtext2 of The "
+            "Pile, each with --component and --out FOLDER/NAME; then train the recipe webtext++ --data FOLDER"
+        )
     named = _NAMED.get(name)
     if named is not None and not Path(name).exists():
         return Source(name, named())
