@@ -11,9 +11,11 @@ import numpy.typing as npt
 
 from daybreak.data.blocks import Block
 from daybreak.data.documents import Document
+from daybreak.data.dropped import Rejects, added
 from daybreak.data.hashing import splitmix64
 from daybreak.data.shards import Shard, documents_file, token_dtype
-from daybreak.data.stages import Rejects, added, beside, without_duplicates
+from daybreak.data.stages import without_duplicates
+from daybreak.data.tasks import beside
 from daybreak.data.tokenizer import Tokenizer
 from daybreak.errors import UserError
 from daybreak.files import sha256_file

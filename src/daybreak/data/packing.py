@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,7 @@ import numpy.typing as npt
 from daybreak.data.best_fit import Numbers, best_fit_decreasing
 from daybreak.data.download import cache_folder
 from daybreak.data.hashing import Words
-from daybreak.data.shards import Corpus, Split, TokenStream, documents_file
+from daybreak.data.shards import Corpus, Split, SplitName, TokenStream, documents_file
 from daybreak.data.windows import IGNORED, WindowRows, Windows
 from daybreak.errors import UserError
 from daybreak.files import file_problem, read_sealed, require_space, sha256_file, whole_folder, write_sealed
@@ -37,8 +37,6 @@ _FORMAT = 1
 _PORTION = 1 << 18  # documents packed together: of web pages some 250 million tokens, in some 50 MB
 _PIECE = np.dtype([("start", "<u8"), ("length", "<u4"), ("column", "<u4")])
 _ROW = np.dtype("<u8")
-
-SplitName = Literal["train", "validation"]
 
 
 @final

@@ -33,6 +33,7 @@ from daybreak.data.clean import Cleaning
 from daybreak.data.corpora import settle
 from daybreak.data.deduplicate import BANDS
 from daybreak.data.documents import Document, Tally
+from daybreak.data.dropped import keep_rejects, report_of, shown_reasons
 from daybreak.data.hashing import splitmix64
 from daybreak.data.inspection import inspect_corpus
 from daybreak.data.inspection_page import shown
@@ -75,10 +76,8 @@ def make(asked: Asked) -> None:
     kept = _kept_of_each(blocks, found)
     if not sum(kept):
         if asked.rejects is not None:
-            _keep_rejects(asked.rejects, [Path(block.stem) for block in blocks])
-        reasons = ", ".join(
-            f"{name} {count:,}" for name, count in _report(asked, by_source, results)["dropped"].items()
-        )
+            keep_rejects(asked.rejects, [Path(block.stem) for block in blocks])
+        reasons = shown_reasons(report_of(asked.sources, by_source, results)["dropped"])
         raise UserError(f"no document is left: all were dropped ({reasons}); --rejects FILE keeps them to be looked at")
     rule = _split_rule(asked, blocks, found, sum(kept))
     tokenizer_file = _tokenizer(asked, blocks, found, kept, rule)
@@ -88,46 +87,20 @@ def make(asked: Asked) -> None:
     shutil.rmtree(corpus, ignore_errors=True)
     corpus.mkdir()
     splits = {name: _assemble(asked, name, stems, encoded, tokenizer) for name in SPLITS}
-    report = _report(asked, by_source, [*results, *encoded])
-    _say_what_was_dropped(asked, report["dropped"])
+    report = report_of(asked.sources, by_source, [*results, *encoded])
+    if asked.cleans:
+        dropped = report["dropped"]
+        where = "" if asked.rejects is None else f"; they are kept in {asked.rejects}"
+        say(f"dropped {sum(dropped.values()):,} documents: {shown_reasons(dropped) or 'none'}{where}")
     write_json(corpus / "report.json", report)
     write_manifest(corpus, tokenizer, splits, [source.name for source in asked.sources], plan=asked.identity)
     page = shown(inspect_corpus(Corpus.open_unverified(corpus)))
     (corpus / "report.md").write_text(page, encoding="utf-8")
     if asked.rejects is not None:
         cleaned = [Path(block.stem) for block in blocks] if asked.cleans else []
-        _keep_rejects(asked.rejects, [*cleaned, *stems])
+        keep_rejects(asked.rejects, [*cleaned, *stems])
     sync_tree(corpus)
     take_name(corpus, asked.out)
-
-
-def _report(asked: Asked, by_source: list[list[Block]], results: list[dict[str, Any]]) -> dict[str, Any]:
-    """What went in, and what was dropped and why."""
-    sources = [
-        {
-            "name": source.name,
-            "documents": sum(block.documents for block in blocks),
-            "bytes": sum(block.bytes for block in blocks),
-        }
-        for source, blocks in zip(asked.sources, by_source, strict=True)
-    ]
-    dropped: dict[str, list[int]] = {}
-    for result in results:
-        for reason, counted in result["dropped"].items():
-            dropped[reason] = stages.added(dropped.get(reason), counted)
-    by_reason = sorted(dropped.items())
-    return {
-        "sources": sources,
-        "dropped": {reason: documents for reason, (documents, _) in by_reason},
-        "dropped_bytes": {reason: size for reason, (_, size) in by_reason},
-    }
-
-
-def _say_what_was_dropped(asked: Asked, dropped: dict[str, int]) -> None:
-    if asked.cleans:
-        reasons = ", ".join(f"{name} {count:,}" for name, count in dropped.items())
-        where = "" if asked.rejects is None else f"; they are kept in {asked.rejects}"
-        say(f"dropped {sum(dropped.values()):,} documents{f' ({reasons})' if reasons else ''}{where}")
     say(f"what is in it: {asked.out / 'report.md'}, or daybreak inspect")
 
 
@@ -401,16 +374,6 @@ def _slices(stems: list[Path], ends: list[int], low: int, high: int) -> tuple[tu
             break
         slices.append((stems[number], max(low, start) - start, min(high, ends[number]) - start))
     return tuple(slices)
-
-
-def _keep_rejects(rejects: Path, stems: list[Path]) -> None:
-    """Put together what each task dropped."""
-    partial = rejects.with_name(f".{rejects.name}.partial")
-    with partial.open("wb") as kept:
-        for stem in stems:
-            with stages.beside(stem, "rejects").open("rb") as file:
-                shutil.copyfileobj(file, kept)
-    partial.replace(rejects)
 
 
 def _firsts(blocks: Sequence[Block]) -> list[int]:

@@ -4,13 +4,12 @@ A task reads files, writes files and returns what is to be known of them; a task
 """
 
 import hashlib
-import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any, final
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
@@ -27,8 +26,10 @@ from daybreak.data.deduplicate import (
     sketches_of,
 )
 from daybreak.data.documents import Document, Tally
+from daybreak.data.dropped import Rejects, added
 from daybreak.data.inputs import Input
 from daybreak.data.overlap import WIDTH, EvaluationSets
+from daybreak.data.tasks import beside
 from daybreak.data.tokenizer import Tokenizer
 from daybreak.data.words import words_of
 from daybreak.files import read_sealed
@@ -241,38 +242,6 @@ def duplicates(block: Block, first: int, found: Path | None) -> npt.NDArray[Any]
     return duplicates_of_block([] if found is None else [_open_found(found)], first, block.documents)
 
 
-def added(before: Sequence[int] | None, more: Sequence[int]) -> list[int]:
-    """Documents and bytes, and some more of them."""
-    return [one + other for one, other in zip(before or (0, 0), more, strict=True)]
-
-
-@final
-class Rejects:
-    """Documents that were dropped, a line of JSON each, with the reason; nowhere, if there is no file."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._file: IO[str] | None = None
-        if path is not None:
-            self._file = path.open("w", encoding="utf-8")
-
-    def add(self, origin: str, reason: str, pieces: Iterator[str]) -> int:
-        """Returns the bytes of its text."""
-        if self._file is not None:
-            self._file.write(f'{{"origin": {json.dumps(origin)}, "reason": {json.dumps(reason)}, "text": "')
-        size = 0
-        for piece in pieces:
-            size += len(piece.encode())
-            if self._file is not None:
-                self._file.write(json.dumps(piece, ensure_ascii=False)[1:-1])
-        if self._file is not None:
-            self._file.write('"}\n')
-        return size
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-
-
 def _open_found(path: Path) -> npt.NDArray[Any]:
     return np.memmap(path, dtype=FOUND, mode="r") if path.stat().st_size else np.empty(0, dtype=FOUND)
 
@@ -287,8 +256,3 @@ def _counter(tokenizer: Path) -> Callable[[str], int]:
 @lru_cache(maxsize=1)
 def _evaluation_sets(path: Path) -> EvaluationSets:
     return EvaluationSets(np.fromfile(path, dtype="<u8"))
-
-
-def beside(stem: Path, suffix: str) -> Path:
-    """The file of that suffix among those of a stem."""
-    return stem.with_name(f"{stem.name}.{suffix}")

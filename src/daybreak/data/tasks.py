@@ -110,3 +110,8 @@ def made_by() -> dict[str, str]:
 
 def _result_file(out: Path) -> Path:
     return out.with_name(f"{out.name}.json")
+
+
+def beside(stem: Path, suffix: str) -> Path:
+    """The file of that suffix among those of a stem."""
+    return stem.with_name(f"{stem.name}.{suffix}")
