@@ -1,6 +1,6 @@
 """The key/value cache: what attention has already seen, so that each new token costs one position."""
 
-from typing import final
+from typing import Self, final
 
 import torch
 from torch import Tensor
@@ -40,6 +40,20 @@ class Cache:
         seen = tokens_BT if before is None else torch.cat((before, tokens_BT), dim=1)
         self._tokens_BS = seen[:, -count:]
         return before
+
+    def repeated(self, counts: Tensor, capacity: int) -> Self:
+        """A cache of `capacity` in which row i of this one comes counts[i] times."""
+        copy = type(self)(len(self._keys), capacity)
+        copy.length = self.length
+        for mine, its in ((self._keys, copy._keys), (self._values, copy._values)):
+            for layer, stored in enumerate(mine):
+                if stored is not None:
+                    rows = stored.narrow(2, 0, self.length).repeat_interleave(counts, dim=0)
+                    its[layer] = rows.new_empty(*rows.shape[:2], capacity, rows.shape[3])
+                    its[layer].narrow(2, 0, self.length).copy_(rows)  # type: ignore[union-attr]
+        if self._tokens_BS is not None:
+            copy._tokens_BS = self._tokens_BS.repeat_interleave(counts, dim=0)
+        return copy
 
     def advance(self, positions: int) -> None:
         """Count positions that every layer has stored."""
