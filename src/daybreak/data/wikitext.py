@@ -12,6 +12,16 @@ from daybreak.data.inputs import Input
 _TITLE = re.compile(r" = (?!= )[^\n]*(?<! =) = \n?")
 
 
+def articles_of(text: str) -> list[str]:
+    """The articles of a WikiText file; a text without their titles is one article."""
+    starts = [0]
+    for line in re.finditer(r"^.*\n?", text, re.MULTILINE):
+        if _TITLE.fullmatch(line.group()):
+            starts.append(line.start())
+    pieces = (text[start:end] for start, end in zip(starts, [*starts[1:], len(text)], strict=True))
+    return [piece for piece in pieces if piece.strip()]
+
+
 @final
 @dataclass(frozen=True)
 class WikitextInput(Input):

@@ -1,0 +1,130 @@
+"""What benchmarks came to, whoever was measured: figures with their standard errors, as a table and as JSON."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+_SPOKEN = {
+    "acc": "accuracy",
+    "acc_norm": "normalised accuracy",
+    "exact_match": "exact match",
+    "word_perplexity": "word perplexity",
+    "byte_perplexity": "byte perplexity",
+    "bits_per_byte": "bits per byte",
+    "bits_per_character": "bits per character",
+}
+_SHARES = ("acc", "exact_match", "f1", "contains")
+
+
+@final
+@dataclass(frozen=True)
+class Figure:
+    """A mean over a task's items; its standard error where there is a formula or a bootstrap for it."""
+
+    value: float
+    standard_error: float | None = None
+
+
+@final
+@dataclass(frozen=True)
+class TaskResult:
+    """One task, or the average over a group of tasks.
+
+    Attributes:
+        figures: by metric, as the harness calls it: `acc`, `acc_norm`, `perplexity`, `word_perplexity`.
+        version: of the task, as its file states it.
+        shots: examples in front of each item.
+        items: that were evaluated.
+        of: how many tasks a group's average is over; 0 for a task.
+        note: what is special about it, for the person.
+    """
+
+    name: str
+    figures: Mapping[str, Figure]
+    version: str
+    shots: int
+    items: int
+    of: int = 0
+    note: str = ""
+
+    def described(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {
+            "metrics": {name: figure.value for name, figure in self.figures.items()},
+            "standard_errors": {
+                name: figure.standard_error
+                for name, figure in self.figures.items()
+                if figure.standard_error is not None
+            },
+            "version": self.version,
+            "few_shot": self.shots,
+            "items": self.items,
+            **({"tasks": self.of} if self.of else {}),
+            **({"note": self.note} if self.note else {}),
+        }
+
+    def recorded(self) -> dict[str, float]:
+        """As metrics.jsonl has it: metric, and metric_stderr where it is known."""
+        figures: dict[str, float] = {}
+        for name, figure in self.figures.items():
+            figures[name] = figure.value
+            if figure.standard_error is not None:
+                figures[f"{name}_stderr"] = figure.standard_error
+        return figures
+
+    def line(self) -> str:
+        """`lambada_openai accuracy 36.2 %, perplexity 28.60`."""
+        return f"{self.name} " + ", ".join(f"{spoken(name)} {shown(name, f)}" for name, f in self.figures.items())
+
+
+@final
+@dataclass(frozen=True)
+class TaskResults:
+    """Of one model on several tasks.
+
+    Attributes:
+        context: tokens that the model saw at once.
+        harness: the version of lm-evaluation-harness that made the requests and the metrics.
+    """
+
+    tasks: Sequence[TaskResult]
+    context: int
+    harness: str
+
+    def described(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {
+            "context": self.context,
+            "lm_eval": self.harness,
+            "tasks": {task.name: task.described() for task in self.tasks},
+        }
+
+    def table(self) -> list[str]:
+        """A line for each figure, under a header."""
+        rows = [("task", "metric", "value", "± s.e.", "items", "shots", "version")]
+        for task in self.tasks:
+            about = (task.name, f"{task.items:,}", str(task.shots), task.version)
+            for name, figure in task.figures.items():
+                error = "" if figure.standard_error is None else shown(name, Figure(figure.standard_error))
+                rows.append((about[0], spoken(name), shown(name, figure), error, *about[1:]))
+                about = ("", "", "", "")
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        lines = []
+        for row in rows:
+            left = "  ".join(cell.ljust(width) for cell, width in zip(row[:2], widths[:2], strict=True))
+            lines.append(left + "".join(f"  {cell:>{width}}" for cell, width in zip(row[2:], widths[2:], strict=True)))
+        notes = [f"{task.name}: {task.note}" for task in self.tasks if task.note]
+        return [*lines, *notes, f"context {self.context:,} tokens; lm-evaluation-harness {self.harness}"]
+
+
+def spoken(metric: str) -> str:
+    """A metric by the name that people know it by."""
+    name, _, way = metric.partition("[")
+    return f"{_SPOKEN.get(name, name.replace('_', ' '))}{f' [{way}' if way else ''}"
+
+
+def shown(metric: str, figure: Figure) -> str:
+    """A share in percent, everything else with four digits."""
+    if metric.startswith(_SHARES):
+        return f"{100 * figure.value:.2f} %"
+    return f"{figure.value:,.4g}" if figure.value >= 1e4 else f"{figure.value:.4f}"

@@ -1,0 +1,318 @@
+"""The tasks of lm-evaluation-harness: the built-in ones, those of a folder, and any of them on a file of one's own."""
+
+import difflib
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, final
+
+import datasets
+import lm_eval.tasks
+from lm_eval.api.group import Group
+from lm_eval.config.group import GroupConfig
+from lm_eval.tasks import TaskManager
+
+from daybreak.errors import UserError
+from daybreak.evaluate.benchmarks import TaskChoice
+from daybreak.evaluate.local_rows import read_rows
+from daybreak.evaluate.quiet import quiet
+from daybreak.progress import say
+
+_BUILT_IN = Path(lm_eval.tasks.__file__).parent
+_DECLARED = re.compile(rb"^[\"']?(task|group|tag)[\"']?:[ \t]*[\"']?([\w.+-]+)[\"']?[ \t]*\r?$", re.MULTILINE)
+_IS_TASK = re.compile(rb"^[\"']?(task|group)[\"']?:", re.MULTILINE)
+_SPLIT = "local"
+_SHOTS_SPLIT = "local_shots"
+_SHOTS_FROM = ("train", "dev", "shots")  # what the file of examples may be called behind a task's name
+_DATA_FILES = ("json", "csv", "text", "parquet")
+
+
+@final
+@dataclass(frozen=True)
+class LoadedTasks:
+    """Tasks of the harness, ready to be run.
+
+    Attributes:
+        tasks: the harness's objects, by name.
+        groups: likewise.
+        notes: what is special about one of them, for the person.
+    """
+
+    tasks: Mapping[str, Any] = field(default_factory=dict)
+    groups: Mapping[str, Any] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+    def __or__(self, other: "LoadedTasks") -> "LoadedTasks":
+        return LoadedTasks({**self.tasks, **other.tasks}, {**self.groups, **other.groups}, {**self.notes, **other.notes})
+
+
+def load_tasks(choice: TaskChoice) -> LoadedTasks:
+    """Find the tasks, and read their items.
+
+    Raises:
+        UserError: there is no such task, or its items are neither local nor to be fetched.
+    """
+    if choice.folder is not None and not choice.folder.is_dir():
+        raise UserError(f"there is no folder {choice.folder} of tasks")
+    index = _Index.of(choice)
+    names = choice.names or index.all_of_folder()
+    local = {name: file for name, file in choice.local.items() if ":" not in name}
+    shots = _files_of_shots(choice.local)
+    for name in (*local, *shots):
+        if name not in names:
+            raise UserError(f"--local names {name}, which is not among the tasks asked for ({', '.join(names)})")
+    loaded = LoadedTasks()
+    for name in names:
+        if name in local:
+            loaded |= _on_own_file(index, name, local[name], shots.get(name))
+        else:
+            loaded |= _on_its_data(index, name)
+    return loaded
+
+
+@final
+@dataclass(frozen=True)
+class _Index:
+    """What the harness knows of: the folders of the tasks asked for, read by it."""
+
+    manager: Any
+    folder: Path | None
+
+    @classmethod
+    def of(cls, choice: TaskChoice) -> "_Index":
+        folders: list[Path] = []
+        own = [] if choice.folder is None else [choice.folder]
+        if choice.folder is not None:
+            _require_readable(choice.folder)
+        wanted = list(choice.names)
+        while True:  # a group may have members in other folders
+            with quiet():
+                manager = TaskManager(include_path=[str(path) for path in (*folders, *own)], include_defaults=False)
+            index = cls(manager, choice.folder)
+            wanted += [name for entry in manager.task_index.values() for name in _members(entry)]
+            found = {path for name in wanted if name not in manager.task_index for path in _folders_of(name)}
+            wanted = []
+            if not found - set(folders):
+                break
+            folders += sorted(found - set(folders))
+        for name in choice.names:
+            if name not in manager.task_index:
+                raise UserError(index._unknown(name))
+        return index
+
+    def all_of_folder(self) -> tuple[str, ...]:
+        """The groups of the person's folder, and its tasks that are in none of them.
+
+        Raises:
+            UserError: it has none.
+        """
+        if self.folder is None:
+            raise UserError("name tasks, as --tasks lambada_openai,arc_easy, or a folder of them by --tasks-from")
+        inside = {
+            name: entry
+            for name, entry in self.manager.task_index.items()
+            if entry.yaml_path is not None and entry.yaml_path.is_relative_to(self.folder)
+        }
+        members = {name for entry in inside.values() for name in _members(entry)}
+        names = tuple(name for name in inside if name not in members)
+        if not names:
+            raise UserError(f"{self.folder} has no task: a YAML file (.yaml) with a line `task: NAME`")
+        return names
+
+    def leaves(self, name: str) -> list[str]:
+        """The tasks under a task, group or tag."""
+        entry = self.manager.task_index[name]
+        below = sorted(entry.tags) if entry.kind.name == "TAG" else _members(entry)
+        return [leaf for each in below for leaf in self.leaves(each)] if below else [name]
+
+    def config(self, name: str) -> Mapping[str, Any]:
+        return self.manager.task_index[name].cfg or {}
+
+    def _unknown(self, name: str) -> str:
+        known = [*self.manager.task_index, *_built_in_names()]
+        close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+        hint = f" (did you mean {' or '.join(close)}?)" if close else ""
+        return f"unknown task {name!r}{hint}; tasks are those of lm-evaluation-harness, and of --tasks-from FOLDER"
+
+
+def _on_its_data(index: _Index, name: str) -> LoadedTasks:
+    """A task or group on its own data set, from the hub or from the files that its own YAML names."""
+    overrides = {leaf: found for leaf in index.leaves(name) if (found := _files_beside(index, leaf))}
+    if overrides:
+        return _built(index, name, lambda: _members_with(index, name, overrides), "")
+    say(f"reading the items of {name}")
+    return _built(index, name, lambda: index.manager.load([name]), f"give it by --local {name}=FILE")
+
+
+def _on_own_file(index: _Index, name: str, file: Path, shots: Path | None) -> LoadedTasks:
+    """A task on the items of a file; or a group, one of whose columns says which task an item is of."""
+    rows = read_rows(file)
+    examples = None if shots is None else read_rows(shots)
+    leaves = index.leaves(name)
+    hint = f"its lines need the fields that {index.config(leaves[0]).get('dataset_path', 'the data set')} has"
+    if leaves == [name]:
+        overrides = {name: _instead(rows, examples)}
+        return _built(index, name, lambda: _members_with(index, name, overrides), f"{file}: {hint}")
+    subsets = {str(index.config(leaf).get("dataset_name")): leaf for leaf in leaves}
+    column = next((key for key, value in rows[0].items() if str(value) in subsets), None)
+    if column is None:
+        raise UserError(
+            f"{file}: no field of its first line names a task of {name}, as {next(iter(subsets))!r}; fields are "
+            f"{', '.join(rows[0])}"
+        )
+    parts = _by_value(rows, column)
+    examples_of = {} if examples is None else _by_value(examples, column)
+    unknown = sorted(parts.keys() - subsets.keys())
+    if unknown:
+        raise UserError(f"{file}: {column} = {unknown[0]!r} is no task of {name}")
+    overrides = {
+        subsets[value]: _instead(part, examples_of.get(value) if examples is not None else None)
+        for value, part in parts.items()
+    }
+    loaded = _built(index, name, lambda: _members_with(index, name, overrides), f"{file}: {hint}")
+    if len(overrides) == len(leaves):
+        return loaded
+    note = f"an average over the {len(overrides)} of its {len(leaves)} tasks that {file.name} has"
+    return replace(loaded, notes={name: note})
+
+
+def _members_with(index: _Index, name: str, overrides: Mapping[str, Mapping[str, Any]]) -> Any:
+    """Tasks with some settings of their own; of a group, only these."""
+    members = [{"task": leaf, **settings} for leaf, settings in overrides.items()]
+    # As members of a group, since the harness lets these alone inherit what they do not set.
+    tasks = index.manager.load([{"group": f"only {name}", "task": members}])["tasks"]
+    if list(overrides) == [name]:
+        return {"tasks": tasks, "groups": {}}
+    config = index.config(name)
+    averages = config.get("aggregate_metric_list") or [{"metric": "acc", "weight_by_size": False}]
+    group = Group.from_config(
+        GroupConfig(group=name, aggregate_metric_list=averages, metadata=dict(config.get("metadata") or {}))
+    )
+    for task in tasks.values():
+        group.add(task)
+    return {"tasks": tasks, "groups": {name: group}}
+
+
+def _built(index: _Index, name: str, load: Callable[[], Any], remedy: str) -> LoadedTasks:
+    try:
+        with quiet():
+            loaded = load()
+    except UserError:
+        raise
+    except Exception as error:  # a task's own code may raise anything
+        entry = index.config(index.leaves(name)[0])
+        source = entry.get("dataset_path") or "its data"
+        why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise UserError(
+            f"task {name} cannot be read ({source}: {why})" + (f"; {remedy}" if remedy else "")
+        ) from error
+    return LoadedTasks(loaded["tasks"], loaded["groups"])
+
+
+def _instead(rows: Sequence[Mapping[str, Any]], examples: Sequence[Mapping[str, Any]] | None) -> dict[str, Any]:
+    """Settings of a task that is to read these rows."""
+    splits = {_SPLIT: rows} if examples is None else {_SPLIT: rows, _SHOTS_SPLIT: examples}
+
+    def made(**_: Any) -> dict[str, datasets.Dataset]:
+        return {split: datasets.Dataset.from_list(list(part)) for split, part in splits.items()}
+
+    settings: dict[str, Any] = {"custom_dataset": made, "dataset_name": None, "dataset_kwargs": None}
+    settings |= {"training_split": None, "validation_split": None, "test_split": _SPLIT}
+    if examples is not None:
+        return settings | {"fewshot_split": _SHOTS_SPLIT}
+    # From the rows themselves: the harness leaves out the one that is asked, but only if it draws them.
+    return settings | {"fewshot_split": _SPLIT, "fewshot_config": None}
+
+
+def _files_beside(index: _Index, name: str) -> dict[str, Any]:
+    """Files that a task of the person's folder names by a path that is relative to its YAML."""
+    entry, config = index.manager.task_index[name], index.config(name)
+    kwargs = config.get("dataset_kwargs") or {}
+    if index.folder is None or entry.yaml_path is None or "data_files" not in kwargs:
+        return {}
+    beside = Path(entry.yaml_path).parent
+
+    def found(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: found(each) for key, each in value.items()}
+        if isinstance(value, list):
+            return [found(each) for each in value]
+        if "://" in str(value) or Path(value).exists():
+            return value
+        if not (beside / value).exists():
+            raise UserError(f"task {name} reads {value}, which is neither here nor beside {entry.yaml_path}")
+        return str(beside / value)
+
+    files = found(kwargs["data_files"])
+    return {} if files == kwargs["data_files"] else {"dataset_kwargs": {**kwargs, "data_files": files}}
+
+
+def _files_of_shots(local: Mapping[str, Path]) -> dict[str, Path]:
+    shots: dict[str, Path] = {}
+    for name, file in local.items():
+        task, colon, split = name.partition(":")
+        if colon and split not in _SHOTS_FROM:
+            raise UserError(f"--local {name}=…: behind a task's name may stand {', '.join(_SHOTS_FROM)}")
+        if colon:
+            shots[task] = file
+    return shots
+
+
+def _by_value(rows: Sequence[dict[str, Any]], column: str) -> dict[str, list[dict[str, Any]]]:
+    parts: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        parts.setdefault(str(row.get(column)), []).append(row)
+    return parts
+
+
+def _members(entry: Any) -> list[str]:
+    """Names of the tasks and groups that a group has."""
+    below = (entry.cfg or {}).get("task") if entry.kind.name == "GROUP" else None
+    names = [each if isinstance(each, str) else each.get("task") or each.get("group") for each in below or []]
+    return [name for name in names if isinstance(name, str)]
+
+
+def _folders_of(name: str) -> list[Path]:
+    """Where a built-in task lies; first in the folders whose names look like it, since there are 14,000 files."""
+    likely = [path for path in _BUILT_IN.iterdir() if path.is_dir() and name.startswith(path.name)]
+    for roots in (likely, [_BUILT_IN]):
+        found = {path.parent for root in roots for path, declared in _declarations(root) if name in declared}
+        if found:
+            return sorted(found)
+    return []
+
+
+@cache
+def _built_in_names() -> frozenset[str]:
+    return frozenset(name for _, names in _declarations(_BUILT_IN) for name in names)
+
+
+@cache
+def _read_declarations(root: Path) -> tuple[tuple[Path, frozenset[str]], ...]:
+    found = []
+    for path in sorted(root.rglob("*.yaml")):
+        declared = frozenset(name.decode() for _, name in _DECLARED.findall(path.read_bytes()))
+        if declared:
+            found.append((path, declared))
+    return tuple(found)
+
+
+def _declarations(root: Path) -> Iterator[tuple[Path, frozenset[str]]]:
+    yield from _read_declarations(root)
+
+
+def _require_readable(folder: Path) -> None:
+    """The harness passes over files that it cannot read.
+
+    Raises:
+        UserError: a file of the folder declares a task, but is not valid YAML.
+    """
+    import yaml
+
+    for path in sorted(folder.rglob("*.yaml")):
+        try:
+            yaml.compose(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
