@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 from daybreak.duration import human_seconds
 
@@ -16,29 +17,34 @@ def speaks() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def say(message: str) -> None:
-    """One line for the person, on standard error."""
+def say(message: str, stream: TextIO | None = None) -> None:
+    """One line for the person, on standard error unless another stream is given."""
     if speaks():
-        print(message, file=sys.stderr, flush=True)
+        print(message, file=stream or sys.stderr, flush=True)
 
 
 @contextmanager
-def progress(what: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
+def progress(
+    what: str, total: int | None, unit: str, stream: TextIO | None = None
+) -> Iterator[Callable[[int], None]]:
     """Show `what` with its rate, and its ETA where the total is known.
+
+    Args:
+        stream: to show it on; standard error unless given.
 
     Yields:
         A function that advances it by an amount of `unit`.
     """
-    if speaks() and sys.stderr.isatty():
-        with _bar(what, total, unit) as advance:
+    if speaks() and (stream or sys.stderr).isatty():
+        with _bar(what, total, unit, stream) as advance:
             yield advance
     else:
-        with _lines(what, total, unit) as advance:
+        with _lines(what, total, unit, stream) as advance:
             yield advance
 
 
 @contextmanager
-def _bar(what: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
+def _bar(what: str, total: int | None, unit: str, stream: TextIO | None) -> Iterator[Callable[[int], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
@@ -50,7 +56,9 @@ def _bar(what: str, total: int | None, unit: str) -> Iterator[Callable[[int], No
         rate,
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    console = Console(file=stream, stderr=stream is None)
+    redirected = stream is None  # else what is printed meanwhile goes where the caller wants it
+    with Progress(*columns, console=console, redirect_stdout=redirected, redirect_stderr=redirected) as bar:
         task = bar.add_task(what, total=total, rate="")
 
         def advance(amount: int) -> None:
@@ -60,7 +68,7 @@ def _bar(what: str, total: int | None, unit: str) -> Iterator[Callable[[int], No
 
 
 @contextmanager
-def _lines(what: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
+def _lines(what: str, total: int | None, unit: str, stream: TextIO | None) -> Iterator[Callable[[int], None]]:
     started = shown = time.monotonic()
     done = 0
 
@@ -72,14 +80,14 @@ def _lines(what: str, total: int | None, unit: str) -> Iterator[Callable[[int], 
             shown = now
             speed = done / (now - started)
             if total is None:
-                say(f"{what}: {_amount(done, unit)}, {_amount(speed, unit)}/s")
+                say(f"{what}: {_amount(done, unit)}, {_amount(speed, unit)}/s", stream)
             else:
                 left = human_seconds(max(0, total - done) / speed)
-                say(f"{what}: {done / max(total, 1):.0%}, {_amount(speed, unit)}/s, {left} left")
+                say(f"{what}: {done / max(total, 1):.0%}, {_amount(speed, unit)}/s, {left} left", stream)
 
     yield advance
     seconds = max(time.monotonic() - started, 1e-9)
-    say(f"{what}: done in {human_seconds(seconds)}, {_amount(done / seconds, unit)}/s")
+    say(f"{what}: done in {human_seconds(seconds)}, {_amount(done / seconds, unit)}/s", stream)
 
 
 def _amount(number: float, unit: str) -> str:

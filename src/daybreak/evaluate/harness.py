@@ -4,9 +4,10 @@ With `tasks.py` the only file that knows that package.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, redirect_stderr
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from typing import Any, TextIO, final
 
@@ -132,7 +133,7 @@ class Watched(LM):  # type: ignore[misc]
     def _asked(self, what: str, requests: list[Instance], ask: Callable[[list[Instance]], list[Any]]) -> list[Any]:
         answers: list[Any] = []
         size = max(64, -(-len(requests) // _PIECES))
-        with _on(self._shown_on, what, len(requests), "item") as advance:
+        with progress(what, len(requests), "item", self._shown_on) as advance:
             for start in range(0, len(requests), size):
                 answers += ask(requests[start : start + size])
                 advance(len(requests[start : start + size]))
@@ -162,8 +163,7 @@ class Benchmarks:
             working: shows the progress of long work; on standard error unless given.
         """
         with quiet() as ours:
-            shown = working or _shown_on(ours)
-            lm = DaybreakLM(model, tokenizer, precision, context, shown)
+            lm = DaybreakLM(model, tokenizer, precision, context, working or partial(progress, stream=ours))
             return self._results(lm)
 
     def measure_transformers(self, name: str, *, device: str, context: int | None, batch: int) -> TaskResults:
@@ -198,7 +198,7 @@ class Benchmarks:
             found = lm_eval.evaluator.evaluate(
                 lm, names, limit=self.limit, bootstrap_iters=_BOOTSTRAPS, log_samples=False
             )
-        tasks = [self._result(name, found) for name in _in_order(found["results"], self.loaded)]
+        tasks = [self._result(name, found) for name in self.loaded.order if name in found["results"]]
         return TaskResults(tasks, lm.max_length, version("lm_eval"))
 
     def _result(self, name: str, found: Any) -> TaskResult:
@@ -238,19 +238,3 @@ class Benchmarks:
 def _bytes_per_character(task: Any) -> float:
     texts = [instance.args[0] for instance in task.instances]
     return sum(len(text.encode()) for text in texts) / sum(len(text) for text in texts)
-
-
-def _in_order(results: Any, loaded: LoadedTasks) -> list[str]:
-    """Groups before their tasks, otherwise as asked for."""
-    return [name for name in (*loaded.groups, *loaded.tasks) if name in results]
-
-
-def _shown_on(stream: TextIO) -> Working:
-    return lambda what, total, unit: _on(stream, what, total, unit)
-
-
-@contextmanager
-def _on(stream: TextIO, what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-    """Progress on a stream, whatever standard error is meanwhile."""
-    with redirect_stderr(stream), progress(what, total, unit) as advance:
-        yield advance

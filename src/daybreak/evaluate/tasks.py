@@ -37,15 +37,23 @@ class LoadedTasks:
     Attributes:
         tasks: the harness's objects, by name.
         groups: likewise.
+        order: as asked for, each group in front of its tasks.
         notes: what is special about one of them, for the person.
     """
 
     tasks: Mapping[str, Any] = field(default_factory=dict)
     groups: Mapping[str, Any] = field(default_factory=dict)
+    order: tuple[str, ...] = ()
     notes: Mapping[str, str] = field(default_factory=dict)
 
     def __or__(self, other: "LoadedTasks") -> "LoadedTasks":
-        return LoadedTasks({**self.tasks, **other.tasks}, {**self.groups, **other.groups}, {**self.notes, **other.notes})
+        order = dict.fromkeys((*self.order, *other.order))
+        return LoadedTasks(
+            {**self.tasks, **other.tasks},
+            {**self.groups, **other.groups},
+            tuple(order),
+            {**self.notes, **other.notes},
+        )
 
 
 def load_tasks(choice: TaskChoice) -> LoadedTasks:
@@ -208,7 +216,7 @@ def _built(index: _Index, name: str, load: Callable[[], Any], remedy: str) -> Lo
         raise UserError(
             f"task {name} cannot be read ({source}: {why})" + (f"; {remedy}" if remedy else "")
         ) from error
-    return LoadedTasks(loaded["tasks"], loaded["groups"])
+    return LoadedTasks(loaded["tasks"], loaded["groups"], (*loaded["groups"], *loaded["tasks"]))
 
 
 def _instead(rows: Sequence[Mapping[str, Any]], examples: Sequence[Mapping[str, Any]] | None) -> dict[str, Any]:

@@ -1,0 +1,198 @@
+"""Figures of benchmarks are those of the harness's own class for models of transformers, on the same weights."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from carried import as_transformers, byte_tokenizer_of_transformers, gpt2_tokenizer_of_transformers, random_gpt2
+from daybreak.data.tokenizer import Tokenizer, byte_tokenizer, gpt2_tokenizer
+from daybreak.errors import UserError
+from daybreak.evaluate.benchmarks import TaskChoice, open_benchmarks
+from daybreak.evaluate.results import TaskResults
+from daybreak.model.gpt import GPT
+from made_benchmarks import arc, blimp, lambada, task_folder, write_lines
+
+
+@pytest.fixture(autouse=True, scope="module")
+def without_network() -> Iterator[None]:
+    before = os.environ.get("HF_HUB_OFFLINE")
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    yield
+    if before is None:
+        del os.environ["HF_HUB_OFFLINE"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("benchmarks")
+
+
+@pytest.fixture(scope="module")
+def gpt2() -> GPT:
+    return random_gpt2()
+
+
+@pytest.fixture(scope="module")
+def saved(gpt2: GPT, made: Path) -> Path:
+    """The model in a folder, as any of the hub's."""
+    folder = made / "model"
+    as_transformers(gpt2, 256).save_pretrained(folder)
+    byte_tokenizer_of_transformers().save_pretrained(folder)
+    return folder
+
+
+def measured(choice: TaskChoice, model: GPT, tokenizer: Tokenizer | None = None) -> TaskResults:
+    tokenizer = tokenizer or byte_tokenizer()
+    return open_benchmarks(choice).measure(model, tokenizer, precision="fp32", context=model.config.context)
+
+
+def assert_same_figures(ours: TaskResults, theirs: TaskResults) -> None:
+    assert [task.name for task in ours.tasks] == [task.name for task in theirs.tasks]
+    for mine, other in zip(ours.tasks, theirs.tasks, strict=True):
+        assert mine.figures.keys() == other.figures.keys()
+        for name, figure in mine.figures.items():
+            assert figure.value == pytest.approx(other.figures[name].value, rel=1e-4), (mine.name, name)
+            assert (figure.standard_error is None) == (other.figures[name].standard_error is None)
+
+
+def test_the_figures_are_those_of_the_harnesss_own_class(gpt2: GPT, saved: Path, made: Path) -> None:
+    local = {"lambada_openai": lambada(made), "arc_easy": arc(made), "blimp": blimp(made)}
+    choice = TaskChoice(tuple(local), local=local)
+    ours = measured(choice, gpt2)
+    theirs = open_benchmarks(choice).measure_transformers(str(saved), device="cpu", context=None, batch=5)
+    assert_same_figures(ours, theirs)
+    assert [task.name for task in ours.tasks] == [
+        "lambada_openai", "arc_easy", "blimp", "blimp_adjunct_island", "blimp_causative"
+    ]  # fmt: skip
+    by_name = {task.name: task for task in ours.tasks}
+    assert "2 of its 67" in by_name["blimp"].note
+    assert by_name["blimp"].items == 16
+    halves = [by_name[f"blimp_{name}"].figures["acc"].value for name in ("adjunct_island", "causative")]
+    assert by_name["blimp"].figures["acc"].value == pytest.approx(sum(halves) / 2)
+    assert 0 < by_name["arc_easy"].figures["acc_norm"].value < 1
+    assert by_name["lambada_openai"].figures["perplexity"].value > 1
+    assert ours.context == theirs.context == 128
+
+
+def test_task_files_nobody_has_seen(gpt2: GPT, saved: Path, made: Path) -> None:
+    """Each kind of task; texts longer than the context, answers that are generated; data files beside their YAML."""
+    choice = TaskChoice(folder=task_folder(made / "tasks"))
+    ours = measured(choice, gpt2)
+    theirs = open_benchmarks(choice).measure_transformers(str(saved), device="cpu", context=None, batch=3)
+    assert_same_figures(ours, theirs)
+    figures = {task.name: set(task.figures) for task in ours.tasks}
+    assert figures == {
+        "made_choices": {"acc", "acc_norm"},
+        "made_cloze": {"perplexity", "acc"},
+        "made_pairs": {"acc"},
+        "made_texts": {"word_perplexity", "bits_per_byte", "bits_per_character"},
+        "made_answers": {"exact_match"},
+    }
+    assert {task.version for task in ours.tasks} == {"2.5"}
+    texts = next(task for task in ours.tasks if task.name == "made_texts").figures
+    assert texts["bits_per_character"].value == pytest.approx(texts["bits_per_byte"].value)  # all of it is ASCII
+
+
+def test_answers_are_generated_as_transformers_generates_them(gpt2: GPT, saved: Path, made: Path) -> None:
+    """Word for word, also behind a prompt that does not fit into the context beside its answer."""
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    from daybreak.evaluate.harness import DaybreakLM
+
+    settings = {"until": ["zz", "\n"], "max_gen_toks": 20, "do_sample": False}
+    prompts = ["The sun", "A river of stones", "light " * 40, "The sun"]
+    requests = [Instance("generate_until", {}, (prompt, dict(settings)), index) for index, prompt in enumerate(prompts)]
+    ours = DaybreakLM(gpt2, byte_tokenizer(), "fp32", 128).generate_until(requests)
+    theirs = HFLM(pretrained=str(saved), device="cpu", batch_size=1).generate_until(requests, disable_tqdm=True)
+    assert ours == theirs
+    assert ours[0] == ours[3] != ours[1]
+
+
+def test_shots_stand_in_front_and_the_item_itself_is_not_among_them(gpt2: GPT, made: Path) -> None:
+    file = arc(made)
+    benchmarks = open_benchmarks(TaskChoice(("arc_easy",), local={"arc_easy": file}, shots=2, limit=5))
+    result = benchmarks.measure(gpt2, byte_tokenizer(), precision="fp32", context=128).tasks[0]
+    (task,) = benchmarks.loaded.tasks.values()
+    asked = [instance.args[0] for instance in task.instances]
+    assert result.shots == 2
+    assert result.items == 5
+    for context in asked:
+        questions = [part.split("\n")[0] for part in context.split("Question: ")[1:]]
+        assert len(questions) == len(set(questions)) == 3
+    again = benchmarks.measure(gpt2, byte_tokenizer(), precision="fp32", context=128)
+    assert again.tasks[0] == result
+    other = arc(made, "examples.jsonl", seed=9)
+    local = {"arc_easy": file, "arc_easy:train": other}
+    apart = open_benchmarks(TaskChoice(("arc_easy",), local=local, shots=2, limit=5))
+    apart.measure(gpt2, byte_tokenizer(), precision="fp32", context=128)
+    (task,) = apart.loaded.tasks.values()
+    examples = task.instances[0].args[0].split("Question: ")[1:3]
+    assert all(example.split("\n")[0] in other.read_text() for example in examples)
+    assert not any(example.split("\n")[0] in file.read_text() for example in examples)
+
+
+def test_nothing_but_progress_is_printed(gpt2: GPT, made: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    measured(TaskChoice(("lambada_openai",), local={"lambada_openai": lambada(made)}), gpt2)
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert [line.split(":")[0] for line in err.splitlines()] == ["scoring answers"]
+
+
+@pytest.mark.parametrize(
+    ("names", "local", "message"),
+    [
+        (("piqa",), {}, r"piqa cannot be read.*--local piqa=FILE"),
+        (("lambada_openay",), {}, r"unknown task 'lambada_openay' \(did you mean lambada_openai"),
+        (("arc_easy",), {"arc_easy": "lambada.jsonl"}, r"lambada\.jsonl: its lines need the fields that allenai/ai2_arc"),
+        (("blimp",), {"blimp": "lambada.jsonl"}, r"no field of its first line names a task of blimp.*fields are text"),
+        (("arc_easy",), {"piqa": "lambada.jsonl"}, r"--local names piqa, which is not among the tasks asked for"),
+        (("arc_easy",), {"arc_easy": "broken.jsonl"}, r"broken\.jsonl:2 is not JSON"),
+        ((), {}, r"name tasks, as --tasks"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said(names: tuple[str, ...], local: dict[str, str], message: str, made: Path) -> None:
+    lambada(made)
+    (made / "broken.jsonl").write_text('{"question": "so far"}\n{"question": \n')
+    with pytest.raises(UserError, match=message):
+        open_benchmarks(TaskChoice(names, local={name: made / file for name, file in local.items()}))
+
+
+def test_a_task_file_that_is_no_yaml_is_named(tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text("task: bad\nmetric_list: [\n")
+    with pytest.raises(UserError, match=r"bad\.yaml is not valid YAML"):
+        open_benchmarks(TaskChoice(folder=tmp_path))
+
+
+def test_a_file_that_a_task_names_but_is_nowhere(tmp_path: Path) -> None:
+    folder = task_folder(tmp_path / "tasks")
+    (folder / "cloze.jsonl").unlink()
+    with pytest.raises(UserError, match=r"made_cloze reads cloze\.jsonl, which is neither here nor beside"):
+        open_benchmarks(TaskChoice(("made_cloze",), folder=folder))
+
+
+@pytest.fixture(scope="module")
+def real(test_data: Path) -> dict[str, Path]:
+    return {
+        "lambada_openai": test_data / "lambada" / "lambada_test.jsonl",
+        "arc_easy": test_data / "arc" / "ARC-Easy_validation.jsonl",
+        "arc_challenge": test_data / "arc" / "ARC-Challenge_validation.jsonl",
+        "blimp": test_data / "blimp" / "blimp.jsonl.xz",
+    }
+
+
+@pytest.mark.slow
+def test_on_real_items_too(real: dict[str, Path], test_data: Path, tmp_path: Path) -> None:
+    """LAMBADA, ARC and BLiMP with GPT-2's tokenizer."""
+    tokenizer = gpt2_tokenizer()
+    model = random_gpt2(vocab_size=tokenizer.vocab_size, context=256)
+    as_transformers(model, tokenizer.end_of_text).save_pretrained(tmp_path)
+    gpt2_tokenizer_of_transformers(test_data / "gpt2_bpe").save_pretrained(tmp_path)
+    choice = TaskChoice(tuple(real), local=real, limit=8)
+    ours = measured(choice, model, tokenizer)
+    theirs = open_benchmarks(choice).measure_transformers(str(tmp_path), device="cpu", context=None, batch=8)
+    assert_same_figures(ours, theirs)
+    assert sum(task.name.startswith("blimp_") for task in ours.tasks) == 34
