@@ -24,9 +24,7 @@ def say(message: str, stream: TextIO | None = None) -> None:
 
 
 @contextmanager
-def progress(
-    what: str, total: int | None, unit: str, stream: TextIO | None = None
-) -> Iterator[Callable[[int], None]]:
+def progress(what: str, total: int | None, unit: str, stream: TextIO | None = None) -> Iterator[Callable[[int], None]]:
     """Show `what` with its rate, and its ETA where the total is known.
 
     Args:

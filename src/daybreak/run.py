@@ -29,7 +29,9 @@ from daybreak.data.tokenizer import Tokenizer
 from daybreak.distributed import Ranks, joined
 from daybreak.duration import Duration, Unit, require_positive
 from daybreak.errors import UserError
+from daybreak.evaluate.benchmarks import TaskChoice, open_benchmarks
 from daybreak.evaluate.loss import Loss
+from daybreak.evaluate.results import TaskResults
 from daybreak.files import read_sealed, require_text
 from daybreak.hardware import PrecisionName, autocast, is_here
 from daybreak.identity import read_execution, read_recipe, read_result
@@ -129,6 +131,21 @@ class Run:
             loss = validation.measure(self.model, advance)
         assert loss is not None  # nothing interrupts it
         return loss
+
+    def evaluate_tasks(self, choice: TaskChoice, context: int | None = None) -> TaskResults:
+        """Benchmarks of lm-evaluation-harness.
+
+        Args:
+            context: tokens that the model sees at once; its own unless given.
+
+        Raises:
+            UserError: there is no such task, its items cannot be had, or the model has no positions so far.
+        """
+        own = self.recipe.model
+        if context is not None and context > own.context and own.position.kind == "learned":
+            raise UserError(f"{self.path} has learned positions for {own.context} tokens, not for {context}")
+        benchmarks = open_benchmarks(choice)
+        return benchmarks.measure(self.model, self.tokenizer, precision=self._precision, context=context or own.context)
 
     def sample(
         self,

@@ -7,7 +7,58 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-WORDS = "sun dawn light river stone bird cloud tree hill night wind road house song".split()
+WORDS = [
+    "sun",
+    "dawn",
+    "light",
+    "river",
+    "stone",
+    "bird",
+    "cloud",
+    "tree",
+    "hill",
+    "night",
+    "wind",
+    "road",
+    "house",
+    "song",
+]
+
+KINDS = {
+    "choices": """
+output_type: multiple_choice
+doc_to_text: "Q: {{ask}}\\nA:"
+doc_to_choice: options
+doc_to_target: right
+metric_list: [{metric: acc}, {metric: acc_norm}]
+""",
+    "cloze": """
+output_type: loglikelihood
+doc_to_text: before
+doc_to_target: " {{after}}"
+metric_list: [{metric: perplexity}, {metric: acc}]
+""",
+    "pairs": """
+output_type: multiple_choice
+doc_to_text: ""
+doc_to_target: 0
+doc_to_choice: "{{[good, bad]}}"
+metric_list: [{metric: acc}]
+""",
+    "texts": """
+output_type: loglikelihood_rolling
+doc_to_text: ""
+doc_to_target: text
+metric_list: [{metric: word_perplexity}, {metric: bits_per_byte}]
+""",
+    "answers": """
+output_type: generate_until
+doc_to_text: ask
+doc_to_target: answer
+generation_kwargs: {until: ["\\n"], max_gen_toks: 6}
+metric_list: [{metric: exact_match}]
+""",
+}
 
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
@@ -59,20 +110,7 @@ def task_folder(folder: Path) -> Path:
     write_lines(folder / "pairs.jsonl", ({"good": sentence(rng, 4), "bad": sentence(rng, 4)} for _ in range(6)))
     write_lines(folder / "texts.jsonl", ({"text": sentence(rng, length)} for length in (5, 30, 70)))
     write_lines(folder / "answers.jsonl", ({"ask": sentence(rng, 4), "answer": sentence(rng, 1)} for _ in range(3)))
-    _task(folder, "made_choices", "choices.jsonl", 'output_type: multiple_choice\ndoc_to_text: "Q: {{ask}}\\nA:"\n'
-          "doc_to_choice: options\ndoc_to_target: right\nmetric_list: [{metric: acc}, {metric: acc_norm}]\n")
-    _task(folder, "made_cloze", "cloze.jsonl", 'output_type: loglikelihood\ndoc_to_text: before\n'
-          'doc_to_target: " {{after}}"\nmetric_list: [{metric: perplexity}, {metric: acc}]\n')
-    _task(folder, "made_pairs", "pairs.jsonl", 'output_type: multiple_choice\ndoc_to_text: ""\ndoc_to_target: 0\n'
-          'doc_to_choice: "{{[good, bad]}}"\nmetric_list: [{metric: acc}]\n')
-    _task(folder, "made_texts", "texts.jsonl", 'output_type: loglikelihood_rolling\ndoc_to_text: ""\n'
-          "doc_to_target: text\nmetric_list: [{metric: word_perplexity}, {metric: bits_per_byte}]\n")
-    _task(folder, "made_answers", "answers.jsonl", "output_type: generate_until\ndoc_to_text: ask\n"
-          "doc_to_target: answer\ngeneration_kwargs: {until: ['\\n'], max_gen_toks: 6}\n"
-          "metric_list: [{metric: exact_match}]\n")  # fmt: skip
+    for file, kind in KINDS.items():
+        head = f"task: made_{file}\ndataset_path: json\ndataset_kwargs: {{data_files: {{test: {file}.jsonl}}}}\n"
+        (folder / f"{file}.yaml").write_text(f"{head}test_split: test\n{kind}\nmetadata: {{version: 2.5}}\n")
     return folder
-
-
-def _task(folder: Path, name: str, file: str, rest: str) -> None:
-    head = f"task: {name}\ndataset_path: json\ndataset_kwargs: {{data_files: {{test: {file}}}}}\ntest_split: test\n"
-    (folder / f"{name}.yaml").write_text(f"{head}{rest}metadata: {{version: 2.5}}\n")

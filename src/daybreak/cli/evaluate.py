@@ -8,19 +8,37 @@ import typer
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="The run's folder.")],
+    run: Annotated[str, typer.Argument(help="The run's folder; or hf:FOLDER or hf:OWNER/NAME, of Hugging Face.")],
     data: Annotated[
         Path | None, typer.Option(help="A corpus, or the folder of a mixture's; the run's own unless given.")
     ] = None,
+    tasks: Annotated[
+        str | None, typer.Option(help="Benchmarks of lm-evaluation-harness, as lambada_openai,arc_easy.")
+    ] = None,
+    tasks_from: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Task files (YAML) of your own.")] = None,
+    local: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=FILE", help="Read a task's items from a file; may be repeated.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first items of each task.")] = None,
+    few_shot: Annotated[
+        int | None, typer.Option(min=0, help="Examples before each item; the task's own number.")
+    ] = None,
+    context: Annotated[int | None, typer.Option(min=2, help="Tokens that the model sees at once, in tasks.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
 ) -> None:
-    """Measure the loss on a whole validation split, every token counted once.
+    """Measure the loss on a whole validation split, every token counted once; or benchmarks.
 
     Example: daybreak evaluate runs/gpt2-tiny --json
+
+    Example: daybreak evaluate runs/gpt2 --tasks lambada_openai --local lambada_openai=lambada_test.jsonl
     """
+    from daybreak.cli.benchmarks import Asked, evaluate_tasks
     from daybreak.run import load
     from daybreak.training.metrics import finite
 
+    if tasks or tasks_from or local:
+        evaluate_tasks(Asked(run, tasks, tasks_from, tuple(local or ()), limit, few_shot, context, as_json))
+        return
     trained = load(run)
     result = trained.evaluate(data)
     figures = {
@@ -33,7 +51,7 @@ def evaluate(
         corpus = str(data) if data is not None else trained.recipe.data.corpus
         print(
             json.dumps(
-                {"run": str(run), "corpus": corpus, "step": trained.spent.steps, **finite(figures)},
+                {"run": run, "corpus": corpus, "step": trained.spent.steps, **finite(figures)},
                 indent=2,
                 allow_nan=False,
             )

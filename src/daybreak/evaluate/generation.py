@@ -80,7 +80,8 @@ def _together(model: GPT, tokenizer: Tokenizer, prompts: Sequence[Prompt], batch
     """The continuations of prompts that are equally long; prompt i draws from (seed, i)."""
     asked = [prompts[index] for index in batch]
     generators = [
-        torch.Generator().manual_seed(splitmix64(splitmix64(prompts[index].sampling.seed) ^ index) >> 1) for index in batch
+        torch.Generator().manual_seed(splitmix64(splitmix64(prompts[index].sampling.seed) ^ index) >> 1)
+        for index in batch
     ]
     device = model.embedding.weight.device
     new_BT = torch.tensor([prompt.tokens for prompt in asked], device=device)

@@ -87,9 +87,7 @@ class DaybreakLM(TemplateLM):  # type: ignore[misc]
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[str]:
         prompts = [self._prompt(*request.args) for request in requests]
         with self._working("writing answers", len(prompts), "item") as advance:
-            return continuations(
-                self._model, self._tokenizer, prompts, precision=self._precision, advance=advance
-            )
+            return continuations(self._model, self._tokenizer, prompts, precision=self._precision, advance=advance)
 
     def _scored(self, windows: Sequence[Sequence[Any]], advance: Callable[[int], None]) -> list[tuple[float, bool]]:
         """The windows of each request together."""
@@ -155,7 +153,13 @@ class Benchmarks:
     limit: int | None = None
 
     def measure(
-        self, model: GPT, tokenizer: Tokenizer, *, precision: PrecisionName, context: int, working: Working | None = None
+        self,
+        model: GPT,
+        tokenizer: Tokenizer,
+        *,
+        precision: PrecisionName,
+        context: int,
+        working: Working | None = None,
     ) -> TaskResults:
         """Our own model on all tasks.
 

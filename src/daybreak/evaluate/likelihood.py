@@ -88,7 +88,9 @@ def _scores_at_once(model: GPT, batch: Sequence[Family], windows: Sequence[Windo
             cache = cache.repeated(counts, P + T)
         features.append(model.features(_padded(rests, device), cache=cache))
     read = _positions(batch, windows, P, T)
-    features_ND = torch.cat([each.flatten(0, 1) for each in features])[torch.tensor(list(read.positions), device=device)]
+    features_ND = torch.cat([each.flatten(0, 1) for each in features])[
+        torch.tensor(list(read.positions), device=device)
+    ]
     log_p, likeliest = _read(model, features_ND, read)
     scores, start = {}, 0
     for index in (index for family in batch for row in family.rows for index in row.windows):
@@ -139,7 +141,7 @@ def _read(model: GPT, features_ND: Tensor, read: _Positions) -> tuple[list[float
     starts = torch.searchsorted(reader_M[order_M], torch.arange(0, len(features_ND) + at_once, at_once, device=device))
     log_p_M = torch.empty(len(reader_M), device=device)
     likeliest_M = torch.empty(len(reader_M), dtype=torch.bool, device=device)
-    chunks = zip(features_ND.split(at_once), order_M.split(starts.diff().tolist()), strict=True)
+    chunks = zip(torch.split(features_ND, at_once), torch.split(order_M, starts.diff().tolist()), strict=True)
     for number, (chunk_ND, readers) in enumerate(chunks):
         logits_NV = model.head(chunk_ND, model.embedding.weight)
         rows, targets = reader_M[readers] - number * at_once, targets_M[readers]

@@ -36,9 +36,10 @@ def _json(path: Path) -> list[dict[str, Any]]:
         content = file.read()
     try:
         if content.lstrip()[:1] == b"[":
-            rows = json.loads(content)
+            rows: list[dict[str, Any]] = json.loads(content)
         else:
-            rows = [_line(line, f"{path}:{number}") for number, line in enumerate(content.splitlines(), 1) if line.strip()]
+            lines = ((number, line) for number, line in enumerate(content.splitlines(), 1) if line.strip())
+            rows = [_line(line, f"{path}:{number}") for number, line in lines]
     except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}") from None
     if not all(isinstance(row, dict) for row in rows):

@@ -1,32 +1,26 @@
 """The tasks of lm-evaluation-harness: the built-in ones, those of a folder, and any of them on a file of one's own."""
 
 import difflib
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import Any, final
 
 import datasets
-import lm_eval.tasks
 from lm_eval.api.group import Group
 from lm_eval.config.group import GroupConfig
 from lm_eval.tasks import TaskManager
 
 from daybreak.errors import UserError
 from daybreak.evaluate.benchmarks import TaskChoice
+from daybreak.evaluate.built_in_tasks import all_names, folders_of
 from daybreak.evaluate.local_rows import read_rows
 from daybreak.evaluate.quiet import quiet
 from daybreak.progress import say
 
-_BUILT_IN = Path(lm_eval.tasks.__file__).parent
-_DECLARED = re.compile(rb"^[\"']?(task|group|tag)[\"']?:[ \t]*[\"']?([\w.+-]+)[\"']?[ \t]*\r?$", re.MULTILINE)
-_IS_TASK = re.compile(rb"^[\"']?(task|group)[\"']?:", re.MULTILINE)
 _SPLIT = "local"
 _SHOTS_SPLIT = "local_shots"
 _SHOTS_FROM = ("train", "dev", "shots")  # what the file of examples may be called behind a task's name
-_DATA_FILES = ("json", "csv", "text", "parquet")
 
 
 @final
@@ -100,7 +94,7 @@ class _Index:
                 manager = TaskManager(include_path=[str(path) for path in (*folders, *own)], include_defaults=False)
             index = cls(manager, choice.folder)
             wanted += [name for entry in manager.task_index.values() for name in _members(entry)]
-            found = {path for name in wanted if name not in manager.task_index for path in _folders_of(name)}
+            found = {path for name in wanted if name not in manager.task_index for path in folders_of(name)}
             wanted = []
             if not found - set(folders):
                 break
@@ -139,7 +133,7 @@ class _Index:
         return self.manager.task_index[name].cfg or {}
 
     def _unknown(self, name: str) -> str:
-        known = [*self.manager.task_index, *_built_in_names()]
+        known = [*self.manager.task_index, *all_names()]
         close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
         hint = f" (did you mean {' or '.join(close)}?)" if close else ""
         return f"unknown task {name!r}{hint}; tasks are those of lm-evaluation-harness, and of --tasks-from FOLDER"
@@ -213,9 +207,7 @@ def _built(index: _Index, name: str, load: Callable[[], Any], remedy: str) -> Lo
         entry = index.config(index.leaves(name)[0])
         source = entry.get("dataset_path") or "its data"
         why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        raise UserError(
-            f"task {name} cannot be read ({source}: {why})" + (f"; {remedy}" if remedy else "")
-        ) from error
+        raise UserError(f"task {name} cannot be read ({source}: {why})" + (f"; {remedy}" if remedy else "")) from error
     return LoadedTasks(loaded["tasks"], loaded["groups"], (*loaded["groups"], *loaded["tasks"]))
 
 
@@ -280,35 +272,6 @@ def _members(entry: Any) -> list[str]:
     below = (entry.cfg or {}).get("task") if entry.kind.name == "GROUP" else None
     names = [each if isinstance(each, str) else each.get("task") or each.get("group") for each in below or []]
     return [name for name in names if isinstance(name, str)]
-
-
-def _folders_of(name: str) -> list[Path]:
-    """Where a built-in task lies; first in the folders whose names look like it, since there are 14,000 files."""
-    likely = [path for path in _BUILT_IN.iterdir() if path.is_dir() and name.startswith(path.name)]
-    for roots in (likely, [_BUILT_IN]):
-        found = {path.parent for root in roots for path, declared in _declarations(root) if name in declared}
-        if found:
-            return sorted(found)
-    return []
-
-
-@cache
-def _built_in_names() -> frozenset[str]:
-    return frozenset(name for _, names in _declarations(_BUILT_IN) for name in names)
-
-
-@cache
-def _read_declarations(root: Path) -> tuple[tuple[Path, frozenset[str]], ...]:
-    found = []
-    for path in sorted(root.rglob("*.yaml")):
-        declared = frozenset(name.decode() for _, name in _DECLARED.findall(path.read_bytes()))
-        if declared:
-            found.append((path, declared))
-    return tuple(found)
-
-
-def _declarations(root: Path) -> Iterator[tuple[Path, frozenset[str]]]:
-    yield from _read_declarations(root)
 
 
 def _require_readable(folder: Path) -> None:
