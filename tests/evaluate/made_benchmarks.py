@@ -7,22 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-WORDS = [
-    "sun",
-    "dawn",
-    "light",
-    "river",
-    "stone",
-    "bird",
-    "cloud",
-    "tree",
-    "hill",
-    "night",
-    "wind",
-    "road",
-    "house",
-    "song",
-]
+WORDS = ("sun", "dawn", "light", "river", "stone", "bird", "cloud", "tree", "hill", "night", "wind", "road", "song")
 
 KINDS = {
     "choices": """

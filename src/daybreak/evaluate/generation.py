@@ -28,12 +28,13 @@ class Prompt:
     Attributes:
         tokens: ids; there is room for `most` more in the context.
         stops: the continuation ends in front of the first of these, or of end-of-text.
+        sampling: how tokens are chosen.
     """
 
     tokens: tuple[int, ...]
     most: int
     stops: tuple[str, ...]
-    sampling: SamplingConfig = SamplingConfig(greedy=True)
+    sampling: SamplingConfig
 
 
 def fitted(tokens: Sequence[int], most: int, context: int) -> tuple[tuple[int, ...], int]:
@@ -79,10 +80,8 @@ def continuations(
 def _together(model: GPT, tokenizer: Tokenizer, prompts: Sequence[Prompt], batch: Sequence[int]) -> list[str]:
     """The continuations of prompts that are equally long; prompt i draws from (seed, i)."""
     asked = [prompts[index] for index in batch]
-    generators = [
-        torch.Generator().manual_seed(splitmix64(splitmix64(prompts[index].sampling.seed) ^ index) >> 1)
-        for index in batch
-    ]
+    seeds = [splitmix64(splitmix64(prompts[index].sampling.seed) ^ index) >> 1 for index in batch]
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     device = model.embedding.weight.device
     new_BT = torch.tensor([prompt.tokens for prompt in asked], device=device)
     cache = Cache(model.config.layers, len(asked[0].tokens) + asked[0].most)

@@ -101,7 +101,7 @@ class DaybreakLM(TemplateLM):  # type: ignore[misc]
         stops = handle_stop_sequences(asked.get("until"), eos=END_OF_TEXT)
         tokens, most = fitted(self.tok_encode(text) or [self.eot_token_id], asked["max_gen_toks"], self._context)
         if not asked.get("do_sample"):
-            return Prompt(tokens, most, tuple(stops))
+            return Prompt(tokens, most, tuple(stops), SamplingConfig(greedy=True))
         temperature = asked.get("temperature") or 1.0
         sampling = SamplingConfig(temperature=temperature, top_k=asked.get("top_k"), top_p=asked.get("top_p"))
         return Prompt(tokens, most, tuple(stops), sampling)

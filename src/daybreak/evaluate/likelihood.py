@@ -88,9 +88,8 @@ def _scores_at_once(model: GPT, batch: Sequence[Family], windows: Sequence[Windo
             cache = cache.repeated(counts, P + T)
         features.append(model.features(_padded(rests, device), cache=cache))
     read = _positions(batch, windows, P, T)
-    features_ND = torch.cat([each.flatten(0, 1) for each in features])[
-        torch.tensor(list(read.positions), device=device)
-    ]
+    positions = torch.tensor(read.positions, device=device)
+    features_ND = torch.cat([each.flatten(0, 1) for each in features])[positions]
     log_p, likeliest = _read(model, features_ND, read)
     scores, start = {}, 0
     for index in (index for family in batch for row in family.rows for index in row.windows):
