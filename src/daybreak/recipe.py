@@ -19,6 +19,7 @@ from daybreak.data.reading import DataConfig
 from daybreak.distributed import ParallelConfig
 from daybreak.duration import DurationField, Unit
 from daybreak.errors import UserError
+from daybreak.evaluate.in_training import TasksConfig
 from daybreak.evaluate.loss import EvaluationConfig
 from daybreak.family import depth_of, member
 from daybreak.files import canonical_json, sha256_bytes
@@ -82,6 +83,7 @@ class Recipe(Configuration):
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     samples: SamplesConfig = SamplesConfig()
+    tasks: TasksConfig = TasksConfig()
     guard: GuardConfig = GuardConfig()
     execution: ExecutionConfig = ExecutionConfig()
     parallel: ParallelConfig = ParallelConfig()
@@ -99,6 +101,11 @@ class Recipe(Configuration):
         require_fitting(self.batch, self.curriculum, window, self.row_length)
         if self.budget.unit is Unit.DOLLARS and self.price is None:
             raise ValueError(f"budget = {self.budget} needs price, the dollars an hour costs, as price=0.4")
+        if self.parallel.kind == "fsdp" and self.tasks.every is not None:
+            raise ValueError(
+                "tasks.every does not work with parallel.kind = fsdp, where no rank holds the whole model; use "
+                "parallel.kind=ddp, or `daybreak evaluate RUN --tasks …` on its checkpoints"
+            )
         if self.parallel.kind == "fsdp" and self.optimizer.kind == "adamw8bit":
             raise ValueError(
                 "optimizer.kind = adamw8bit does not work with parallel.kind = fsdp: torchao's 8-bit moments cannot be "

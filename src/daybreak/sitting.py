@@ -24,6 +24,7 @@ from daybreak.data.reading import Reading
 from daybreak.distributed import Ranks, forward_of
 from daybreak.duration import Duration, Unit
 from daybreak.errors import Stopped, UserError
+from daybreak.evaluate.in_training import TaskEvaluation
 from daybreak.files import locked, write_json
 from daybreak.hardware import is_busy, peak_flops
 from daybreak.identity import (
@@ -272,6 +273,7 @@ def assembled(
     check_schedule(recipe.schedule, planned.moment(Spent()))
     if isinstance(recipe.optimizer, MuonConfig):  # a warm-up that cannot be counted is said now
         muon_momentum(recipe.optimizer, planned.moment(Spent()))
+    tasks = TaskEvaluation.of(recipe.tasks, reading.tokenizer)  # a task that is not there is said now
     separator = recipe.data.separator(reading.tokenizer)
     model, optimizers = build_learner(recipe, execution, device, ranks, separator)
     guard, spent, owes_validation = make_guard(recipe.guard, execution.precision), Spent(), False
@@ -332,6 +334,7 @@ def assembled(
             guard=guard,
             validation=validation_part,
             sampler=Sampler(samples.every, reading.tokenizer, samples.prompt, samples.tokens, samples.sampling),
+            tasks=tasks,
             checkpoints=checkpoints,
             metrics=metrics,
             ranks=ranks,

@@ -1,4 +1,4 @@
-"""Our GPT-2 with random weights as a model of `transformers`, and the byte tokenizer as one of theirs."""
+"""A GPT-2 with random weights, and tokenizers of ours as those of `transformers`."""
 
 from pathlib import Path
 from typing import Any
@@ -18,44 +18,6 @@ def random_gpt2(**settings: Any) -> GPT:
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
     return model
-
-
-def as_transformers(ours: GPT, end_of_text: int) -> Any:
-    """The same model as a `GPT2LMHeadModel`."""
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    size = ours.config
-    config = GPT2Config(
-        n_layer=size.layers,
-        n_head=size.heads,
-        n_embd=size.dim,
-        n_positions=size.context,
-        vocab_size=size.vocab_size,
-        activation_function="gelu_new",
-        bos_token_id=end_of_text,
-        eos_token_id=end_of_text,
-        pad_token_id=end_of_text,
-    )
-    theirs = GPT2LMHeadModel(config).eval()
-    body, weights = theirs.transformer, {}
-    weights = {body.wte: ours.embedding, body.ln_f: ours.final_norm}
-    for their_block, our_block in zip(body.h, ours.blocks, strict=True):
-        weights |= {
-            their_block.ln_1: our_block.attention_norm,
-            their_block.attn.c_attn: our_block.attention.qkv,
-            their_block.attn.c_proj: our_block.attention.output,
-            their_block.ln_2: our_block.mlp_norm,
-            their_block.mlp.c_fc: our_block.mlp.up,
-            their_block.mlp.c_proj: our_block.mlp.down,
-        }
-    with torch.no_grad():
-        body.wpe.weight.copy_(ours.position.weight)
-        for part, our_part in weights.items():
-            transposed = type(part).__name__ == "Conv1D"
-            part.weight.copy_(our_part.weight.T if transposed else our_part.weight)
-            if getattr(part, "bias", None) is not None:
-                part.bias.copy_(our_part.bias)
-    return theirs
 
 
 def byte_tokenizer_of_transformers() -> Any:

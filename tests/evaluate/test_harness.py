@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from carried import as_transformers, byte_tokenizer_of_transformers, gpt2_tokenizer_of_transformers, random_gpt2
+from carried import byte_tokenizer_of_transformers, gpt2_tokenizer_of_transformers, random_gpt2
 from made_benchmarks import arc, blimp, lambada, task_folder
 
 from daybreak.data.tokenizer import Tokenizer, byte_tokenizer, gpt2_tokenizer
@@ -13,6 +13,7 @@ from daybreak.errors import UserError
 from daybreak.evaluate.benchmarks import TaskChoice, open_benchmarks
 from daybreak.evaluate.results import TaskResults
 from daybreak.model.gpt import GPT
+from sampling import as_transformers
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -38,7 +39,7 @@ def gpt2() -> GPT:
 def saved(gpt2: GPT, made: Path) -> Path:
     """The model in a folder, as any of the hub's."""
     folder = made / "model"
-    as_transformers(gpt2, 256).save_pretrained(folder)
+    as_transformers(gpt2).save_pretrained(folder)
     byte_tokenizer_of_transformers().save_pretrained(folder)
     return folder
 
@@ -188,7 +189,7 @@ def test_on_real_items_too(real: dict[str, Path], test_data: Path, tmp_path: Pat
     """LAMBADA, ARC and BLiMP with GPT-2's tokenizer."""
     tokenizer = gpt2_tokenizer()
     model = random_gpt2(vocab_size=tokenizer.vocab_size, context=256)
-    as_transformers(model, tokenizer.end_of_text).save_pretrained(tmp_path)
+    as_transformers(model).save_pretrained(tmp_path)
     gpt2_tokenizer_of_transformers(test_data / "gpt2_bpe").save_pretrained(tmp_path)
     choice = TaskChoice(tuple(real), local=real, limit=8)
     ours = measured(choice, model, tokenizer)

@@ -17,6 +17,7 @@ from lm_eval.api.model import LM, TemplateLM
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
 
 from daybreak.data.tokenizer import END_OF_TEXT, Tokenizer
+from daybreak.distributed import ALONE, Ranks
 from daybreak.errors import UserError
 from daybreak.evaluate.generation import Prompt, continuations, fitted
 from daybreak.evaluate.likelihood import score_windows
@@ -44,16 +45,23 @@ class DaybreakLM(TemplateLM):  # type: ignore[misc]
     Args:
         context: tokens that the model sees at once.
         working: shows the progress of long work; `daybreak.progress.progress` unless given.
+        ranks: share what is scored; what is generated, each generates.
     """
 
     backend = "causal"
 
     def __init__(
-        self, model: GPT, tokenizer: Tokenizer, precision: PrecisionName, context: int, working: Working = progress
+        self,
+        model: GPT,
+        tokenizer: Tokenizer,
+        precision: PrecisionName,
+        context: int,
+        working: Working = progress,
+        ranks: Ranks = ALONE,
     ) -> None:
         super().__init__()
         self._model, self._tokenizer, self._precision = model, tokenizer, precision
-        self._context, self._working = context, working
+        self._context, self._working, self._ranks = context, working, ranks
 
     @property
     def max_length(self) -> int:
@@ -92,7 +100,8 @@ class DaybreakLM(TemplateLM):  # type: ignore[misc]
     def _scored(self, windows: Sequence[Sequence[Any]], advance: Callable[[int], None]) -> list[tuple[float, bool]]:
         """The windows of each request together."""
         flat = [window for each in windows for window in each]
-        scores = iter(score_windows(self._model, flat, precision=self._precision, advance=advance))
+        found = score_windows(self._model, flat, precision=self._precision, advance=advance, ranks=self._ranks)
+        scores = iter(found)
         together = ([next(scores) for _ in each] for each in windows)
         return [(math.fsum(s.log_likelihood for s in each), all(s.greedy for s in each)) for each in together]
 
@@ -160,15 +169,17 @@ class Benchmarks:
         precision: PrecisionName,
         context: int,
         working: Working | None = None,
+        ranks: Ranks = ALONE,
     ) -> TaskResults:
         """Our own model on all tasks.
 
         Args:
             working: shows the progress of long work; on standard error unless given.
+            ranks: share the work, and each knows the results.
         """
         with quiet() as ours:
-            lm = DaybreakLM(model, tokenizer, precision, context, working or partial(progress, stream=ours))
-            return self._results(lm)
+            shown = working or partial(progress, stream=ours)
+            return self._results(DaybreakLM(model, tokenizer, precision, context, shown, ranks))
 
     def measure_transformers(self, name: str, *, device: str, context: int | None, batch: int) -> TaskResults:
         """A model of transformers, through the harness's own class for them.
@@ -198,10 +209,14 @@ class Benchmarks:
         names = {"tasks": dict(self.loaded.tasks), "groups": dict(self.loaded.groups)}
         names["group_map"] = {group.name: group.child_names for group in self.loaded.groups.values()}
         # In one process: a pool of others is forked otherwise, in the middle of a run.
-        with variables(DISABLE_MULTIPROC="1"):
-            found = lm_eval.evaluator.evaluate(
-                lm, names, limit=self.limit, bootstrap_iters=_BOOTSTRAPS, log_samples=False
-            )
+        try:
+            with variables(DISABLE_MULTIPROC="1"):
+                found = lm_eval.evaluator.evaluate(
+                    lm, names, limit=self.limit, bootstrap_iters=_BOOTSTRAPS, log_samples=False
+                )
+        except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
+            why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            raise UserError(f"{', '.join(self.loaded.tasks)} could not be evaluated: {why}") from error
         tasks = [self._result(name, found) for name in self.loaded.order if name in found["results"]]
         return TaskResults(tasks, lm.max_length, version("lm_eval"))
 
@@ -230,6 +245,7 @@ class Benchmarks:
             shots=int(found["n-shot"].get(name, 0)),
             items=items,
             of=len(below),
+            member=any(name in group.child_names for group in self.loaded.groups.values()),
             note=self.loaded.notes.get(name, ""),
         )
 

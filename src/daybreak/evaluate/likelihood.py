@@ -12,6 +12,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from daybreak.distributed import ALONE, Ranks
 from daybreak.evaluate.sharing import Family, batches, families
 from daybreak.evaluate.windows import Window
 from daybreak.hardware import PrecisionName, autocast, is_out_of_memory
@@ -43,19 +44,28 @@ def score_windows(
     *,
     precision: PrecisionName = "fp32",
     advance: Callable[[int], None] = lambda _: None,
+    ranks: Ranks = ALONE,
 ) -> list[Score]:
     """The score of each window, in their order; on the model's device.
 
+    Ranks, each of which holds the whole model, share the batches, and each knows all scores.
+
     Args:
-        advance: told how many windows each batch held; what it raises ends the work.
+        advance: told how many windows were scored, after each batch of every rank; what it raises ends the work.
     """
     most = _TOKENS_AT_ONCE.get(model.embedding.weight.device.type, _TOKENS_AT_ONCE["cpu"])
     found: dict[int, Score] = {}
-    for batch in batches(families(windows, most), most):
-        before = len(found)
-        found |= _scores(model, batch, windows, precision)
-        advance(len(found) - before)
-    return [found[index] for index in range(len(windows))]
+    work = list(batches(families(windows, most), most))
+    for first in range(0, len(work), ranks.count):
+        at_once = work[first : first + ranks.count]
+        if ranks.rank < len(at_once):  # behind the last batch there may be none for this one
+            found |= _scores(model, at_once[ranks.rank], windows, precision)
+        advance(sum(len(row.windows) for batch in at_once for family in batch for row in family.rows))
+    if ranks.count == 1:
+        return [found[index] for index in range(len(windows))]
+    mine = [found.get(index, Score(0.0, greedy=False)) for index in range(len(windows))]
+    values = ranks.sums([value for score in mine for value in (score.log_likelihood, score.greedy)])
+    return [Score(value, greedy > 0) for value, greedy in zip(values[::2], values[1::2], strict=True)]
 
 
 def _scores(

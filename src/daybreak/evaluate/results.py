@@ -36,6 +36,7 @@ class TaskResult:
         shots: examples in front of each item.
         items: that were evaluated.
         of: how many tasks a group's average is over; 0 for a task.
+        member: it is a task of a group that is there too.
         note: what is special about it, for the person.
     """
 
@@ -45,6 +46,7 @@ class TaskResult:
     shots: int
     items: int
     of: int = 0
+    member: bool = False
     note: str = ""
 
     def described(self) -> dict[str, Any]:
@@ -103,7 +105,7 @@ class TaskResults:
         """A line for each figure, under a header."""
         rows = [("task", "metric", "value", "± s.e.", "items", "shots", "version")]
         for task in self.tasks:
-            about = (task.name, f"{task.items:,}", str(task.shots), task.version)
+            about = ("  " * task.member + task.name, f"{task.items:,}", str(task.shots), task.version)
             for name, figure in task.figures.items():
                 error = "" if figure.standard_error is None else shown(name, Figure(figure.standard_error))
                 rows.append((about[0], spoken(name), shown(name, figure), error, *about[1:]))

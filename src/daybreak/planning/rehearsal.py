@@ -143,6 +143,7 @@ def _shorter(recipe: Recipe, seconds_a_token: float, micro_batch: int) -> Recipe
     content = recipe.model_dump(mode="json")
     content |= {"batch": {"tokens": min(recipe.batch.tokens, largest)}, "curriculum": None}
     content["evaluation"] |= {"tokens": evaluated}
+    content["tasks"] = {}
     return Recipe.model_validate(content)
 
 

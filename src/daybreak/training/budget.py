@@ -17,7 +17,7 @@ from daybreak.training.spent import Spent
 
 FEW_STEPS = 50  # a run of fewer learns next to nothing
 Counts = Literal["process", "train"]
-Ending = Literal["evaluation", "sample", "save"]  # what comes behind the last step
+Ending = Literal["evaluation", "sample", "tasks", "save"]  # what comes behind the last step
 _LARGEST_GUESS = 0.4  # of a time budget, kept for an evaluation before one was timed
 _UNKNOWN_SHARE = 1e-9  # of a step before any was measured: warm-ups in percent begin near zero
 _ROUNDING = 1e-6  # of a step, in sums of FLOPs
@@ -109,7 +109,7 @@ class Budget(ABC):
 
     @abstractmethod
     def note_ending(self, what: Ending, seconds: float) -> None:
-        """Hear how long an evaluation, a sample or a save took: the last of each must fit behind the last step."""
+        """Hear how long an evaluation, a sample, tasks or a save took: one more of each must fit behind the last step."""
 
     @abstractmethod
     def _note_step(self, size: StepSize, seconds: float) -> None:

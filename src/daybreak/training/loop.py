@@ -9,6 +9,7 @@ import torch
 from daybreak.checkpoint import Tensors
 from daybreak.distributed import synchronise_gradients
 from daybreak.errors import UserError
+from daybreak.evaluate.in_training import TaskEvaluation
 from daybreak.evaluate.loss import Loss
 from daybreak.hardware import autocast, is_out_of_memory
 from daybreak.training.budget import Moment
@@ -72,6 +73,8 @@ def train(parts: Parts, spent: Spent, *, owes_validation: bool = False) -> tuple
         owes_validation = validates and validation is None
         if is_due(parts.sampler.every, before, spent):
             _sample(parts, spent)
+        if parts.tasks is not None and is_due(parts.tasks.every, before, spent):
+            _evaluate_tasks(parts, parts.tasks, spent)
         pinned = is_due(parts.checkpoints.config.keep_every, before, spent)
         if (
             pinned
@@ -213,6 +216,35 @@ def _sample(parts: Parts, spent: Spent) -> None:
             text = f"({error})"
     parts.budget.note_ending("sample", time.perf_counter() - began)
     parts.metrics.event("sample", {"step": spent.steps, "text": text}, f"step {spent.steps:>6,}  sample: {text}")
+
+
+def _evaluate_tasks(parts: Parts, tasks: TaskEvaluation, spent: Spent) -> None:
+    """Measure benchmarks; where a stop was asked for meanwhile, there are none of this step."""
+    parts.ranks.enter(f"tasks after step {spent.steps}")
+    began = time.perf_counter()
+    missing = "a stop was asked for"
+    try:
+        with torch.compiler.set_stance("force_eager"):  # a compiled block would meet a new shape at every batch
+            results = tasks.measure(
+                parts.model, parts.precision, ranks=parts.ranks, interrupted=lambda: parts.stop.requested
+            )
+    except UserError as error:  # a model that has diverged may answer nothing, but its run goes on
+        results, missing = None, str(error)
+    if results is None:
+        line = f"step {spent.steps:>6,}  no tasks: {missing}"
+        parts.metrics.event("missing_tasks", {"step": spent.steps, "why": missing}, line)
+        return
+    seconds = time.perf_counter() - began
+    parts.budget.note_ending("tasks", seconds)
+    record = {
+        "step": spent.steps,
+        "tokens": spent.tokens,
+        "elapsed_seconds": parts.clock.elapsed(),
+        "seconds": seconds,
+        "results": {task.name: task.recorded() for task in results.tasks},
+    }
+    lines = "; ".join(task.line() for task in results.tasks if not task.member)
+    parts.metrics.event("tasks", record, f"step {spent.steps:>6,}  {lines}")
 
 
 def _is_best(parts: Parts, validation: Loss | None) -> bool:

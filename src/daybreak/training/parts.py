@@ -8,6 +8,7 @@ from torch import nn
 
 from daybreak.data.batches import Batches
 from daybreak.distributed import Ranks
+from daybreak.evaluate.in_training import TaskEvaluation
 from daybreak.evaluate.loss import MixtureValidation, Validation
 from daybreak.hardware import PrecisionName
 from daybreak.model.gpt import GPT
@@ -30,6 +31,7 @@ class Parts:
     Attributes:
         model: as this rank holds it.
         forward: the model's training loss; its backward pass brings the gradients of all ranks together.
+        tasks: benchmarks; None where the recipe asks for none.
         peak_flops: FLOP/s of all devices that utilisation is a share of; None if it is not known.
     """
 
@@ -44,6 +46,7 @@ class Parts:
     guard: Guard
     validation: Validation | MixtureValidation
     sampler: Sampler
+    tasks: TaskEvaluation | None
     checkpoints: Checkpoints
     metrics: Metrics
     ranks: Ranks
