@@ -127,9 +127,7 @@ def main() -> None:
         assert same == len(items), f"{len(items) - same} of {len(items)} items are answered otherwise"
         assert apart < 0.01, f"log-likelihoods differ by up to {apart}"
     where = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    print(
-        f"{len(items)} items, {arguments.shape}, {arguments.precision}, {where}; medians of {arguments.rounds} rounds"
-    )
+    print(f"{len(items)} items, {arguments.shape}, {arguments.precision}, {where}; {arguments.rounds} rounds, medians")
     for name, median in medians.items():
         print(f"{name:<14} {median:8.2f} s  {len(items) / median:8.1f} items/s")
     print(f"same answers {same} of {len(items)}; log-likelihoods differ by at most {apart:.2g} nats")

@@ -1,6 +1,7 @@
 """Fixtures that all tests share."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,19 @@ def test_data() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("DAYBREAK_TEST_DATA names no folder with real data")
     return Path(folder)
+
+
+@pytest.fixture(scope="module")
+def offline_hub() -> Iterator[None]:
+    """The Hugging Face hub out of reach, so that nothing waits for it."""
+    import datasets
+    import huggingface_hub
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+        patch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,5 @@
 """Figures of benchmarks are those of the harness's own class for models of transformers, on the same weights."""
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,18 +9,12 @@ from made_benchmarks import arc, blimp, lambada, task_folder
 from daybreak.data.tokenizer import Tokenizer, byte_tokenizer, gpt2_tokenizer
 from daybreak.errors import UserError
 from daybreak.evaluate.benchmarks import TaskChoice, open_benchmarks
+from daybreak.evaluate.harness import open_transformers
 from daybreak.evaluate.results import TaskResults
 from daybreak.model.gpt import GPT
 from sampling import as_transformers
 
-
-@pytest.fixture(autouse=True, scope="module")
-def without_network() -> Iterator[None]:
-    before = os.environ.get("HF_HUB_OFFLINE")
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    yield
-    if before is None:
-        del os.environ["HF_HUB_OFFLINE"]
+pytestmark = pytest.mark.usefixtures("offline_hub")
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +54,7 @@ def test_the_figures_are_those_of_the_harnesss_own_class(gpt2: GPT, saved: Path,
     local = {"lambada_openai": lambada(made), "arc_easy": arc(made), "blimp": blimp(made)}
     choice = TaskChoice(tuple(local), local=local)
     ours = measured(choice, gpt2)
-    theirs = open_benchmarks(choice).measure_transformers(str(saved), device="cpu", context=None, batch=5)
+    theirs = open_benchmarks(choice).measure_transformers(open_transformers(str(saved), device="cpu", batch=5))
     assert_same_figures(ours, theirs)
     assert [task.name for task in ours.tasks] == [
         "lambada_openai", "arc_easy", "blimp", "blimp_adjunct_island", "blimp_causative"
@@ -81,7 +73,7 @@ def test_task_files_nobody_has_seen(gpt2: GPT, saved: Path, made: Path) -> None:
     """Each kind of task; texts longer than the context, answers that are generated; data files beside their YAML."""
     choice = TaskChoice(folder=task_folder(made / "tasks"))
     ours = measured(choice, gpt2)
-    theirs = open_benchmarks(choice).measure_transformers(str(saved), device="cpu", context=None, batch=3)
+    theirs = open_benchmarks(choice).measure_transformers(open_transformers(str(saved), device="cpu", batch=3))
     assert_same_figures(ours, theirs)
     figures = {task.name: set(task.figures) for task in ours.tasks}
     assert figures == {
@@ -193,6 +185,6 @@ def test_on_real_items_too(real: dict[str, Path], test_data: Path, tmp_path: Pat
     gpt2_tokenizer_of_transformers(test_data / "gpt2_bpe").save_pretrained(tmp_path)
     choice = TaskChoice(tuple(real), local=real, limit=8)
     ours = measured(choice, model, tokenizer)
-    theirs = open_benchmarks(choice).measure_transformers(str(tmp_path), device="cpu", context=None, batch=8)
+    theirs = open_benchmarks(choice).measure_transformers(open_transformers(str(tmp_path), device="cpu", batch=8))
     assert_same_figures(ours, theirs)
     assert sum(task.name.startswith("blimp_") for task in ours.tasks) == 34

@@ -1,6 +1,5 @@
 """Benchmarks while training: recorded at their steps, without any effect on what is learnt; mistakes said at once."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,8 @@ from daybreak.evaluate.likelihood import score_windows
 from daybreak.evaluate.windows import Window, rolling_windows
 from daybreak.recipe import Recipe
 from daybreak.run import Run
+
+pytestmark = pytest.mark.usefixtures("offline_hub")
 
 RECIPE = """
 budget = "6 steps"
@@ -42,13 +43,6 @@ tokens = 256
 micro_batch = 2
 threads = 1
 """
-
-
-@pytest.fixture(autouse=True, scope="module")
-def without_network() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HF_HUB_OFFLINE", "1")
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,9 @@
-"""Benchmarks, as `daybreak evaluate --tasks` prints them."""
+"""Benchmarks and suites of them, as `daybreak evaluate --tasks` and `--suite` print them."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
@@ -10,7 +12,6 @@ if TYPE_CHECKING:
     from daybreak.evaluate.results import TaskResults
 
 _HUGGING_FACE = "hf:"
-_ROWS_AT_ONCE = 16  # of a model of transformers
 
 
 @final
@@ -26,6 +27,7 @@ class Asked:
     model: str
     tasks: str | None
     folder: Path | None
+    suite: str | None
     local: tuple[str, ...]
     limit: int | None
     shots: int | None
@@ -34,35 +36,90 @@ class Asked:
 
 
 def evaluate_tasks(asked: Asked) -> None:
-    """Measure a model on tasks, and print what it came to."""
-    from daybreak.evaluate.benchmarks import TaskChoice, parse_local
-
-    names = tuple(name.strip() for name in (asked.tasks or "").split(",") if name.strip())
-    choice = TaskChoice(names, asked.folder, parse_local(asked.local), asked.shots, asked.limit)
-    results, about = measured(asked.model, choice, asked.context)
+    """Measure a model on tasks, or on a suite of them, and print what it came to."""
+    described, lines = _suite(asked) if asked.suite is not None else _tasks(asked)
     if asked.as_json:
-        print(json.dumps({**about, **results.described()}, indent=2, allow_nan=False))
+        from daybreak.training.metrics import finite
+
+        print(json.dumps(finite(described), indent=2, allow_nan=False))
         return
-    print("\n".join(results.table()))
+    print("\n".join(lines))
     if asked.limit is not None:
         print(f"the first {asked.limit} items of each task alone: no figures to compare with others'")
 
 
-def measured(model: str, choice: "TaskChoice", context: int | None) -> "tuple[TaskResults, dict[str, Any]]":
-    """What a model came to, and which it was.
+def _tasks(asked: Asked) -> tuple[dict[str, Any], list[str]]:
+    from daybreak.evaluate.benchmarks import TaskChoice, parse_local
+
+    names = tuple(name.strip() for name in (asked.tasks or "").split(",") if name.strip())
+    choice = TaskChoice(names, asked.folder, parse_local(asked.local), asked.shots, asked.limit)
+    subject = _subject(asked.model)
+    results = subject.measure(choice, asked.context)
+    return {**subject.described, **results.described()}, results.table()
+
+
+def _suite(asked: Asked) -> tuple[dict[str, Any], list[str]]:
+    from daybreak.errors import UserError
+    from daybreak.evaluate.benchmarks import parse_local, require_harness
+    from daybreak.evaluate.suites import SUITES, gpt_star_context, measure_core, measure_gpt_star
+
+    if asked.suite not in SUITES:
+        raise UserError(f"--suite {asked.suite} is none; there are {', '.join(SUITES)}")
+    if asked.tasks or asked.folder or asked.shots is not None:
+        raise UserError("--suite has tasks and shots of its own; leave out --tasks, --tasks-from and --few-shot")
+    require_harness()
+    local, subject = parse_local(asked.local), _subject(asked.model)
+    if asked.suite == "core":
+        core = measure_core(lambda choice: subject.measure(choice, asked.context), local, asked.limit)
+        return {**subject.described, **core.described()}, core.table()
+    context = asked.context or min(gpt_star_context(), subject.positions or gpt_star_context())
+    row = measure_gpt_star(lambda choice: subject.measure(choice, context), context, local, asked.limit)
+    return {**subject.described, **row.described()}, row.table()
+
+
+@final
+@dataclass(frozen=True)
+class _Subject:
+    """Whom benchmarks are asked of.
+
+    Attributes:
+        positions: the longest context that there are positions for; None where there is no end to them.
+        measure: what it comes to on some tasks, at a context or its own.
+    """
+
+    described: dict[str, Any]
+    positions: int | None
+    measure: "Callable[[TaskChoice, int | None], TaskResults]"
+
+
+def _subject(name: str) -> _Subject:
+    """A run, or a model of transformers; opened once.
 
     Raises:
-        UserError: there is no such model or task.
+        UserError: there is no such run.
     """
-    if model.startswith(_HUGGING_FACE):
-        from daybreak.evaluate.benchmarks import open_benchmarks
-        from daybreak.hardware import choose_device
-
-        benchmarks, device = open_benchmarks(choice), str(choose_device("auto"))
-        name = model.removeprefix(_HUGGING_FACE)
-        found = benchmarks.measure_transformers(name, device=device, context=context, batch=_ROWS_AT_ONCE)
-        return found, {"model": model}
+    if name.startswith(_HUGGING_FACE):
+        return _Subject({"model": name}, None, _of_transformers(name.removeprefix(_HUGGING_FACE)))
     from daybreak.run import load
 
-    run = load(Path(model))
-    return run.evaluate_tasks(choice, context), {"run": model, "step": run.spent.steps}
+    run = load(Path(name))
+    own = run.recipe.model
+    positions = own.context if own.position.kind == "learned" else None
+    return _Subject({"run": name, "step": run.spent.steps}, positions, run.evaluate_tasks)
+
+
+def _of_transformers(name: str) -> "Callable[[TaskChoice, int | None], TaskResults]":
+    from daybreak.evaluate.benchmarks import open_benchmarks
+    from daybreak.hardware import choose_device
+
+    @cache
+    def opened(context: int | None) -> Any:
+        from daybreak.evaluate.harness import open_transformers
+
+        return open_transformers(name, device=str(choose_device("auto")), context=context)
+
+    def measure(choice: "TaskChoice", context: int | None) -> "TaskResults":
+        benchmarks = open_benchmarks(choice)
+        return benchmarks.measure_transformers(opened(context))
+
+    return measure

@@ -15,6 +15,9 @@ def evaluate(
     tasks: Annotated[
         str | None, typer.Option(help="Benchmarks of lm-evaluation-harness, as lambada_openai,arc_easy.")
     ] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="Tasks that make one score or table: core (DCLM's CORE), gpt-star.")
+    ] = None,
     tasks_from: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Task files (YAML) of your own.")] = None,
     local: Annotated[
         list[str] | None, typer.Option(metavar="NAME=FILE", help="Read a task's items from a file; may be repeated.")
@@ -36,8 +39,9 @@ def evaluate(
     from daybreak.run import load
     from daybreak.training.metrics import finite
 
-    if tasks or tasks_from or local:
-        evaluate_tasks(Asked(run, tasks, tasks_from, tuple(local or ()), limit, few_shot, context, as_json))
+    if tasks or tasks_from or suite or local:
+        asked = Asked(run, tasks, tasks_from, suite, tuple(local or ()), limit, few_shot, context, as_json)
+        evaluate_tasks(asked)
         return
     trained = load(run)
     result = trained.evaluate(data)

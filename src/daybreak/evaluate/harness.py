@@ -14,6 +14,7 @@ from typing import Any, TextIO, final
 import lm_eval.evaluator
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM, TemplateLM
+from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
 
 from daybreak.data.tokenizer import END_OF_TEXT, Tokenizer
@@ -147,6 +148,24 @@ class Watched(LM):  # type: ignore[misc]
         return answers
 
 
+def open_transformers(name: str, *, device: str, context: int | None = None, batch: int = 16) -> Any:
+    """A model of transformers, in the harness's own class for them.
+
+    Args:
+        name: a folder, or a name on the hub.
+        context: tokens that the model sees at once; its own unless given.
+        batch: rows at once.
+
+    Raises:
+        UserError: there is no such model, or it needs code of its own.
+    """
+    with quiet():
+        try:
+            return HFLM(pretrained=name, device=device, batch_size=batch, max_length=context)
+        except (OSError, ValueError, RuntimeError, ImportError) as error:
+            raise UserError(f"hf:{name} cannot be read: {' '.join(str(error).split())[:400]}") from error
+
+
 @final
 @dataclass(frozen=True)
 class Benchmarks:
@@ -181,24 +200,10 @@ class Benchmarks:
             shown = working or partial(progress, stream=ours)
             return self._results(DaybreakLM(model, tokenizer, precision, context, shown, ranks))
 
-    def measure_transformers(self, name: str, *, device: str, context: int | None, batch: int) -> TaskResults:
-        """A model of transformers, through the harness's own class for them.
-
-        Args:
-            name: a folder, or a name on the hub.
-
-        Raises:
-            UserError: there is no such model, or it needs code of its own.
-        """
-        from lm_eval.models.huggingface import HFLM
-
+    def measure_transformers(self, model: Any) -> TaskResults:
+        """A model that `open_transformers` opened, through the harness's own class."""
         with quiet() as ours:
-            try:
-                inner = HFLM(pretrained=name, device=device, batch_size=batch, max_length=context)
-            except (OSError, ValueError, RuntimeError, ImportError) as error:
-                why = " ".join(str(error).split())[:400]
-                raise UserError(f"hf:{name} cannot be read: {why}") from error
-            return self._results(Watched(inner, ours))
+            return self._results(Watched(model, ours))
 
     def _results(self, lm: Any) -> TaskResults:
         for task in self.loaded.tasks.values():

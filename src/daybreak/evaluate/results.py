@@ -110,13 +110,21 @@ class TaskResults:
                 error = "" if figure.standard_error is None else shown(name, Figure(figure.standard_error))
                 rows.append((about[0], spoken(name), shown(name, figure), error, *about[1:]))
                 about = ("", "", "", "")
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        lines = []
-        for row in rows:
-            left = "  ".join(cell.ljust(width) for cell, width in zip(row[:2], widths[:2], strict=True))
-            lines.append(left + "".join(f"  {cell:>{width}}" for cell, width in zip(row[2:], widths[2:], strict=True)))
+        lines = aligned(rows, left=2)
         notes = [f"{task.name}: {task.note}" for task in self.tasks if task.note]
         return [*lines, *notes, f"context {self.context:,} tokens; lm-evaluation-harness {self.harness}"]
+
+
+def aligned(rows: Sequence[tuple[str, ...]], left: int) -> list[str]:
+    """Rows as lines whose columns stand under one another, the first `left` of them by their beginnings."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell.ljust(width) if column < left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
 
 
 def spoken(metric: str) -> str:

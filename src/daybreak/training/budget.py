@@ -109,7 +109,7 @@ class Budget(ABC):
 
     @abstractmethod
     def note_ending(self, what: Ending, seconds: float) -> None:
-        """Hear how long an evaluation, a sample, tasks or a save took: one more of each must fit behind the last step."""
+        """Hear how long one of these took: the last of each must fit behind the last step."""
 
     @abstractmethod
     def _note_step(self, size: StepSize, seconds: float) -> None:

@@ -1,0 +1,102 @@
+"""Suites: scores by their published formulas, published figures as printed, and what is missing said aloud."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from daybreak.errors import UserError
+from daybreak.evaluate.benchmarks import TaskChoice
+from daybreak.evaluate.results import Figure, TaskResult, TaskResults
+from daybreak.evaluate.suites import measure_core, measure_gpt_star
+
+METRICS = ("acc", "acc_norm", "exact_match", "em", "perplexity", "word_perplexity")
+WITHOUT = {"jeopardy", "squad"}  # not in the harness
+
+
+class Recorded:
+    """Stands for a model: right in `accuracy` of all items of the tasks whose data is there."""
+
+    def __init__(self, accuracy: float, lacking: tuple[str, ...] = ()) -> None:
+        self.accuracy, self.lacking = accuracy, lacking
+        self.asked: list[TaskChoice] = []
+
+    def __call__(self, choice: TaskChoice) -> TaskResults:
+        (name,) = choice.names
+        if name in self.lacking:
+            raise UserError(f"task {name} cannot be read")
+        self.asked.append(choice)
+        figures = {metric: Figure(self.accuracy, 0.01) for metric in METRICS}
+        return TaskResults([TaskResult(name, figures, "1.0", choice.shots or 0, 100)], 1024, "0.4.13")
+
+
+def test_core_has_22_tasks_with_their_shots_and_chance() -> None:
+    core = measure_core(Recorded(1.0), {})
+    assert len(core.tasks) == 22
+    shots = {task.name: task.shots for task in core.tasks}
+    zero = {"hellaswag_zeroshot", "copa", "openbook_qa", "lambada_openai", "winograd", "winogrande", "coqa"}
+    assert {name for name, count in shots.items() if count == 0} == zero
+    assert shots["agi_eval_lsat_ar"] == 3
+    assert set(shots.values()) == {0, 3, 10}
+    chance = {task.name: task.chance for task in core.tasks}
+    assert chance["boolq"] == 0.62
+    assert chance["bigbench_language_identification"] == 0.091
+    assert sum(chance.values()) == pytest.approx(5 * 0.25 + 4 * 0.5 + 2 * 0.2 + 0.62 + 0.091)
+
+
+def test_perfect_is_one_and_guessing_is_zero() -> None:
+    assert measure_core(Recorded(1.0), {}).score == pytest.approx(1.0)
+    core = measure_core(Recorded(0.5), {})
+    assert core.centred["copa"] == 0.0
+    assert core.centred["hellaswag"] == pytest.approx((0.5 - 0.25) / 0.75)
+    assert core.centred["boolq"] == pytest.approx((0.5 - 0.62) / 0.38)
+    assert core.score == pytest.approx(math.fsum(core.centred.values()) / len(core.centred))
+
+
+def test_a_partial_core_is_called_partial_and_says_what_is_missing() -> None:
+    core = measure_core(Recorded(0.5, lacking=("piqa", "boolq")), {})
+    assert core.partial
+    assert set(core.missing) == {"piqa", "boolq", *WITHOUT}
+    text = "\n".join(core.table())
+    assert "partial CORE" in text
+    assert "over 18 of 22 tasks" in text
+    assert "missing: squad (lm-evaluation-harness has no such task)" in text
+    assert "core" not in core.described()
+    assert core.described()["partial_core"] == core.score
+    nothing = measure_core(lambda choice: Recorded(0.5, choice.names)(choice), {})
+    assert nothing.described()["partial_core"] is None
+
+
+def test_files_reach_their_tasks_under_either_name(tmp_path: Path) -> None:
+    files = {name: tmp_path / name for name in ("hellaswag", "openbook_qa", "wsc273", "arc_easy", "arc_easy:train")}
+    recorded = Recorded(0.5)
+    measure_core(recorded, files, limit=7)
+    by_task = {(choice.names[0], choice.shots): choice.local for choice in recorded.asked}
+    assert by_task["hellaswag", 0] == by_task["hellaswag", 10] == {"hellaswag": tmp_path / "hellaswag"}
+    assert by_task["openbookqa", 0] == {"openbookqa": tmp_path / "openbook_qa"}
+    assert by_task["wsc273", 0] == {"wsc273": tmp_path / "wsc273"}
+    assert by_task["arc_easy", 10].keys() == {"arc_easy", "arc_easy:train"}
+    assert by_task["piqa", 10] == {}
+    assert {choice.limit for choice in recorded.asked} == {7}
+    with pytest.raises(UserError, match="which is not among the tasks of this suite"):
+        measure_core(recorded, {"blimp": tmp_path})
+
+
+def test_a_wrong_file_is_no_missing_task(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="task piqa cannot be read"):
+        measure_core(Recorded(0.5, lacking=("piqa",)), {"piqa": tmp_path})
+
+
+def test_gpt_stars_table_has_the_published_rows_and_what_is_wrong_with_them() -> None:
+    row = measure_gpt_star(Recorded(0.4, lacking=("winogrande",)), 1024, {})
+    lines = row.table()
+    by_model = {line.split("  ")[0]: line.split()[-6:] for line in lines[1:13]}
+    assert by_model["this one"] == ["40.00", "0.4000", "0.4000", "40.00", "40.00", "–"]
+    assert by_model["127*, 26 B tokens"] == ["36.23", "28.60", "37.99", "63.17", "28.07", "51.46"]
+    assert by_model["GPT-2 small, 21 B"] == ["36.52", "30.05", "37.86", "62.46", "28.57", "–"]
+    assert by_model["GPT-3 350M, 300 B"] == ["54.30", "9.09", "–", "70.20", "43.60", "52.10"]
+    assert len(by_model) == 12
+    text = "\n".join(lines)
+    assert "38.44 where every token is counted" in text
+    assert "missing: winogrande (task winogrande cannot be read)" in text
+    assert row.described()["published"]["1B*, 26 B"]["LAMBADA ppl"] == 9.758
