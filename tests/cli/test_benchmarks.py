@@ -15,21 +15,18 @@ from daybreak.recipe import Recipe
 
 pytestmark = pytest.mark.usefixtures("offline_hub")
 
-SIZES = ["model.layers=1", "model.heads=2", "model.dim=16", "model.context=64", "data.window=64", "batch.tokens=128"]
+SMALL = ["model.layers=1", "model.heads=2", "model.dim=16", "model.context=64", "data.window=64", "batch.tokens=128"]
+OF_BYTES = ["data.tokenizer=bytes", "model.vocab_size=320", "evaluation.tokens=128"]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, corpus: Corpus) -> str:
     out = tmp_path_factory.mktemp("benchmarks") / "run"
-    small = [
-        *SIZES,
-        "data.tokenizer=bytes",
-        "model.vocab_size=320",
-        "batch.tokens=128",
-        "evaluation.tokens=128",
-        "budget=2 steps",
-    ]
-    train(Recipe.load("gpt2-tiny", *small), data=corpus.path, out=out)
+    train(
+        Recipe.load("gpt2-tiny", *SMALL, *OF_BYTES, "budget=2 steps"),
+        data=corpus.path,
+        out=out,
+    )
     return str(out)
 
 

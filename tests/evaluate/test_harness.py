@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from carried import byte_tokenizer_of_transformers, gpt2_tokenizer_of_transformers, random_gpt2
-from made_benchmarks import arc, blimp, lambada, task_folder
+from made_benchmarks import arc, blimp, lambada, task_folder, write_lines
 
 from daybreak.data.tokenizer import Tokenizer, byte_tokenizer, gpt2_tokenizer
 from daybreak.errors import UserError
@@ -102,6 +102,23 @@ def test_answers_are_generated_as_transformers_generates_them(gpt2: GPT, saved: 
     theirs = HFLM(pretrained=str(saved), device="cpu", batch_size=1).generate_until(requests, disable_tqdm=True)
     assert ours == theirs
     assert ours[0] == ours[3] != ours[1]
+
+
+def test_a_group_of_groups_is_read_from_one_file(gpt2: GPT, made: Path) -> None:
+    """MMLU: its subjects lie under tags, in groups, in a group."""
+    subjects = ("anatomy", "marketing")
+    rows = [
+        {"question": f"{subject} {number}?", "subject": subject, "choices": ["a", "b", "c", "d"], "answer": number % 4}
+        for subject, count in zip(subjects, (4, 8), strict=True)
+        for number in range(count)
+    ]
+    local = {"mmlu": write_lines(made / "mmlu.jsonl", rows)}
+    whole, *parts = measured(TaskChoice(("mmlu",), local=local, shots=1), gpt2).tasks
+    assert [task.name for task in parts] == ["mmlu_anatomy", "mmlu_marketing"]
+    assert "2 of its 57" in whole.note
+    weighted = sum(task.figures["acc"].value * task.items for task in parts) / 12
+    assert whole.figures["acc"].value == pytest.approx(weighted)  # by size, as MMLU's own group says
+    assert {task.shots for task in (whole, *parts)} == {1}
 
 
 def test_shots_stand_in_front_and_the_item_itself_is_not_among_them(gpt2: GPT, made: Path) -> None:

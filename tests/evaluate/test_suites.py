@@ -4,9 +4,12 @@ import math
 from pathlib import Path
 
 import pytest
+from carried import random_gpt2
+from made_benchmarks import write_lines
 
+from daybreak.data.tokenizer import byte_tokenizer
 from daybreak.errors import UserError
-from daybreak.evaluate.benchmarks import TaskChoice
+from daybreak.evaluate.benchmarks import TaskChoice, open_benchmarks
 from daybreak.evaluate.results import Figure, TaskResult, TaskResults
 from daybreak.evaluate.suites import measure_core, measure_gpt_star
 
@@ -60,7 +63,7 @@ def test_a_partial_core_is_called_partial_and_says_what_is_missing() -> None:
     text = "\n".join(core.table())
     assert "partial CORE" in text
     assert "over 18 of 22 tasks" in text
-    assert "missing: squad (lm-evaluation-harness has no such task)" in text
+    assert "missing: squad (lm-evaluation-harness has no such task; give DCLM's file by --local squad=FILE)" in text
     assert "core" not in core.described()
     assert core.described()["partial_core"] == core.score
     nothing = measure_core(lambda choice: Recorded(0.5, choice.names)(choice), {})
@@ -80,6 +83,30 @@ def test_files_reach_their_tasks_under_either_name(tmp_path: Path) -> None:
     assert {choice.limit for choice in recorded.asked} == {7}
     with pytest.raises(UserError, match="which is not among the tasks of this suite"):
         measure_core(recorded, {"blimp": tmp_path})
+
+
+def test_what_the_harness_lacks_is_asked_of_dclms_own_files(tmp_path: Path) -> None:
+    rows = [{"context": f"CAPITALS: of land {number}", "continuation": f" town {number}"} for number in range(12)]
+    local = {name: write_lines(tmp_path / f"{name}.jsonl", rows) for name in ("jeopardy", "squad")}
+    model, asked = random_gpt2(context=512), {}
+
+    def measure(choice: TaskChoice) -> TaskResults:
+        if choice.names[0] not in ("core_jeopardy", "core_squad"):
+            raise UserError("not here")
+        benchmarks = open_benchmarks(choice)
+        results = benchmarks.measure(model, byte_tokenizer(), precision="fp32", context=512)
+        asked[choice.names[0]] = benchmarks.loaded.tasks[choice.names[0]].instances[0].args
+        return results
+
+    core = measure_core(measure, local)
+    assert core.accuracies.keys() == {"jeopardy", "squad"}
+    for name, answer in (("core_jeopardy", "\nAnswer:"), ("core_squad", "")):
+        context, continuation = asked[name]
+        examples = context.split("\n\n")
+        assert len(examples) == 11
+        assert examples[-1] == f"CAPITALS: of land 0{answer}"
+        assert continuation == " town 0"
+        assert all(f"{answer} town " in example for example in examples[:-1])
 
 
 def test_a_wrong_file_is_no_missing_task(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ SuiteName = Literal["core", "gpt-star"]
 SUITES: tuple[SuiteName, ...] = get_args(SuiteName)
 Measure = Callable[[TaskChoice], TaskResults]
 
+_OWN_TASKS = Path(__file__).parent / "published" / "core_tasks"
 _NOT_THERE = "lm-evaluation-harness has no such task"
 
 
@@ -26,6 +27,7 @@ class CoreTask:
 
     Attributes:
         harness: the harness's task that asks the same; None if it has none.
+        own: the task that asks it in its place, of a file in DCLM's form.
         metric: of that task, an accuracy.
         chance: the accuracy of guessing.
     """
@@ -34,7 +36,13 @@ class CoreTask:
     shots: int
     chance: float
     harness: str | None = None
+    own: str | None = None
     metric: str = "acc"
+
+    @property
+    def asked(self) -> str:
+        """The task that is run."""
+        return self.harness or self.own or self.name
 
 
 @final
@@ -81,7 +89,7 @@ class Core:
                     "chance": task.chance,
                     "centred": self.centred[task.name],
                     "few_shot": task.shots,
-                    "task": task.harness,
+                    "task": task.asked,
                     "metric": task.metric,
                 }
                 for task in self.tasks
@@ -98,7 +106,7 @@ class Core:
                 error = "" if figure.standard_error is None else f"{100 * figure.standard_error:.2f} %"
                 accuracy = f"{100 * figure.value:.2f} %"
                 chance, centred = f"{100 * task.chance:.1f} %", f"{self.centred[task.name]:.4f}"
-                how = f"{task.harness}, {task.metric}"
+                how = f"{task.asked}, {task.metric}"
                 rows.append((task.name, how, str(task.shots), accuracy, error, chance, centred))
         lines = aligned(rows, left=2) if self.accuracies else []
         lines += [f"missing: {name} ({why})" for name, why in self.missing.items()]
@@ -152,7 +160,7 @@ class GptStar:
         }
 
     def table(self) -> list[str]:
-        header = ("model", *(column.name for column in self.columns))
+        header = ("accuracies in percent", *(column.name for column in self.columns))
         ours = ("this one", *(self._cell(column) for column in self.columns))
         others = [
             (model, *(f"{row[column.name]:.2f}" if column.name in row else "–" for column in self.columns))
@@ -176,17 +184,19 @@ def measure_core(measure: Measure, local: Mapping[str, Path], limit: int | None 
     """
     content = _content("core")
     tasks = [CoreTask(**task) for task in content["task"]]
-    _require_known(local, [name for task in tasks for name in (task.name, task.harness) if name is not None])
+    _require_known(local, [name for task in tasks for name in (task.name, task.asked)])
     accuracies: dict[str, Figure] = {}
     missing: dict[str, str] = {}
     for task in tasks:
-        if task.harness is None:
-            missing[task.name] = _NOT_THERE
+        items = local.get(task.asked) or local.get(task.name)
+        if task.harness is None and items is None:
+            missing[task.name] = f"{_NOT_THERE}; give DCLM's file by --local {task.name}=FILE"
             continue
-        files = {name: file for name, file in local.items() if name.startswith(f"{task.harness}:")}
-        if task.harness in local or task.name in local:
-            files[task.harness] = local.get(task.harness) or local[task.name]
-        choice = TaskChoice((task.harness,), local=files, shots=task.shots, limit=limit)
+        files = {name: file for name, file in local.items() if name.startswith(f"{task.asked}:")}
+        if items is not None:
+            files[task.asked] = items
+        folder = None if task.own is None else _OWN_TASKS
+        choice = TaskChoice((task.asked,), folder, files, task.shots, limit)
         found = _measured(measure, choice, missing, task.name)
         if found is not None:
             accuracies[task.name] = found.figures[task.metric]
