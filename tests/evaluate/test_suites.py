@@ -126,4 +126,8 @@ def test_gpt_stars_table_has_the_published_rows_and_what_is_wrong_with_them() ->
     text = "\n".join(lines)
     assert "38.44 where every token is counted" in text
     assert "missing: winogrande (task winogrande cannot be read)" in text
+    (small,) = (line for line in lines if line.startswith("WikiText, perplexity: 127*, every"))
+    assert small.split()[-5:] == ["38.44", "36.71", "36.17", "36.00", "35.70"]
+    (medium,) = (line for line in lines if line.startswith("enwik8, bits per byte: 303*"))
+    assert medium.split()[-5:] == ["1.251", "1.239", "1.237", "1.236", "–"]
     assert row.described()["published"]["1B*, 26 B"]["LAMBADA ppl"] == 9.758

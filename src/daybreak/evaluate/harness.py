@@ -14,7 +14,6 @@ from typing import Any, TextIO, final
 import lm_eval.evaluator
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM, TemplateLM
-from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
 
 from daybreak.data.tokenizer import END_OF_TEXT, Tokenizer
@@ -159,9 +158,12 @@ def open_transformers(name: str, *, device: str, context: int | None = None, bat
     Raises:
         UserError: there is no such model, or it needs code of its own.
     """
+    from lm_eval.models.huggingface import HFLM  # slow to import
+
     with quiet():
         try:
-            return HFLM(pretrained=name, device=device, batch_size=batch, max_length=context)
+            # Said, and not only left out: transformers would ask a person otherwise.
+            return HFLM(pretrained=name, device=device, batch_size=batch, max_length=context, trust_remote_code=False)
         except (OSError, ValueError, RuntimeError, ImportError) as error:
             raise UserError(f"hf:{name} cannot be read: {' '.join(str(error).split())[:400]}") from error
 

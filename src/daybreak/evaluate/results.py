@@ -13,7 +13,7 @@ _SPOKEN = {
     "bits_per_byte": "bits per byte",
     "bits_per_character": "bits per character",
 }
-_SHARES = ("acc", "exact_match", "f1", "contains")
+_SHARES = ("acc", "exact_match", "em", "f1", "contains")
 
 
 @final

@@ -53,18 +53,20 @@ def families(windows: Sequence[Window], most: int) -> list[Family]:
         most: tokens that a family may hold, its rows filled up to the longest.
     """
     found: list[Family] = []
-    rows, shared = list[Row](), 0
+    rows, shared, width = list[Row](), 0, 0
     for row in _rows(windows):
         common = _common(rows[-1].inputs, row.inputs) if rows else 0
         shared = shared if len(rows) > 1 else common
         common = min(common, shared)
-        width = max(len(each.inputs) for each in (*rows[-1:], row))
+        wider = max(width, len(row.inputs))
         saves = common >= _LEAST_PREFIX and common > len(rows) * (shared - common)
-        if rows and saves and (len(rows) + 1) * width <= most:
-            shared = common
+        if rows and saves and (len(rows) + 1) * wider <= most:
+            shared, width = common, wider
         elif rows:
             found.append(Family(tuple(rows), shared if len(rows) > 1 else 0))
-            rows = []
+            rows, width = [], len(row.inputs)
+        else:
+            width = wider
         rows.append(row)
     if rows:
         found.append(Family(tuple(rows), shared if len(rows) > 1 else 0))

@@ -138,6 +138,7 @@ class GptStar:
         missing: why a task could not be run.
         published: figures by model and column; accuracies in percent.
         corrections: what is wrong with them.
+        sweep: published losses of texts by context, with the contexts.
     """
 
     context: int
@@ -146,6 +147,7 @@ class GptStar:
     missing: Mapping[str, str]
     published: Mapping[str, Mapping[str, float]]
     corrections: Sequence[str]
+    sweep: Mapping[str, Any]
 
     def described(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -156,6 +158,7 @@ class GptStar:
             "standard_errors": {name: figure.standard_error for name, figure in self.figures.items()},
             "missing": dict(self.missing),
             "published": {model: dict(row) for model, row in self.published.items()},
+            "published_sweep": dict(self.sweep),
             "corrections": list(self.corrections),
         }
 
@@ -168,7 +171,18 @@ class GptStar:
         ]
         notes = [f"missing: {task} ({why})" for task, why in self.missing.items()]
         notes += [f"published: {each}" for each in self.corrections]
-        return [*aligned([header, ours, *others], left=1), *notes, f"this one at a context of {self.context:,} tokens"]
+        notes.append(f"this one at a context of {self.context:,} tokens")
+        return [*aligned([header, ours, *others], left=1), *notes, "", *self._sweep_table()]
+
+    def _sweep_table(self) -> list[str]:
+        """What was published of texts, by context."""
+        contexts = [f"{context:,}" for context in self.sweep["contexts"]]
+        rows = [("published, by context", *contexts)]
+        for text, models in self.sweep["text"].items():
+            for model, values in models.items():
+                cells = [f"{value:.3f}" if value < 10 else f"{value:.2f}" for value in values]
+                rows.append((f"{text}: {model}", *cells, *("–" for _ in contexts[len(values) :])))
+        return aligned(rows, left=1)
 
     def _cell(self, column: Column) -> str:
         figure = self.figures.get(column.name)
@@ -216,7 +230,7 @@ def measure_gpt_star(measure: Measure, context: int, local: Mapping[str, Path], 
         found = _measured(measure, TaskChoice((task,), local=files, shots=0, limit=limit), missing, task)
         if found is not None:
             figures |= {column.name: found.figures[column.metric] for column in columns if column.task == task}
-    return GptStar(context, columns, figures, missing, content["published"], content["corrections"])
+    return GptStar(context, columns, figures, missing, content["published"], content["corrections"], content["sweep"])
 
 
 def gpt_star_context() -> int:
