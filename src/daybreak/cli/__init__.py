@@ -28,6 +28,7 @@ from daybreak.cli import (
     profile,
     recipes,
     sample,
+    study,
     train,
     verify,
 )
@@ -50,6 +51,7 @@ app.command()(train.train)
 app.command()(extend.extend)
 app.command()(evaluate.evaluate)
 app.command()(sample.sample)
+app.command()(study.study)
 app.command()(recipes.recipes)
 app.command()(bench.bench)
 app.command()(profile.profile)
