@@ -72,8 +72,8 @@ def sentences(comparisons: Sequence[Comparison]) -> Iterator[str]:
     yield "Loss in nats a token on held-out text, mean over seeds; a difference below zero is better."
     if any(each.difference.p is not None for each in comparisons):
         yield (
-            f"Intervals by the paired t test over seeds. p is adjusted for {len(comparisons)} comparisons (Benjamini and "
-            f"Hochberg); below {1 - CONFIDENCE:.2g} is a verdict."
+            f"Intervals by the paired t test over seeds. p is adjusted for {len(comparisons)} comparisons (Benjamini "
+            f"and Hochberg); below {1 - CONFIDENCE:.2g} is a verdict."
         )
         yield f"Could show: the true difference that these seeds would find {POWER:.0%} of the time."
     else:
