@@ -22,6 +22,13 @@ from daybreak.study.results import compare_all
 _SHAPES = {64: 128, 128: 64, 256: 32}  # context: rows at once; the step is their product
 _TOLERANCE = 0.005  # nats above the floor that count as reached
 _STEPS = 300
+_SAME = (
+    f"budget={_STEPS} steps",
+    "evaluation.every=10 steps",
+    "evaluation.tokens=65536",
+    "checkpoint.every=never",
+    "execution.threads=1",
+)
 
 
 def floor(corpus: Corpus, length: int, tokens: int) -> float:
@@ -53,10 +60,7 @@ def main() -> None:
         name = f"{context} x {rows}"
         losses[name] = {}
         for seed in range(1, asked.seeds + 1):
-            recipe = daybreak.Recipe.load(
-                "zero-one-tiny", *settings, f"budget={_STEPS} steps", "evaluation.every=10 steps", "checkpoint.every=never",
-                "evaluation.tokens=65536", "execution.threads=1", f"seed={seed}",
-            )  # fmt: skip
+            recipe = daybreak.Recipe.load("zero-one-tiny", *_SAME, *settings, f"seed={seed}")
             run = daybreak.train(recipe, data=asked.corpus, out=asked.out / f"{context}-{seed}")
             least = floor(corpus, context, 65_536)
             measured = run.metrics("validation")
@@ -69,9 +73,8 @@ def main() -> None:
     names = list(losses)
     for each in compare_all(dict.fromkeys((names[0], names[2]), names[1]), losses):
         found = each.difference
-        print(
-            f"{each.variant} to {each.reference}: {found.mean:+.4f} ({found.low:+.4f} … {found.high:+.4f}), {each.verdict}"
-        )
+        interval = f"{found.mean:+.4f} ({found.low:+.4f} … {found.high:+.4f})"
+        print(f"{each.variant} to {each.reference}: {interval}, {each.verdict}")
 
 
 if __name__ == "__main__":
