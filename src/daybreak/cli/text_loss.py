@@ -82,8 +82,8 @@ def describe(found: "TextLoss") -> str:
     return "\n".join(
         (
             f"loss                {found.loss:.4f} nats a token",
-            f"perplexity          {found.perplexity:,.3f} a token",
-            f"word perplexity     {found.word_perplexity:,.3f} a word between white space",
+            f"perplexity          {_perplexity(found.perplexity)} a token",
+            f"word perplexity     {_perplexity(found.word_perplexity)} a word between white space",
             f"bits per byte       {found.bits_per_byte:.4f}",
             f"bits per character  {found.bits_per_character:.4f}",
             f"measured on         {found.tokens:,} tokens at a context of {found.context:,}, stride {found.stride:,}",
@@ -107,7 +107,7 @@ def _print_table(texts: "Sequence[Text]", rows: "Iterable[TextLoss | Unmeasured]
             f"{row.context:,}",
             f"{row.stride:,}",
             f"{row.loss:.4f}",
-            f"{row.perplexity:,.3f}",
+            _perplexity(row.perplexity),
             f"{row.bits_per_byte:.4f}",
             f"{row.bits_per_character:.4f}",
             f"{row.tokens_per_second:,.0f}",
@@ -117,6 +117,10 @@ def _print_table(texts: "Sequence[Text]", rows: "Iterable[TextLoss | Unmeasured]
 
 def _line(cells: Sequence[str]) -> str:
     return "  ".join(f"{cell:>{width}}" for cell, width in zip(cells, _WIDTHS, strict=True))
+
+
+def _perplexity(value: float) -> str:
+    return f"{value:,.3f}" if value < 1e6 else f"{value:.3e}"
 
 
 def _amount(documents: int, size: int, characters: int, words: int) -> str:

@@ -5,6 +5,7 @@ Shape legend: B rows, T tokens of a row, K the last of them, N targets that coun
 
 import inspect
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, final
 
 import numpy as np
@@ -70,6 +71,8 @@ def open_hugging_face(name: str) -> HuggingFaceModel:
     """
     tokenizers, models = _transformers()
     place = name.removeprefix(PREFIX)
+    if not Path(place).is_dir() and (place.startswith((".", "/", "~")) or place.count("/") > 1):
+        raise UserError(f"there is no folder {place}")
     device = choose_device("auto")
     try:
         tokenizer = tokenizers.from_pretrained(place, trust_remote_code=False)
