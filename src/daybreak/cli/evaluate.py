@@ -31,6 +31,7 @@ def evaluate(
     """
     from daybreak.cli.text_loss import evaluate_text
     from daybreak.errors import UserError
+    from daybreak.evaluate.hugging_face import PREFIX
     from daybreak.run import load
     from daybreak.training.metrics import finite
 
@@ -38,7 +39,7 @@ def evaluate(
         raise UserError(f"{more_text[0]} stands behind the run; texts go behind --text")
     if text and data is not None:
         raise UserError("--text and --data exclude each other: a text, or the validation split of a corpus")
-    if text or contexts or stride or run.startswith("hf:"):
+    if text or contexts or stride or run.startswith(PREFIX):
         evaluate_text(
             run,
             [*(text or ()), *(more_text or ())],
