@@ -220,6 +220,8 @@ def causal_attention(
     mask = dense_mask(T, S, window, slopes, q_BHTK.dtype, q_BHTK.device, stride)
     if documents is not None:
         mask = mask.masked_fill(~documents, float("-inf"))
+    if not torch.is_grad_enabled():
+        mask = mask.view(-1, *mask.shape[-3:])  # a CPU's fused kernel takes no mask of three dimensions
     return F.scaled_dot_product_attention(q_BHTK, k_BGSK, v_BGSK, attn_mask=mask, enable_gqa=grouped)
 
 
