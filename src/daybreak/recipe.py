@@ -27,6 +27,7 @@ from daybreak.model.prediction import PredictionConfig
 from daybreak.sample import SamplesConfig
 from daybreak.saving import CheckpointConfig
 from daybreak.training.budget import Counts
+from daybreak.training.diagnostics import DiagnosticsConfig
 from daybreak.training.execution import ExecutionConfig
 from daybreak.training.growth import BatchConfig, LengthCurriculumConfig, require_fitting
 from daybreak.training.guard import GuardConfig
@@ -83,6 +84,7 @@ class Recipe(Configuration):
     checkpoint: CheckpointConfig = CheckpointConfig()
     samples: SamplesConfig = SamplesConfig()
     guard: GuardConfig = GuardConfig()
+    diagnostics: DiagnosticsConfig = DiagnosticsConfig()
     execution: ExecutionConfig = ExecutionConfig()
     parallel: ParallelConfig = ParallelConfig()
 

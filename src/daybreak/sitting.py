@@ -13,6 +13,7 @@ from daybreak.checkpoint import Checkpoint, checkpoint_path, open_latest, restor
 from daybreak.compose import (
     build_batches,
     build_budget,
+    build_diagnostics,
     build_learner,
     build_validation,
     choose_execution,
@@ -331,6 +332,7 @@ def assembled(
             optimization=recipe.optimizer,
             guard=guard,
             validation=validation_part,
+            diagnostics=build_diagnostics(recipe, execution, validation_part),
             sampler=Sampler(samples.every, reading.tokenizer, samples.prompt, samples.tokens, samples.sampling),
             checkpoints=checkpoints,
             metrics=metrics,

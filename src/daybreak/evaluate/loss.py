@@ -137,6 +137,12 @@ class Validation:
         total_tokens, total_size, *nll = ranks.sums([tokens, size, *nll])
         return Loss(math.fsum(nll) / total_tokens, int(total_tokens), int(total_size))
 
+    def first_rows(self) -> Tensor:
+        """The inputs of its first batch, (B, T), in the shape that all have; what is missing is filled up by row 0."""
+        inputs_BT, _ = self._batch(0)
+        inputs_BT[len(self.starts) :] = inputs_BT[0]
+        return torch.from_numpy(inputs_BT).to(self.device)
+
     def _nll(self, model: GPT, inputs_BT: Tensor, targets_BT: Tensor, ranks: Ranks) -> float:
         """Sum of a batch's losses; one that does not fit into memory is halved until it does."""
         try:
