@@ -246,9 +246,9 @@ def build_validation(
 def build_diagnostics(recipe: Recipe, execution: Execution, validation: Validation | MixtureValidation) -> Diagnostics:
     """Sizes by layer, on the first rows of validation; of a mixture, those of its first corpus."""
     measured = validation if isinstance(validation, Validation) else next(iter(validation.sources.values()))
-    rows = measured.first_rows()
-    # A compiled model is given a shape that it knows.
-    return Diagnostics(recipe.diagnostics.every, rows if execution.compile else rows[:ROWS], execution.precision)
+    at_once = measured.batch if execution.compile else ROWS  # a compiled model is given a shape that it knows
+    tokens = measured.first_rows(-(-ROWS // at_once) * at_once)
+    return Diagnostics(recipe.diagnostics.every, tokens, at_once, execution.precision)
 
 
 def require_memory(recipe: Recipe, device: torch.device, ranks: Ranks) -> None:

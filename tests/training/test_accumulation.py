@@ -139,7 +139,7 @@ def one_step(folder: Path, corpus: Corpus, source: Any, guard: Guard) -> tuple[d
                 device=CPU,
                 precision="fp32",
             ),
-            diagnostics=Diagnostics(None, torch.zeros(1, WINDOW, dtype=torch.long), "fp32"),
+            diagnostics=Diagnostics(None, torch.zeros(1, WINDOW, dtype=torch.long), 1, "fp32"),
             sampler=Sampler(None, corpus.tokenizer, "", 1, SamplingConfig()),
             checkpoints=checkpoints,
             metrics=metrics,

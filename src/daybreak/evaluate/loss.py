@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 import numpy as np
@@ -137,10 +137,10 @@ class Validation:
         total_tokens, total_size, *nll = ranks.sums([tokens, size, *nll])
         return Loss(math.fsum(nll) / total_tokens, int(total_tokens), int(total_size))
 
-    def first_rows(self) -> Tensor:
-        """The inputs of its first batch, (B, T), in the shape that all have; what is missing is filled up by row 0."""
-        inputs_BT, _ = self._batch(0)
-        inputs_BT[len(self.starts) :] = inputs_BT[0]
+    def first_rows(self, count: int) -> Tensor:
+        """Inputs of its first rows, (count, T), again from the first on where it has fewer; short ones end in zeros."""
+        starts = [self.starts[row % len(self.starts)] for row in range(count)]
+        inputs_BT, _ = replace(self, starts=starts, batch=count)._batch(0)
         return torch.from_numpy(inputs_BT).to(self.device)
 
     def _nll(self, model: GPT, inputs_BT: Tensor, targets_BT: Tensor, ranks: Ranks) -> float:

@@ -36,19 +36,25 @@ class Diagnostics:
 
     Attributes:
         every: how often; None for never.
-        tokens: rows (B, T), always the same; logits of the first few are measured.
+        tokens: rows (R, T), always the same; the logits of the first few are looked at.
+        at_once: rows that go through the model together, a divisor of R.
     """
 
     every: Duration | None
     tokens: Tensor
+    at_once: int
     precision: PrecisionName
 
     def largest_logits(self, model: GPT) -> dict[str, float]:
         """The largest logit that a softmax gets, in the attention of each layer and in the head."""
+        passes = torch.split(self.tokens, self.at_once)
         with autocast(self.tokens.device, self.precision):
-            largest = model.largest_logits(self.tokens, ROWS)
+            largest = [
+                model.largest_logits(rows, min(self.at_once, ROWS - index * self.at_once))
+                for index, rows in enumerate(passes)
+            ]
         names = [f"blocks.{layer}" for layer in range(len(model.blocks))]
-        return dict(zip([*names, "head"], largest.tolist(), strict=True))
+        return dict(zip([*names, "head"], torch.stack(largest).amax(0).tolist(), strict=True))
 
 
 def copied_matrices(model: nn.Module, ranks: Ranks) -> dict[str, Tensor] | None:
