@@ -33,6 +33,7 @@ from daybreak.training.growth import BatchConfig, LengthCurriculumConfig, requir
 from daybreak.training.guard import GuardConfig
 from daybreak.training.optimizer import OptimizerConfig
 from daybreak.training.schedule import CosineConfig, ScheduleConfig
+from daybreak.training.tracking import TrackingConfig
 
 # What nanoGPT and others call it.
 _ELSEWHERE = {
@@ -85,6 +86,7 @@ class Recipe(Configuration):
     samples: SamplesConfig = SamplesConfig()
     guard: GuardConfig = GuardConfig()
     diagnostics: DiagnosticsConfig = DiagnosticsConfig()
+    tracking: TrackingConfig = TrackingConfig()
     execution: ExecutionConfig = ExecutionConfig()
     parallel: ParallelConfig = ParallelConfig()
 
