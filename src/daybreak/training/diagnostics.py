@@ -23,7 +23,7 @@ class DiagnosticsConfig(Configuration):
     """Sizes of updates and of logits by layer, in `metrics.jsonl` as `layers`.
 
     Attributes:
-        every: how often: in the first step of a run, and in the one behind each multiple.
+        every: how often; of a step that was skipped or rolled back, nothing is measured.
     """
 
     every: IntervalField = Duration(5, Unit.PERCENT)

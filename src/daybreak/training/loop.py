@@ -39,7 +39,7 @@ def train(parts: Parts, spent: Spent, *, owes_validation: bool = False) -> tuple
         owes_validation = False
         _save(parts, spent, validation, owes_validation=False)
 
-    looks_inside = parts.diagnostics.every is not None and not spent.steps
+    foreseen = spent
     while (moment := _next_moment(parts, spent)) is not None:
         before_decay = (spent.before_decay or not spent.steps) and is_before_decay(parts.schedule, moment)
         if spent.before_decay and not before_decay:  # a run may be extended from here
@@ -57,7 +57,9 @@ def train(parts: Parts, spent: Spent, *, owes_validation: bool = False) -> tuple
         loss = total_nll / targets
         norm = unscale_and_clip(model, parts.optimization.clip, scale=parts.guard.scale * targets / moment.size.tokens)
         verdict = parts.guard.judge(loss, norm)
-        before_update = copied_matrices(model, parts.ranks) if looks_inside and verdict == "good" else None
+        seen, foreseen = foreseen, moment.foreseen(spent)
+        looks_inside = verdict == "good" and is_due(parts.diagnostics.every, seen, foreseen)
+        before_update = copied_matrices(model, parts.ranks) if looks_inside else None
         if verdict == "good":
             for optimizer in optimizers:
                 optimizer.step()
@@ -72,7 +74,6 @@ def train(parts: Parts, spent: Spent, *, owes_validation: bool = False) -> tuple
         _log_step(parts, moment, spent, loss=loss, lr_share=lr_share, norm=norm, seconds=seconds)
         if before_update is not None:
             _look_inside(parts, spent, before_update)
-        looks_inside = is_due(parts.diagnostics.every, before, spent)
 
         validates = is_due(parts.validation.every, before, spent)
         validation = _evaluate(parts, spent) if validates else None

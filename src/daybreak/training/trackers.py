@@ -67,19 +67,19 @@ class TensorBoard(Tracker):
 
     def __init__(self, assignment: Assignment) -> None:
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-        from tensorboard.plugins.scalar.summary_v2 import scalar_pb
+        from tensorboard.compat.proto.summary_pb2 import Summary
         from tensorboard.plugins.text.summary_v2 import text_pb
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-        self._event, self._scalar, self._text = Event, scalar_pb, text_pb
+        self._event, self._summary, self._text = Event, Summary, text_pb
         self._writer = EventFileWriter(assignment.folder, flush_secs=_FLUSH_SECONDS)
         self._add(assignment.behind + 1, session_log=SessionLog(status=SessionLog.START))
         recipe = "".join(f"    {line}\n" for line in json.dumps(dict(assignment.recipe), indent=2).splitlines())
         self._add(assignment.behind, summary=text_pb("recipe", recipe))
 
     def log(self, step: int, scalars: Mapping[str, float], texts: Mapping[str, str]) -> None:
-        for name, number in scalars.items():
-            self._add(step, summary=self._scalar(name, number))
+        values = [self._summary.Value(tag=name, simple_value=number) for name, number in scalars.items()]
+        self._add(step, summary=self._summary(value=values))
         for name, text in texts.items():
             self._add(step, summary=self._text(name, text))
 
@@ -135,7 +135,7 @@ class WandB(Tracker):
             project=assignment.project,
             name=assignment.name,
             id=kept.read_text().strip(),
-            resume=None if assignment.offline else "allow",
+            resume="allow",
             mode="offline" if assignment.offline else "online",
             dir=folder.parent,
             config=dict(assignment.recipe),
@@ -154,7 +154,7 @@ class WandB(Tracker):
         )
 
     def log(self, step: int, scalars: Mapping[str, float], texts: Mapping[str, str]) -> None:
-        if step > self._sent:
+        if step >= self._sent:  # the last may have been sent in part
             self._run.log({**scalars, **texts}, step=step)
 
     def close(self) -> None:

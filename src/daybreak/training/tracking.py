@@ -100,6 +100,7 @@ class TrackerProcess:
 
     def __init__(self, assignment: Assignment, environment: Mapping[str, str]) -> None:
         self.kind, self._waiting, self._lost = assignment.kind, bytearray(), False
+        self._key = environment.get("WANDB_API_KEY") or None
         words = [sys.executable, "-m", "daybreak.training.trackers"]
         pipe, nowhere = subprocess.PIPE, subprocess.DEVNULL
         try:
@@ -170,7 +171,8 @@ class TrackerProcess:
         assert self.process.stderr is not None
         os.set_blocking(self.process.stderr.fileno(), False)
         said = (self.process.stderr.read() or b"").decode(errors="replace").strip()
-        return said.splitlines()[-1] if said else "it ended"
+        said = said.splitlines()[-1] if said else "it ended"
+        return said if self._key is None else said.replace(self._key, "***")
 
 
 NO_TRACKING = Tracking(None, ())
@@ -178,7 +180,8 @@ NO_TRACKING = Tracking(None, ())
 
 def require_installed(config: TrackingConfig) -> None:
     """Raises UserError for a tracker whose package is not installed."""
-    missing = [kind for kind in config.kinds if find_spec(kind) is None]
+    # A folder of this name, as trackers make them, is found too, but it is no package.
+    missing = [kind for kind in config.kinds if (spec := find_spec(kind)) is None or spec.origin is None]
     if missing:
         raise UserError(f"tracking.kinds = {', '.join(missing)} needs a package: pip install 'daybreak[track]'")
 
@@ -194,8 +197,8 @@ def start_tracking(config: TrackingConfig, run: Path, recipe: Mapping[str, Any],
     processes = []
     for kind in dict.fromkeys(config.kinds):
         environment = _environment(kind, run)
-        mode = _wandb_mode(environment) if kind == "wandb" else "offline"
-        if mode == "disabled":
+        mode = _wandb_mode(os.environ)
+        if kind == "wandb" and mode == "disabled":
             say("wandb: not tracked, since WANDB_MODE=disabled")
             continue
         say(_where(kind, run, environment, mode))
@@ -224,10 +227,10 @@ def _environment(kind: TrackerKind, run: Path) -> dict[str, str]:
             kept = {name: value for name, value in kept.items() if not _ELSEWHERE.match(name)}
             return kept | {"TRACKIO_DIR": folder, "HF_HUB_OFFLINE": "1"}
         case "wandb":
-            if _wandb_mode(os.environ) != "online":
-                return kept | {"WANDB_ERROR_REPORTING": "false"}
-            own = {name: value for name, value in os.environ.items() if name.startswith("WANDB_")}
-            return kept | own | {"WANDB_ERROR_REPORTING": "false"}
+            mode = _wandb_mode(os.environ)
+            own = {name: value for name, value in os.environ.items() if name.startswith("WANDB_") and mode == "online"}
+            cache = os.environ.get("WANDB_CACHE_DIR") or str((run / kind / "cache").absolute())
+            return kept | own | {"WANDB_ERROR_REPORTING": "false", "WANDB_CACHE_DIR": cache}
 
 
 def _wandb_mode(environment: Mapping[str, str]) -> str:
@@ -258,6 +261,7 @@ def _where(kind: TrackerKind, run: Path, environment: Mapping[str, str], mode: s
         case "trackio":
             return f"tracked: TRACKIO_DIR={environment['TRACKIO_DIR']} trackio show"
         case "wandb" if mode == "offline":
-            return f"tracked offline, nobody is logged in to wandb: wandb sync {run / kind}/offline-run-*"
+            why = f"WANDB_MODE={environment['WANDB_MODE']}" if environment.get("WANDB_MODE") else "nobody is logged in"
+            return f"tracked by wandb offline ({why}): wandb sync {run / kind}/offline-run-*"
         case "wandb":
             return f"tracked online by wandb, and in {run / kind}"
