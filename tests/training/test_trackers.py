@@ -17,6 +17,7 @@ from daybreak.recipe import Recipe
 from daybreak.run import Run
 from daybreak.training.metrics import Metrics
 from daybreak.training.trackers import scalars_of, texts_of
+from daybreak.training.tracking import TrackingConfig, start_tracking
 
 SETTINGS = (
     "budget=12 steps", "data.tokenizer=bytes", "data.window=16", "batch.tokens=64", "model.layers=1", "model.heads=2",
@@ -85,8 +86,9 @@ def test_tensorboard_shows_one_curve_of_what_was_measured(run: Run, measured: Cu
 def test_trackio_has_one_curve_of_what_was_measured(run: Run, measured: Curves) -> None:
     with closing(sqlite3.connect(run.path / "trackio" / "tests.db")) as connection:
         rows = connection.execute("SELECT run_name, step, metrics FROM metrics ORDER BY id").fetchall()
+        ((identity,),) = connection.execute("SELECT DISTINCT run_id FROM metrics").fetchall()
         configs = connection.execute("SELECT run_name, config FROM configs").fetchall()
-    assert {name for name, _, _ in rows} == {"mine"}
+    assert ({name for name, _, _ in rows}, identity) == ({"mine"}, (run.path / "tracking-id").read_text())
     assert curves_of((step, json.loads(metrics)) for _, step, metrics in rows) == (measured, samples(run))
     ((name, config),) = configs
     assert name == "mine"
@@ -111,7 +113,7 @@ def test_wandb_has_one_run_of_what_was_measured(run: Run, measured: Curves) -> N
                 step = record.history.step.num
                 sent.append((step, {key: json.loads(text) for key, text in items.items() if key[0] != "_"}))
     ((identity, project, name),) = identities
-    assert (identity, project, name) == ((run.path / "wandb" / "run-id.txt").read_text(), "tests", "mine")
+    assert (identity, project, name) == ((run.path / "tracking-id").read_text(), "tests", "mine")
     curves, texts = curves_of(sent)
     assert texts == samples(run)
     assert curves.keys() == measured.keys()
@@ -172,3 +174,25 @@ def test_numbers_of_a_record_have_the_names_of_where_they_stand() -> None:
     assert scalars_of(validation) == {"validation/sources/a": 1.5}
     assert texts_of(validation) == {}
     assert texts_of({"kind": "sample", "step": 1, "text": "word"}) == {"sample": "word"}
+
+
+def test_runs_of_one_name_share_a_folder_of_trackio_and_stay_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "shared"))
+    for parent in ("a", "b", "a"):  # the third goes on with the first, and does its second step again
+        run = tmp_path / parent / "run"
+        run.mkdir(parents=True, exist_ok=True)
+        tracked = 2 if (run / "tracking-id").exists() else 0
+        config = TrackingConfig(kinds=("trackio",))
+        with Metrics(
+            run / "metrics.jsonl", 1, start_tracking(config, run, {}, behind=tracked // 2, tracked=tracked)
+        ) as metrics:
+            for step in range(1 + tracked // 2, 3):
+                metrics.event("validation", {"step": step, "loss": 1.0 + tracked}, "")
+    with closing(sqlite3.connect(tmp_path / "shared" / "daybreak.db")) as connection:
+        rows = connection.execute("SELECT run_id, step, metrics FROM metrics ORDER BY run_id, step").fetchall()
+    a, b = ((tmp_path / parent / "run" / "tracking-id").read_text() for parent in ("a", "b"))
+    found = {(run, step): json.loads(metrics)["validation/loss"] for run, step, metrics in rows}
+    assert found == {(a, 1): 1.0, (a, 2): 3.0, (b, 1): 1.0, (b, 2): 1.0}
+    assert len(rows) == 4

@@ -104,7 +104,7 @@ def test_a_tracker_that_fails_is_said_once_and_changes_no_bit(
     assert run.finished
     assert_same_bits(run, untracked)
     warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: wandb")]
-    assert warnings == [f"warning: wandb: {said}; training goes on without it"]
+    assert warnings == [f"warning: wandb: {said}; the run goes on without it"]
 
 
 @pytest.mark.parametrize("kind", ["tensorboard", "trackio"])
@@ -129,7 +129,7 @@ def test_a_full_disk_is_said_once_and_changes_no_bit(
     assert run.finished
     assert_same_bits(run, untracked)
     errors = capsys.readouterr().err
-    assert errors.count(f"warning: {kind}: ") == errors.count("training goes on without it") == 1
+    assert errors.count(f"warning: {kind}: ") == errors.count("the run goes on without it") == 1
 
 
 def test_a_process_that_takes_nothing_is_given_up(

@@ -7,7 +7,6 @@ failed.
 
 import json
 import os
-import secrets
 import sqlite3
 import threading
 import time
@@ -33,6 +32,7 @@ class Assignment:
     Attributes:
         folder: where it writes.
         name: of the run.
+        identity: of the run, as no other has it.
         recipe: what was resolved, sent once.
         behind: the step that the sitting goes on from; what an earlier one sent of later steps is lost work.
         tracked: the highest step of an earlier sitting.
@@ -43,6 +43,7 @@ class Assignment:
     folder: str
     project: str
     name: str
+    identity: str
     recipe: Mapping[str, Any]
     behind: int
     tracked: int
@@ -98,17 +99,16 @@ class Trackio(Tracker):
     def __init__(self, assignment: Assignment) -> None:
         from trackio.sqlite_storage import SQLiteStorage
 
-        self._storage, self._project, self._name = SQLiteStorage, assignment.project, assignment.name
+        self._storage, self._run = SQLiteStorage, assignment
         database = SQLiteStorage.init_db(assignment.project)
         with closing(sqlite3.connect(database)) as connection, connection:
-            lost = (assignment.name, assignment.behind)
-            connection.execute("DELETE FROM metrics WHERE run_name = ? AND step > ?", lost)
+            lost = (assignment.identity, assignment.behind)
+            connection.execute("DELETE FROM metrics WHERE run_id = ? AND step > ?", lost)
         self._recipe: dict[str, Any] | None = dict(assignment.recipe)
 
     def log(self, step: int, scalars: Mapping[str, float], texts: Mapping[str, str]) -> None:
-        self._storage.bulk_log(
-            self._project, self._name, [{**scalars, **texts}], steps=[step], config=self._recipe, run_id=self._name
-        )
+        run, metrics = self._run, [{**scalars, **texts}]
+        self._storage.bulk_log(run.project, run.name, metrics, steps=[step], config=self._recipe, run_id=run.identity)
         self._recipe = None
 
     def close(self) -> None:
@@ -127,14 +127,11 @@ class WandB(Tracker):
 
         folder = Path(assignment.folder)
         folder.mkdir(parents=True, exist_ok=True)
-        kept = folder / "run-id.txt"
-        if not assignment.tracked or not kept.exists():
-            kept.write_text(secrets.token_hex(8))
         self._sent = assignment.tracked
         self._run = wandb.init(
             project=assignment.project,
             name=assignment.name,
-            id=kept.read_text().strip(),
+            id=assignment.identity,
             resume="allow",
             mode="offline" if assignment.offline else "online",
             dir=folder.parent,

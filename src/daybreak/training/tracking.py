@@ -4,6 +4,7 @@ import json
 import netrc
 import os
 import re
+import secrets
 import select
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from pydantic import BeforeValidator, Field
 from daybreak.configuration import Configuration
 from daybreak.duration import Duration, IntervalField, Unit
 from daybreak.errors import UserError
+from daybreak.files import write_bytes
 from daybreak.progress import say
 from daybreak.training.spent import Spent, is_due
 from daybreak.training.trackers import Assignment, TrackerKind
@@ -110,7 +112,7 @@ class TrackerProcess:
             )
         except OSError as error:
             self._lost = True
-            say(f"warning: {self.kind} cannot be started ({error}); training goes on without it")
+            say(f"warning: {self.kind} cannot be started ({error}); the run goes on without it")
             return
         assert self.process.stdin is not None
         self._pipe = self.process.stdin.fileno()
@@ -162,7 +164,7 @@ class TrackerProcess:
         self._lost = True
         self._waiting.clear()
         self.process.kill()
-        say(f"warning: {self.kind}: {why}; training goes on without it")
+        say(f"warning: {self.kind}: {why}; the run goes on without it")
 
     def _said(self) -> str:
         """Why the process ended, in its own words."""
@@ -194,7 +196,9 @@ def start_tracking(config: TrackingConfig, run: Path, recipe: Mapping[str, Any],
         behind: the step that is gone on from.
         tracked: the highest step of an earlier sitting.
     """
-    processes = []
+    if not config.kinds:
+        return NO_TRACKING
+    processes, identity = [], _identity(run, anew=not tracked)
     for kind in dict.fromkeys(config.kinds):
         environment = _environment(kind, run)
         mode = _wandb_mode(os.environ)
@@ -207,6 +211,7 @@ def start_tracking(config: TrackingConfig, run: Path, recipe: Mapping[str, Any],
             folder=str((run / kind).absolute()),
             project=config.project,
             name=run.absolute().name,
+            identity=identity,
             recipe=recipe,
             behind=behind,
             tracked=tracked,
@@ -214,6 +219,18 @@ def start_tracking(config: TrackingConfig, run: Path, recipe: Mapping[str, Any],
         )
         processes.append(TrackerProcess(assignment, environment))
     return Tracking(config.every, processes)
+
+
+def _identity(run: Path, *, anew: bool) -> str:
+    """What trackers know a run by, whatever its folder is called; kept in the folder."""
+    path, drawn = run / "tracking-id", secrets.token_hex(8)
+    try:
+        if not anew and path.exists() and re.fullmatch("[0-9a-f]{16}", kept := path.read_text(errors="replace")):
+            return kept
+        write_bytes(path, drawn.encode())
+    except (OSError, UserError) as error:
+        say(f"warning: {path} cannot be kept ({error}); trackers will take what goes on later for another run")
+    return drawn
 
 
 def _environment(kind: TrackerKind, run: Path) -> dict[str, str]:
