@@ -8,6 +8,7 @@ RUN/
   metrics.jsonl     what was measured
   checkpoints/      step-00000120/ ...
   finished.json     once the budget is spent: what the run came to
+  tensorboard/ …    what trackers write, where the recipe names some
 """
 
 import math
@@ -119,7 +120,7 @@ class Run:
         return laid_out_for_one_row(self.model) if self._device.type == "cpu" else self.model
 
     def metrics(self, kind: str = "train") -> list[dict[str, Any]]:
-        """Records of `train`, `validation` or `sample`, one a step."""
+        """Records of `train`, `validation`, `sample` or `layers`, one a step."""
         return read_metrics(self.path / "metrics.jsonl", kind)
 
     def evaluate(self, data: Path | str | None = None) -> Loss:
