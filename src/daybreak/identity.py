@@ -20,7 +20,10 @@ _FORMAT = 1
 # What the saved tensors and the place are made for.
 _FIXED = ("model", "data.window", "data.packing", "data.tokenizer", "optimizer.kind")
 # What no step computes differently for, beyond its last bits.
-_FREE = ("name", "description", "evaluation", "checkpoint", "samples", "tasks", "execution", "parallel")
+_FREE = (
+    "name", "description", "evaluation", "checkpoint", "samples", "tasks", "diagnostics", "execution", "parallel",
+    "tracking",
+)  # fmt: skip
 _COURSE = ("execution.precision", "execution.weights")
 
 

@@ -17,6 +17,7 @@ import typer
 from daybreak import __version__
 from daybreak.cli import (
     bench,
+    compare,
     demo,
     doctor,
     evaluate,
@@ -28,6 +29,7 @@ from daybreak.cli import (
     profile,
     recipes,
     sample,
+    study,
     train,
     verify,
 )
@@ -50,6 +52,8 @@ app.command()(train.train)
 app.command()(extend.extend)
 app.command()(evaluate.evaluate)
 app.command()(sample.sample)
+app.command()(study.study)
+app.command()(compare.compare)
 app.command()(recipes.recipes)
 app.command()(bench.bench)
 app.command()(profile.profile)

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from daybreak.evaluate.benchmarks import TaskChoice
     from daybreak.evaluate.results import TaskResults
 
-_HUGGING_FACE = "hf:"
-
 
 @final
 @dataclass(frozen=True)
@@ -98,8 +96,10 @@ def _subject(name: str) -> _Subject:
     Raises:
         UserError: there is no such run.
     """
-    if name.startswith(_HUGGING_FACE):
-        return _Subject({"model": name}, None, _of_transformers(name.removeprefix(_HUGGING_FACE)))
+    from daybreak.evaluate.hugging_face import PREFIX
+
+    if name.startswith(PREFIX):
+        return _Subject({"model": name}, None, _of_transformers(name.removeprefix(PREFIX)))
     from daybreak.run import load
 
     run = load(Path(name))

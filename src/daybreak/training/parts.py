@@ -15,6 +15,7 @@ from daybreak.model.gpt import GPT
 from daybreak.sample import Sampler
 from daybreak.saving import Checkpoints
 from daybreak.training.budget import Budget, Clock
+from daybreak.training.diagnostics import Diagnostics
 from daybreak.training.guard import Guard
 from daybreak.training.metrics import Metrics
 from daybreak.training.optimizer import Optimizer
@@ -45,6 +46,7 @@ class Parts:
     optimization: Optimizer
     guard: Guard
     validation: Validation | MixtureValidation
+    diagnostics: Diagnostics
     sampler: Sampler
     tasks: TaskEvaluation | None
     checkpoints: Checkpoints
