@@ -1,6 +1,7 @@
 """Suites: scores by their published formulas, published figures as printed, and what is missing said aloud."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -114,8 +115,13 @@ def test_a_wrong_file_is_no_missing_task(tmp_path: Path) -> None:
         measure_core(Recorded(0.5, lacking=("piqa",)), {"piqa": tmp_path})
 
 
-def test_gpt_stars_table_has_the_published_rows_and_what_is_wrong_with_them() -> None:
-    row = measure_gpt_star(Recorded(0.4, lacking=("winogrande",)), 1024, {})
+def test_gpt_stars_table_has_the_published_rows_and_what_is_wrong_with_them(tmp_path: Path) -> None:
+    def sweep(file: Path, contexts: Sequence[int]) -> list[dict[str, float]]:
+        assert file == tmp_path / "enwik8.txt.xz"
+        return [{"bits_per_byte": 1 + context / 1e4} for context in contexts[:-1]] + [{"context": contexts[-1]}]
+
+    local = {"enwik8": tmp_path / "enwik8.txt.xz"}
+    row = measure_gpt_star(Recorded(0.4, lacking=("winogrande",)), sweep, 1024, local)
     lines = row.table()
     by_model = {line.split("  ")[0]: line.split()[-6:] for line in lines[1:13]}
     assert by_model["this one"] == ["40.00", "0.4000", "0.4000", "40.00", "40.00", "–"]
@@ -126,6 +132,8 @@ def test_gpt_stars_table_has_the_published_rows_and_what_is_wrong_with_them() ->
     text = "\n".join(lines)
     assert "38.44 where every token is counted" in text
     assert "missing: winogrande (task winogrande cannot be read)" in text
+    (ours,) = (line for line in lines if line.startswith("enwik8, bits per byte: this one"))
+    assert ours.split()[-5:] == ["1.102", "1.205", "1.307", "1.410", "–"]
     (small,) = (line for line in lines if line.startswith("WikiText, perplexity: 127*, every"))
     assert small.split()[-5:] == ["38.44", "36.71", "36.17", "36.00", "35.70"]
     (medium,) = (line for line in lines if line.startswith("enwik8, bits per byte: 303*"))

@@ -1,7 +1,7 @@
 """Benchmarks and suites of them, as `daybreak evaluate --tasks` and `--suite` print them."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -71,8 +71,25 @@ def _suite(asked: Asked) -> tuple[dict[str, Any], list[str]]:
         core = measure_core(lambda choice: subject.measure(choice, asked.context), local, asked.limit)
         return {**subject.described, **core.described()}, core.table()
     context = asked.context or min(gpt_star_context(), subject.positions or gpt_star_context())
-    row = measure_gpt_star(lambda choice: subject.measure(choice, context), context, local, asked.limit)
+    row = measure_gpt_star(
+        lambda choice: subject.measure(choice, context),
+        lambda file, contexts: _swept(asked.model, file, contexts),
+        context,
+        local,
+        asked.limit,
+    )
     return {**subject.described, **row.described()}, row.table()
+
+
+def _swept(model: str, file: Path, contexts: Sequence[int]) -> list[dict[str, Any]]:
+    """What a text comes to at each context, rows not overlapping."""
+    from daybreak.evaluate.hugging_face import PREFIX, open_hugging_face
+    from daybreak.evaluate.sweep import sweep
+    from daybreak.evaluate.text import read_text
+    from daybreak.run import load
+
+    opened = open_hugging_face(model) if model.startswith(PREFIX) else load(model).language_model
+    return [row.figures for row in sweep(opened, [read_text(opened, [str(file)])], list(contexts), None)]
 
 
 @final

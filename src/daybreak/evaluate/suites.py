@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, final, get_args
 
+from daybreak.data.compression import suffixes
 from daybreak.errors import UserError
 from daybreak.evaluate.benchmarks import TaskChoice
 from daybreak.evaluate.results import Figure, TaskResult, TaskResults, aligned, shown
@@ -15,7 +16,9 @@ from daybreak.evaluate.results import Figure, TaskResult, TaskResults, aligned, 
 SuiteName = Literal["core", "gpt-star"]
 SUITES: tuple[SuiteName, ...] = get_args(SuiteName)
 Measure = Callable[[TaskChoice], TaskResults]
+Sweep = Callable[[Path, Sequence[int]], Sequence[Mapping[str, Any]]]
 
+_NO_TEXTS = (".jsonl", ".json", ".ndjson", ".parquet")  # items of a task, not a text
 _OWN_TASKS = Path(__file__).parent / "published" / "core_tasks"
 _NOT_THERE = "lm-evaluation-harness has no such task"
 
@@ -139,6 +142,7 @@ class GptStar:
         published: figures by model and column; accuracies in percent.
         corrections: what is wrong with them.
         sweep: published losses of texts by context, with the contexts.
+        swept: ours, by text and context; None where it could not be measured.
     """
 
     context: int
@@ -148,6 +152,7 @@ class GptStar:
     published: Mapping[str, Mapping[str, float]]
     corrections: Sequence[str]
     sweep: Mapping[str, Any]
+    swept: Mapping[str, Sequence[float | None]]
 
     def described(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -158,7 +163,8 @@ class GptStar:
             "standard_errors": {name: figure.standard_error for name, figure in self.figures.items()},
             "missing": dict(self.missing),
             "published": {model: dict(row) for model, row in self.published.items()},
-            "published_sweep": dict(self.sweep),
+            "sweep": {text: list(values) for text, values in self.swept.items()},
+            "published_sweep": {"contexts": self.sweep["contexts"], **self.sweep["text"]},
             "corrections": list(self.corrections),
         }
 
@@ -175,12 +181,13 @@ class GptStar:
         return [*aligned([header, ours, *others], left=1), *notes, "", *self._sweep_table()]
 
     def _sweep_table(self) -> list[str]:
-        """What was published of texts, by context."""
+        """Ours and what was published of texts, by context."""
         contexts = [f"{context:,}" for context in self.sweep["contexts"]]
-        rows = [("published, by context", *contexts)]
+        rows = [("by context", *contexts)]
         for text, models in self.sweep["text"].items():
-            for model, values in models.items():
-                cells = [f"{value:.3f}" if value < 10 else f"{value:.2f}" for value in values]
+            ours = {"this one": self.swept[text]} if text in self.swept else {}
+            for model, values in {**ours, **models}.items():
+                cells = ["–" if value is None else f"{value:.3f}" if value < 10 else f"{value:.2f}" for value in values]
                 rows.append((f"{text}: {model}", *cells, *("–" for _ in contexts[len(values) :])))
         return aligned(rows, left=1)
 
@@ -217,12 +224,21 @@ def measure_core(measure: Measure, local: Mapping[str, Path], limit: int | None 
     return Core(tasks, accuracies, missing, content["compare"])
 
 
-def measure_gpt_star(measure: Measure, context: int, local: Mapping[str, Path], limit: int | None = None) -> GptStar:
-    """Run what can be run of the tasks that GPT* was published with."""
+def measure_gpt_star(
+    measure: Measure, sweep: Sweep, context: int, local: Mapping[str, Path], limit: int | None = None
+) -> GptStar:
+    """Run what can be run of the tasks that GPT* was published with.
+
+    Args:
+        measure: what some tasks come to; raises UserError where they cannot be run.
+        sweep: what a text comes to at some contexts: `figures` of each.
+        local: files in place of data sets, by task; and texts, `enwik8` and `text8`, to be measured by context.
+    """
     content = _content("gpt-star")
     columns = [Column(**column) for column in content["column"]]
     tasks = dict.fromkeys(column.task for column in columns)
-    _require_known(local, list(tasks))
+    texts: dict[str, dict[str, str]] = content["sweep"]["measured"]
+    _require_known(local, list(dict.fromkeys((*tasks, *texts))))
     figures: dict[str, Figure] = {}
     missing: dict[str, str] = {}
     for task in tasks:
@@ -230,7 +246,14 @@ def measure_gpt_star(measure: Measure, context: int, local: Mapping[str, Path], 
         found = _measured(measure, TaskChoice((task,), local=files, shots=0, limit=limit), missing, task)
         if found is not None:
             figures |= {column.name: found.figures[column.metric] for column in columns if column.task == task}
-    return GptStar(context, columns, figures, missing, content["published"], content["corrections"], content["sweep"])
+    swept = {
+        about["text"]: [row.get(about["figure"]) for row in sweep(local[name], content["sweep"]["contexts"])]
+        for name, about in texts.items()
+        if name in local and suffixes(local[name])[0] not in _NO_TEXTS
+    }
+    return GptStar(
+        context, columns, figures, missing, content["published"], content["corrections"], content["sweep"], swept
+    )
 
 
 def gpt_star_context() -> int:
