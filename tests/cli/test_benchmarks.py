@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-from made_benchmarks import arc, lambada
 from typer.testing import CliRunner
 
 from daybreak import train
@@ -12,6 +11,7 @@ from daybreak.cli import app
 from daybreak.data.shards import Corpus
 from daybreak.errors import UserError
 from daybreak.recipe import Recipe
+from made_benchmarks import arc, lambada
 
 pytestmark = pytest.mark.usefixtures("offline_hub")
 

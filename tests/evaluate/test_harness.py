@@ -3,15 +3,15 @@
 from pathlib import Path
 
 import pytest
-from carried import byte_tokenizer_of_transformers, gpt2_tokenizer_of_transformers, random_gpt2
-from made_benchmarks import arc, blimp, lambada, task_folder, write_lines
 
+from carried import byte_tokenizer_of_transformers, gpt2_tokenizer_of_transformers, random_gpt2
 from daybreak.data.tokenizer import Tokenizer, byte_tokenizer, gpt2_tokenizer
 from daybreak.errors import UserError
 from daybreak.evaluate.benchmarks import TaskChoice, open_benchmarks
 from daybreak.evaluate.harness import open_transformers
 from daybreak.evaluate.results import TaskResults
 from daybreak.model.gpt import GPT
+from made_benchmarks import arc, blimp, lambada, task_folder, write_lines
 from sampling import as_transformers
 
 pytestmark = pytest.mark.usefixtures("offline_hub")

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from carried import random_gpt2
-from made_benchmarks import write_lines
 
+from carried import random_gpt2
 from daybreak.data.tokenizer import byte_tokenizer
 from daybreak.errors import UserError
 from daybreak.evaluate.benchmarks import TaskChoice, open_benchmarks
 from daybreak.evaluate.results import Figure, TaskResult, TaskResults
 from daybreak.evaluate.suites import measure_core, measure_gpt_star
+from made_benchmarks import write_lines
 
 METRICS = ("acc", "acc_norm", "exact_match", "em", "perplexity", "word_perplexity")
 WITHOUT = {"jeopardy", "squad"}  # not in the harness

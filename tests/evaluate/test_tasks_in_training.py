@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from made_benchmarks import arc, lambada
 from safetensors.torch import load_file
 
 from daybreak import load, train
@@ -19,6 +18,7 @@ from daybreak.evaluate.likelihood import score_windows
 from daybreak.evaluate.windows import Window, rolling_windows
 from daybreak.recipe import Recipe
 from daybreak.run import Run
+from made_benchmarks import arc, lambada
 
 pytestmark = pytest.mark.usefixtures("offline_hub")
 
