@@ -27,6 +27,7 @@ from daybreak.cli import (
     prepare,
     profile,
     recipes,
+    report,
     sample,
     train,
     verify,
@@ -50,6 +51,7 @@ app.command()(train.train)
 app.command()(extend.extend)
 app.command()(evaluate.evaluate)
 app.command()(sample.sample)
+app.command()(report.report)
 app.command()(recipes.recipes)
 app.command()(bench.bench)
 app.command()(profile.profile)
