@@ -86,7 +86,7 @@ class Size:
     height: int
 
 
-WIDE, TALL, SMALL = Size(860, 380), Size(420, 380), Size(420, 270)
+WIDE, LARGE, TALL, SMALL = Size(860, 380), Size(860, 570), Size(420, 380), Size(420, 270)
 
 
 def draw(chart: Chart, size: Size) -> Element:

@@ -1,5 +1,6 @@
 """What a run measured, read once and kept in columns: a million steps take a hundred megabytes."""
 
+import re
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
@@ -33,6 +34,7 @@ _COLUMNS = (
     "progress_share",
     "skipped",
 )
+_CHANGE = re.compile(r"^(\S+): (.*) here, (.*) there$")  # a line of Recipe.differences
 _WORTH_A_BAR = 30_000_000  # bytes, some seconds of reading
 
 
@@ -100,8 +102,8 @@ class Journal:
             if number > 1
         ]
         for record in self.of_kind("changes"):
-            settings = record.get("settings", [])
-            found.append(Mark(record["step"], "changes", f"goes on with other settings: {'; '.join(map(str, settings))}"))
+            settings = [_CHANGE.sub(r"\1: \2, before \3", str(each)) for each in record.get("settings", [])]
+            found.append(Mark(record["step"], "changes", f"goes on with other settings: {'; '.join(settings)}"))
         for record in self.of_kind("extension"):
             found.append(Mark(record["step"], "extension", f"extended to {record.get('budget')}"))
         for record in self.of_kind("rollback"):

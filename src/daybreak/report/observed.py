@@ -87,8 +87,9 @@ class Observed:
 
     @property
     def seconds(self) -> float | None:
-        """From process start, over all sittings."""
-        return float(self.result["spent"]["elapsed_seconds"]) if self.result else self.last("elapsed_seconds")
+        """From process start, over all sittings, until the last step or the validation behind it."""
+        ends = [self.last("elapsed_seconds"), *(record.get("elapsed_seconds") for record in self.validations[-1:])]
+        return max((end for end in ends if isinstance(end, int | float)), default=None)
 
     @property
     def seconds_in_steps(self) -> float:

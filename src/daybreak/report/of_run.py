@@ -20,21 +20,21 @@ def page_of_runs(runs: Sequence[Observed]) -> bytes:
     """The whole file; the same runs give the same bytes."""
     several = len(runs) > 1
     title = f"{len(runs)} runs compared" if several else runs[0].name
-    parts = [
+    parts = [section("outcome", "Outcome", *_outcome(runs)), section("loss", "Loss", *_loss(runs))]
+    sections = [
         section("differences", "What differs", *_differences(runs)) if several else None,
-        section("outcome", "Outcome", tables.outcome(runs)),
-        section("loss", "Loss", *_loss(runs)),
+        *(parts if several else reversed(parts)),
         _sources(runs),
         section("evaluations", "Evaluations", *_evaluations(runs)),
         section("optimisation", "Optimisation", *_optimisation(runs)),
         section("speed", "Speed and cost", *_speed(runs)),
-        _events(runs),
+        _events(runs) if several else None,
         _samples(runs),
         section("recipe", "Recipe", *_recipe(runs)),
         section("environment", "Environment", tables.environment(runs)),
         section("reading", "How to read this page", *_notes(runs)),
     ]
-    return page(title, _header(title, runs), [part for part in parts if part is not None])
+    return page(title, _header(title, runs), [each for each in sections if each is not None])
 
 
 def _header(title: str, runs: Sequence[Observed]) -> Element:
@@ -73,6 +73,12 @@ def _differences(runs: Sequence[Observed]) -> list[Content]:
     return [element("p", "Nothing: the recipes are the same.") if found is None else found]
 
 
+def _outcome(runs: Sequence[Observed]) -> list[Content]:
+    table = tables.outcome(runs)
+    happened = tables.events(runs[0]) if len(runs) == 1 else None
+    return [table] if happened is None else [element("div", table, happened, class_="grid")]
+
+
 def _loss(runs: Sequence[Observed]) -> list[Content]:
     if not any(len(run.journal) for run in runs):
         return [_nothing("No step was recorded yet.")]
@@ -99,8 +105,8 @@ def _sources(runs: Sequence[Observed]) -> Element | None:
     if table is None:
         return None
     charts = curves.source_charts(runs)
-    figures = [small_figure(chart, f"Validation loss by source: {chart.says}.", with_legend=True) for chart in charts]
-    return section("sources", "Loss by source", element("div", *figures, class_="grid"), table)
+    figures = [small_figure(chart, "The validation text of each source by itself.", with_legend=True) for chart in charts]
+    return section("sources", "Loss by source", element("div", *figures, table, class_="grid"))
 
 
 def _evaluations(runs: Sequence[Observed]) -> list[Content]:
@@ -118,7 +124,7 @@ def _evaluations(runs: Sequence[Observed]) -> list[Content]:
         if table is None:
             found.append(_nothing(f"{run.name} was not evaluated yet."))
         else:
-            found.append(details(f"Validations of {run.name}", table) if len(runs) > 1 else table)
+            found.append(details(f"All validations of {run.name}", table))
     return found
 
 
@@ -154,7 +160,11 @@ def _speed(runs: Sequence[Observed]) -> list[Content]:
             "Model FLOPs utilisation: FLOPs as counted here, as a share of what the device can do.",
         ),
     ]
-    return [_grid(runs, charts), tables.speed(runs)]
+    grid, table = _grid(runs, charts), tables.speed(runs)
+    if len(runs) > 1:
+        return [grid, table]
+    grid.append(table)
+    return [grid]
 
 
 def _grid(runs: Sequence[Observed], charts: Sequence[tuple[Chart | None, str]]) -> Element:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.ticker import NullLocator
 
 _FEW_TICKS = 5
+_AIR = 1.015  # behind the last point of an x axis
 _TICKS_OF_A_DECADE = ((1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8), (1, 1.5, 2, 3, 4, 5, 7), (1, 2, 5), (1,))
 _THOUSANDS = {1e3: "thousands", 1e6: "millions", 1e9: "billions", 1e12: "trillions"}
 _TIMES = {1.0: "seconds", 60.0: "minutes", 3600.0: "hours", 86400.0: "days"}
@@ -52,24 +53,24 @@ class Scale:
 
 
 def of_steps(largest: float) -> Scale:
-    return _linear("steps", 0.0, max(largest, 1.0))
+    return _linear("steps", 0.0, _AIR * max(largest, 1.0))
 
 
 def of_tokens(largest: float) -> Scale:
     unit = max((unit for unit in _THOUSANDS if unit <= largest), default=1.0)
     label = f"tokens ({_THOUSANDS[unit]})" if unit > 1 else "tokens"
-    return _linear(label, 0.0, max(largest, 1.0), unit)
+    return _linear(label, 0.0, _AIR * max(largest, 1.0), unit)
 
 
 def of_time(largest: float) -> Scale:
     """Of seconds."""
     unit = max((unit for unit in _TIMES if 2 * unit <= largest), default=1.0)
-    return _linear(f"time ({_TIMES[unit]})", 0.0, max(largest, 1e-3), unit)
+    return _linear(f"time ({_TIMES[unit]})", 0.0, _AIR * max(largest, 1e-3), unit)
 
 
 def of_flops(largest: float) -> Scale:
     exponent = math.floor(math.log10(max(largest, 1.0)))
-    return _linear(f"training FLOPs (× {power(exponent)})", 0.0, max(largest, 1.0), 10.0**exponent)
+    return _linear(f"training FLOPs (× {power(exponent)})", 0.0, _AIR * max(largest, 1.0), 10.0**exponent)
 
 
 def of_names(label: str, names: Sequence[str]) -> Scale:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from xml.etree.ElementTree import Element
 
-from daybreak.report.figures import SMALL, TALL, WIDE, Chart, Look, draw
+from daybreak.report.figures import LARGE, SMALL, TALL, WIDE, Chart, Look, draw
 from daybreak.report.html import element, figure
 
 
@@ -26,9 +26,11 @@ def switched_figure(name: str, choices: Sequence[tuple[str, Sequence[Chart]]], c
             switch.set("checked", "")
         switches += [switch, element("label", label, for_=f"{name}-{number}")]
         first, *others = charts
-        large = element("div", draw(first, WIDE), class_="wide")
-        pictures = [large, element("div", draw(first, TALL), class_="narrow")]
-        panels.append(element("div", *pictures, *(element("div", draw(each, TALL)) for each in others), class_="panel"))
+        beside = SMALL if len(others) > 1 else TALL
+        large = element("div", draw(first, LARGE if len(others) > 1 else WIDE), class_="wide")
+        narrow = element("div", draw(first, TALL), class_="narrow")
+        rest = [element("div", draw(each, beside)) for each in others]
+        panels.append(element("div", large, narrow, *rest, class_="panel"))
     everything = [chart for _, charts in choices for chart in charts]
     words = element("legend", "against")
     return figure(caption, legend(everything), element("fieldset", words, *switches, *panels), class_="switched")

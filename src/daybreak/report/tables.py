@@ -230,7 +230,7 @@ def _parent(recipe: Recipe) -> tuple[Recipe, bool]:
 
 
 def _setting(value: object) -> str:
-    text = NOTHING if value is None else str(value)
+    text = NOTHING if value is None else str(value).lower() if isinstance(value, bool) else str(value)
     return text if len(text) <= _LONGEST_SETTING else f"{text[:_LONGEST_SETTING]}…"
 
 
