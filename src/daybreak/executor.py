@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -33,16 +33,19 @@ class Workers:
         count: processes; with one, on this machine, it is this process. On Ray, the most tasks at once; with none, as
             many as the cluster has cores.
         engine: `here`, or `ray`: the cluster that `ray start` made, whose machines share a file system with this one.
+        cores, gpus: what each task is given of a machine of the cluster; a GPU may be shared, as 0.5.
     """
 
     count: int = 1
     engine: Engine = "here"
+    cores: int = 1
+    gpus: float = 0.0
 
 
 def run_tasks(
-    function: Callable[[Task], Result], tasks: Sequence[Task], workers: Workers
+    function: Callable[[Task], Result], tasks: Iterable[Task], workers: Workers
 ) -> Iterator[tuple[Task, Result]]:
-    """Each task with its result, as they come; the tasks begin in their order.
+    """Each task with its result, as they come; the tasks begin in their order, and are asked for as they can begin.
 
     Args:
         function: of a module; it and its tasks are sent to the workers.
@@ -51,12 +54,12 @@ def run_tasks(
         UserError: raised by a task, or a worker was lost.
     """
     if workers.engine == "ray":
-        yield from _on_ray(function, tasks, workers.count)
-    elif workers.count == 1 or len(tasks) < 2:
+        yield from _on_ray(function, tasks, workers)
+    elif workers.count == 1 or (isinstance(tasks, Sized) and len(tasks) < 2):
         for task in tasks:
             yield task, function(task)
     else:
-        yield from _in_processes(function, tasks, min(workers.count, len(tasks)))
+        yield from _in_processes(function, tasks, workers.count)
 
 
 def available_cores() -> int:
@@ -76,7 +79,7 @@ def end_with(parent: int) -> None:
 
 
 def _in_processes(
-    function: Callable[[Task], Result], tasks: Sequence[Task], count: int
+    function: Callable[[Task], Result], tasks: Iterable[Task], count: int
 ) -> Iterator[tuple[Task, Result]]:
     pool = ProcessPoolExecutor(count, get_context("spawn"), _begin_worker, (os.getpid(),))
     ahead = iter(tasks)
@@ -119,10 +122,13 @@ def _begin_worker(parent: int) -> None:
     end_with(parent)
 
 
-def _on_ray(function: Callable[[Task], Result], tasks: Sequence[Task], count: int) -> Iterator[tuple[Task, Result]]:
+def _on_ray(
+    function: Callable[[Task], Result], tasks: Iterable[Task], workers: Workers
+) -> Iterator[tuple[Task, Result]]:
     ray = _ray()
-    remote = ray.remote(num_cpus=1, max_retries=_ATTEMPTS_ON_RAY)(function)
-    at_once = count or max(1, int(ray.cluster_resources().get("CPU", 1)))
+    wanted = {"num_cpus": workers.cores, "num_gpus": workers.gpus}
+    remote = ray.remote(**wanted, max_retries=_ATTEMPTS_ON_RAY)(function)
+    at_once = workers.count or _fitting(ray.cluster_resources(), workers)
     ahead = iter(tasks)
     running: dict[Any, Task] = {}
     try:
@@ -143,6 +149,23 @@ def _on_ray(function: Callable[[Task], Result], tasks: Sequence[Task], count: in
     finally:
         for reference in running:
             ray.cancel(reference, force=True)
+
+
+def _fitting(resources: Mapping[str, float], workers: Workers) -> int:
+    """How many tasks a cluster can do at once.
+
+    Raises:
+        UserError: not even one.
+    """
+    fitting = resources.get("CPU", 0.0) // workers.cores
+    if workers.gpus:
+        fitting = min(fitting, resources.get("GPU", 0.0) // workers.gpus)
+    if not fitting:
+        raise UserError(
+            f"the Ray cluster has {resources.get('CPU', 0):g} cores and {resources.get('GPU', 0):g} GPUs, which do not "
+            f"suffice for one task of {workers.cores} cores and {workers.gpus:g} GPUs"
+        )
+    return int(fitting)
 
 
 def _ray() -> Any:

@@ -29,6 +29,7 @@ from daybreak.cli import (
     recipes,
     report,
     sample,
+    study,
     train,
     verify,
 )
@@ -51,6 +52,7 @@ app.command()(train.train)
 app.command()(extend.extend)
 app.command()(evaluate.evaluate)
 app.command()(sample.sample)
+app.command()(study.study)
 app.command()(report.report)
 app.command()(recipes.recipes)
 app.command()(bench.bench)

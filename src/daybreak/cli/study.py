@@ -1,0 +1,55 @@
+"""daybreak study."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from daybreak.executor import Engine
+
+
+def study(
+    file: Annotated[Path, typer.Argument(help="The study's TOML file.")],
+    data: Annotated[Path | None, typer.Option(help="The corpus, unless the recipes name theirs.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The study's folder; runs/NAME unless given.")] = None,
+    sitting: Annotated[
+        str | None,
+        typer.Option("--for", metavar="TIME", help="End this sitting then, as 40m; the same command goes on."),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Trials at once; on Ray 0 is as many as fit.")] = 1,
+    engine: Annotated[Engine, typer.Option(help="Where trials run: here, or on a Ray cluster.")] = "here",
+    cores: Annotated[int, typer.Option(min=1, help="Of each trial on Ray.")] = 1,
+    gpus: Annotated[float, typer.Option(min=0.0, help="Of each trial on Ray; a share, as 0.5, is possible.")] = 0.0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
+) -> None:
+    """Find out which change helps: train each at equal budget over several seeds. The same command goes on.
+
+    Example: daybreak study studies/cramming.toml --data data/wikipedia --out runs/cramming --for 40m
+    """
+    import json
+
+    from daybreak.cli.command import command
+    from daybreak.cli.ending import EXIT_STOPPED
+    from daybreak.errors import UserError
+    from daybreak.executor import Workers
+    from daybreak.files import write_bytes
+    from daybreak.progress import say
+    from daybreak.run import stop_seconds
+    from daybreak.study.conduct import conduct
+    from daybreak.study.document import document
+    from daybreak.study.table import shown
+
+    if engine == "here" and (not workers or gpus or cores > 1):
+        raise UserError("--cores, --gpus and --workers 0 are of a Ray cluster: add --engine ray")
+    folder = out or Path("runs") / file.stem
+    found = conduct(
+        file, folder, data=data, workers=Workers(workers, engine, cores, gpus), seconds=stop_seconds(sitting)
+    )
+    table = shown(found)
+    write_bytes(folder / "results.md", table.encode())
+    write_bytes(folder / "results.json", json.dumps(document(found), indent=2, allow_nan=False).encode() + b"\n")
+    print(json.dumps(document(found), indent=2, allow_nan=False) if as_json else table, end="\n" if as_json else "")
+    if found.missing:
+        say(f"{found.missing} trials are missing; the same command goes on")
+        raise typer.Exit(EXIT_STOPPED)
+    say(f"next: {command()} report {folder}")

@@ -1,0 +1,130 @@
+"""Is a difference of paired losses more than chance?
+
+Two recipes are trained with the same seeds, so on the same text in the same order from the same initial values where
+they share a parameter. What is tested is the mean of the differences, seed by seed.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any, Literal, final
+
+from daybreak.errors import UserError
+
+Verdict = Literal["helps", "hurts", "diverged", "not shown"]
+
+CONFIDENCE = 0.95
+POWER = 0.8  # with which a difference must be found to be called one that could have been shown
+
+
+@final
+@dataclass(frozen=True)
+class PairedDifference:
+    """The mean of paired differences, and what is known of it.
+
+    Attributes:
+        by_seed: variant less reference, in nats a token; less than zero is better. Of seeds whose losses are numbers.
+        diverged: seeds at which the variant's loss is no number, where the reference's is one.
+        low, high: the 95 % confidence interval of the mean, by Student's t; None with fewer than two seeds.
+        p: of a mean as far from zero as this where there is no difference, two-sided; None with fewer than two seeds.
+        detectable: the difference that so many seeds, scattered like these, would show in four of five studies.
+    """
+
+    by_seed: Mapping[int, float]
+    diverged: tuple[int, ...]
+    mean: float
+    low: float | None
+    high: float | None
+    p: float | None
+    detectable: float | None
+
+
+def paired_difference(losses: Mapping[int, float], reference: Mapping[int, float]) -> PairedDifference:
+    """Compare losses by seed with a reference's, at the seeds that both have.
+
+    Raises:
+        UserError: they have no seed in common.
+    """
+    common = sorted(losses.keys() & reference.keys())
+    if not common:
+        raise UserError("nothing can be paired: no seed was trained with both")
+    counted = [seed for seed in common if math.isfinite(losses[seed]) and math.isfinite(reference[seed])]
+    diverged = tuple(seed for seed in common if math.isfinite(reference[seed]) and not math.isfinite(losses[seed]))
+    by_seed = {seed: losses[seed] - reference[seed] for seed in counted}
+    mean = fmean(by_seed.values()) if by_seed else math.nan
+    if len(by_seed) < 2:
+        return PairedDifference(by_seed, diverged, mean, None, None, None, None)
+    spread = stdev(by_seed.values())
+    low, high, p = _interval_and_p(list(by_seed.values()), mean, spread)
+    return PairedDifference(by_seed, diverged, mean, low, high, p, detectable_difference(spread, len(by_seed)))
+
+
+def _interval_and_p(differences: Sequence[float], mean: float, spread: float) -> tuple[float, float, float]:
+    """Of Student's paired test."""
+    if not spread:  # the same difference at every seed: two names of one recipe, or beyond all doubt
+        return mean, mean, float(mean == 0)
+    tested = _scipy_stats().ttest_1samp(differences, 0.0)
+    interval = tested.confidence_interval(CONFIDENCE)
+    return float(interval.low), float(interval.high), float(tested.pvalue)
+
+
+def detectable_difference(spread: float, seeds: int, *, power: float = POWER) -> float:
+    """The true mean difference that a paired t test of this level finds with probability `power`.
+
+    Args:
+        spread: standard deviation of the differences.
+        seeds: pairs, at least two.
+    """
+    from scipy.optimize import brentq
+
+    highest = 1.0
+    while power_of(highest, seeds) < power:
+        highest *= 2
+    return float(brentq(lambda shift: power_of(shift, seeds) - power, 0.0, highest)) * spread / math.sqrt(seeds)
+
+
+def power_of(shift: float, seeds: int) -> float:
+    """The probability that a paired t test finds a mean difference of `shift` standard errors.
+
+    Under the alternative t is (Z + shift) / S, with Z normal and S the root of a chi-squared over its degrees of
+    freedom (Cohen 1988, *Statistical power analysis*, 2.2); scipy's noncentral t fails for the large shifts that few
+    seeds need, so S is integrated over.
+    """
+    from scipy.integrate import quad
+
+    stats, freedom = _scipy_stats(), seeds - 1
+    critical = stats.t.ppf(0.5 + CONFIDENCE / 2, freedom)
+    scale = math.sqrt(freedom)
+
+    def weighted(spread: float) -> float:
+        found = stats.norm.sf(critical * spread - shift) + stats.norm.cdf(-critical * spread - shift)
+        return float(found * stats.chi.pdf(spread * scale, freedom) * scale)
+
+    return float(quad(weighted, 0.0, 1.0)[0] + quad(weighted, 1.0, math.inf)[0])
+
+
+def adjusted(p_values: Sequence[float | None]) -> list[float | None]:
+    """For many comparisons at once, by Benjamini and Hochberg (1995): of what is called, 5 % are false on average."""
+    known = [p for p in p_values if p is not None]
+    if not known:
+        return list(p_values)
+    mended = iter(_scipy_stats().false_discovery_control(known, method="bh"))
+    return [None if p is None else float(next(mended)) for p in p_values]
+
+
+def verdict(difference: PairedDifference, p_adjusted: float | None) -> Verdict:
+    """What may be said, at 95 % confidence."""
+    if difference.diverged:
+        return "diverged"
+    if p_adjusted is None or p_adjusted >= 1 - CONFIDENCE:
+        return "not shown"
+    return "helps" if difference.mean < 0 else "hurts"
+
+
+def _scipy_stats() -> Any:
+    try:
+        from scipy import stats
+    except ImportError:
+        raise UserError("comparing runs needs scipy: pip install 'daybreak[study]'") from None
+    return stats

@@ -1,0 +1,125 @@
+"""A study as a table: Markdown that reads well in a terminal, and the sentences that belong to it."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+from daybreak.study.results import Comparison, Study
+from daybreak.study.statistics import CONFIDENCE, POWER
+
+_HEADS = ("variant", "loss", "difference", "95 % interval", "p", "adjusted", "tokens/s", "memory", "verdict")
+
+
+def shown(study: Study) -> str:
+    """The whole of it."""
+    return "\n".join(_lines(study)) + "\n"
+
+
+def _lines(study: Study) -> Iterator[str]:
+    design = study.design
+    seeds = f"{len(design.seeds)} seed{'s' if len(design.seeds) > 1 else ''}"
+    yield f"{design.base}, {seeds}, equal in {design.held_equal}"
+    yield ""
+    figures = {
+        variant.name: (study.tokens_per_second(variant.name), _memory(study, variant.name))
+        for variant in study.variants
+    }
+    losses = {variant.name: study.losses(variant.name) for variant in study.variants}
+    first = study.variants[0].name
+    yield from comparison_table(first, losses, study.comparisons, figures)
+    yield ""
+    yield from sentences(study.comparisons)
+    if study.missing:
+        yield f"Not finished: {study.missing} trials are missing; what stands here is of those that are done."
+    for name, choice in study.tuned.items():
+        yield f"{name} was trained with {' '.join(choice['chosen'])}, the best of {_tried(choice['losses'])}."
+
+
+def comparison_table(
+    base: str,
+    losses: Mapping[str, Mapping[int, float]],
+    comparisons: Sequence[Comparison],
+    figures: Mapping[str, tuple[float | None, int | None]],
+) -> Iterator[str]:
+    """A row for the base and for each comparison.
+
+    Args:
+        losses: by variant and seed.
+        figures: tokens a second and bytes at the peak, by variant.
+    """
+    rows = [(base, _mean(losses[base]), "", "", "", "", *_speed(figures[base]), "")]
+    several = len({each.reference for each in comparisons}) > 1
+    for each in comparisons:
+        found = each.difference
+        interval = "" if found.low is None else f"{found.low:+.4f} … {found.high:+.4f}"
+        against = f" to {each.reference}" if several else ""
+        rows.append(
+            (
+                each.variant,
+                _mean(losses[each.variant]),
+                ("" if math.isnan(found.mean) else f"{found.mean:+.4f}") + against,
+                interval,
+                _p(found.p),
+                _p(each.p_adjusted),
+                *_speed(figures[each.variant]),
+                each.verdict,
+            )
+        )
+    yield from _table(_HEADS, rows)
+
+
+def sentences(comparisons: Sequence[Comparison]) -> Iterator[str]:
+    """What a reader must know of the figures."""
+    yield "Loss in nats a token on held-out text, mean over seeds; a difference below zero is better."
+    if any(each.difference.p is not None for each in comparisons):
+        yield (
+            f"Intervals and p by the paired t test over seeds; adjusted for {len(comparisons)} comparisons (Benjamini "
+            f"and Hochberg), verdicts at {1 - CONFIDENCE:.0%} of that."
+        )
+        shown_as = ", ".join(
+            f"{each.variant} {each.difference.detectable:.4f}"
+            for each in comparisons
+            if each.difference.detectable is not None
+        )
+        yield f"What these seeds would have shown in {POWER:.0%} of studies: a difference of {shown_as}."
+    else:
+        yield "One seed says nothing of chance: give two or more for intervals."
+    for each in comparisons:
+        if each.difference.diverged:
+            yield f"{each.variant} diverged with seeds {', '.join(map(str, each.difference.diverged))}."
+
+
+def _memory(study: Study, variant: str) -> int | None:
+    return study.paces[variant].peak_bytes if variant in study.paces else None
+
+
+def _mean(losses: Mapping[int, float]) -> str:
+    mean = math.fsum(losses.values()) / len(losses) if losses else math.nan
+    return "n/a" if math.isnan(mean) else f"{mean:.4f}"
+
+
+def _p(p: float | None) -> str:
+    return "" if p is None else ("< 0.0001" if p < 1e-4 else f"{p:.4f}")
+
+
+def _speed(figures: tuple[float | None, int | None]) -> tuple[str, str]:
+    rate, memory = figures
+    return "" if rate is None else f"{rate:,.0f}", "" if memory is None else f"{memory / 1e6:,.0f} MB"
+
+
+def _tried(losses: Mapping[str, float | None]) -> str:
+    return ", ".join(
+        f"{settings} ({'diverged' if loss is None else f'{loss:.4f}'})" for settings, loss in losses.items()
+    )
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Columns of one width, numbers to the right."""
+    widths = [max(3, *(len(row[column]) for row in (heads, *rows))) for column in range(len(heads))]
+    left = {0, len(heads) - 1}
+    rules = ["-" * width if column in left else "-" * (width - 1) + ":" for column, width in enumerate(widths)]
+    for row in (heads, rules, *rows):
+        cells = (
+            cell.ljust(width) if column in left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        yield f"| {' | '.join(cells)} |"
