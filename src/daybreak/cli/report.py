@@ -7,13 +7,13 @@ import typer
 
 
 def report(
-    paths: Annotated[list[Path], typer.Argument(metavar="RUN...", help="A run's folder; several are compared.")],
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="A run's or a study's folder; several runs are compared.")],
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="The page; report.html in the run, or here for several, unless given."),
+        typer.Option(metavar="FILE", help="The page; report.html in the folder, or here for several, unless given."),
     ] = None,
 ) -> None:
-    """Write a run, or several over one another, as one HTML page of pictures and tables.
+    """Write a run, several over one another, or a study as one HTML page of pictures and tables.
 
     Works while a run trains. The page needs no network and no other file.
 

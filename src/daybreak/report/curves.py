@@ -1,6 +1,8 @@
 """What runs measured, as charts: one line a run, or one run's lines."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import final
 
 import numpy as np
 
@@ -13,9 +15,11 @@ from daybreak.report.svg import DEPTHS
 from daybreak.report.thin import Curve
 
 AXES: tuple[Along, ...] = ("steps", "tokens", "time", "flops")
-_MOST_BANDS = 3  # lines whose bands can still be told apart
+_MOST_BANDS = 3  # lines whose bands can still be told apart; where bands are thinner, as over seeds, twice as many
 _POINTS = {"large": 160, "small": 80, "later": 40}
 _MOST_POINTS = 640  # of all lines of a figure together
+_FEWEST_POINTS = 40
+_LOSS = "(nats a token)"
 _SCALES: dict[Along, Callable[[float], Scale]] = {
     "steps": scales.of_steps,
     "tokens": scales.of_tokens,
@@ -31,42 +35,43 @@ _RULES = {
 }
 
 
-def loss_charts(runs: Sequence[Observed], along: Along) -> tuple[Chart, ...]:
-    """The loss over all of the runs, and over the later half; of several runs the validation loss apart."""
+@final
+@dataclass(frozen=True)
+class Group:
+    """Runs that are one line: a run by itself, or a variant's at its seeds."""
+
+    name: str
+    runs: tuple[Observed, ...]
+
+
+def alone(runs: Sequence[Observed]) -> list[Group]:
+    """Each run a line."""
+    return [Group(run.name, (run,)) for run in runs]
+
+
+def loss_charts(groups: Sequence[Group], along: Along) -> tuple[Chart, ...]:
+    """Of one run: training and validation loss, and both over the later half. Of several lines: the training loss, its
+    later half, and the validation loss."""
+    runs = [run for group in groups for run in group.runs]
     x = x_scale(runs, along)
-    training = _lines(runs, "loss", along, "large", label="training loss")
-    validation = tuple(_validation(run, along, index, len(runs)) for index, run in enumerate(runs) if run.validations)
-    together = (*training, *validation) if len(runs) == 1 else training
-    what = "loss" if len(runs) == 1 else "training loss"
-    whole = Chart(
-        f"loss-{along}",
-        f"{what} against {x.label}",
-        x,
-        scales.logarithmic(f"{what} (nats a token)", _extents(together)),
-        together,
-        *_happened(runs, along),
-    )
-    half = x.limits[1] * x.unit / 2
-    later = _lines(runs, "loss", along, "later", label="training loss", since=half)
+    training = _lines(groups, "loss", along, "large")
+    validation = _validations(groups, along)
     if len(runs) == 1:
-        later = (*later, *(_since(line, half) for line in validation))
-    closer = Chart(
-        f"later-{along}",
-        f"{what} over the later half, against {x.label}",
-        x.since(0.5),
-        scales.linear(f"{what}, later half (nats a token)", [line.curve.mean for line in later]),
-        tuple(_without_band(line) for line in later),
-    )
+        training, validation = _named(training, "training loss", 0), _named(validation, "validation loss", 1)
+    drawn = (*training, *validation) if len(runs) == 1 else training
+    what = "loss" if len(runs) == 1 else "training loss"
+    y = scales.logarithmic(f"{what} {_LOSS}", _extents(drawn))
+    whole = Chart(f"loss-{along}", f"{what} against {x.label}", x, y, drawn, *_happened(runs, along))
+    half = x.limits[1] * x.unit / 2
+    later = _without_bands(_lines(groups, "loss", along, "later", since=half))
+    if len(runs) == 1:
+        later = (*_named(later, "training loss", 0), *_since(validation, half))
+    y = scales.linear(f"{what}, later half {_LOSS}", _extents(later))
+    closer = Chart(f"later-{along}", f"{what} over the later half, against {x.label}", x.since(0.5), y, later)
     if len(runs) == 1 or not validation:
         return whole, closer
-    measured = Chart(
-        f"validation-{along}",
-        f"validation loss against {x.label}",
-        x,
-        scales.logarithmic("validation loss (nats a token)", _extents(validation)),
-        validation,
-    )
-    return whole, closer, measured
+    y = scales.logarithmic(f"validation loss {_LOSS}", _extents(validation))
+    return whole, closer, Chart(f"validation-{along}", f"validation loss against {x.label}", x, y, validation)
 
 
 def column_chart(
@@ -77,7 +82,7 @@ def column_chart(
     Args:
         unit: what values are divided by before.
     """
-    lines = _lines(runs, column, "steps", "small", label=label, unit=unit)
+    lines = _lines(alone(runs), column, "steps", "small", unit=unit)
     if not any(np.isfinite(line.curve.mean).any() for line in lines):
         return None
     extents = _extents(lines)
@@ -90,11 +95,11 @@ def source_charts(runs: Sequence[Observed]) -> tuple[Chart, ...]:
     names = list(dict.fromkeys(name for run in runs for name in run.sources))
     if len(runs) == 1:
         lines = [_of_source(runs[0], name, name, index) for index, name in enumerate(names)]
-        return (_measured_chart("sources", "validation loss (nats a token)", runs, lines),) if lines else ()
+        return (_measured_chart("sources", f"validation loss {_LOSS}", runs, lines),) if lines else ()
     return tuple(
         _measured_chart(
             f"source-{number}",
-            f"{name}: validation loss (nats a token)",
+            f"{name}: validation loss {_LOSS}",
             runs,
             [_of_source(run, name, run.name, index) for index, run in enumerate(runs) if name in run.sources],
         )
@@ -177,32 +182,38 @@ def together(charts: Sequence[Chart | None]) -> int:
 
 
 def _lines(
-    runs: Sequence[Observed],
-    column: str,
-    along: Along,
-    size: str,
-    *,
-    label: str,
-    since: float = 0.0,
-    unit: float = 1.0,
+    groups: Sequence[Group], column: str, along: Along, size: str, *, since: float = 0.0, unit: float = 1.0
 ) -> tuple[Line, ...]:
-    """A column of each run."""
-    points = min(_POINTS[size], max(40, _MOST_POINTS // len(runs)))
+    """A column of the training records, a line for each group that has any from `since` on."""
+    points = min(_POINTS[size], max(_FEWEST_POINTS, _MOST_POINTS // len(groups)))
     lines = []
-    for index, run in enumerate(runs):
-        x = run.along(along)
-        chosen = x >= since
-        curve = Curve.of(x[chosen], run.journal.columns[column][chosen] / unit, points=points)
-        name = run.name if len(runs) > 1 else label
-        line = Line(name, Look.of(index), curve)
-        lines.append(line if len(runs) <= _MOST_BANDS else _without_band(line))
+    for index, group in enumerate(groups):
+        curves = []
+        for run in group.runs:
+            x = run.along(along)
+            chosen = x >= since
+            if chosen.any():
+                curves.append(Curve.of(x[chosen], run.journal.columns[column][chosen] / unit, points=points))
+        if curves:
+            curve = curves[0] if len(group.runs) == 1 else Curve.over(curves, points=points)
+            lines.append(Line(group.name, Look.of(index), curve))
+    most = _MOST_BANDS * (2 if any(len(group.runs) > 1 for group in groups) else 1)
+    return tuple(lines) if len(groups) <= most else _without_bands(lines)
+
+
+def _validations(groups: Sequence[Group], along: Along) -> tuple[Line, ...]:
+    lines = []
+    for index, group in enumerate(groups):
+        curves = []
+        for run in group.runs:
+            steps, losses = _measured(run, lambda record: record.get("loss"))
+            if len(steps):
+                curves.append(_plain(run.at(steps, along), losses))
+        if curves:
+            most = max(len(curve.x) for curve in curves)
+            curve = curves[0] if len(group.runs) == 1 else Curve.over(curves, points=most)
+            lines.append(Line(group.name, Look.of(index, dotted=True), curve))
     return tuple(lines)
-
-
-def _validation(run: Observed, along: Along, index: int, runs: int) -> Line:
-    steps, losses = _measured(run, lambda record: record.get("loss"))
-    name, number = (run.name, index) if runs > 1 else ("validation loss", 1)
-    return Line(name, Look.of(number, dotted=True), _plain(run.at(steps, along), losses))
 
 
 def _of_source(run: Observed, source: str, label: str, index: int) -> Line:
@@ -221,20 +232,22 @@ def _measured_chart(name: str, label: str, runs: Sequence[Observed], lines: Sequ
 
 
 def _layers_over_steps(records: Sequence[dict[str, object]], measure: str) -> tuple[Line, ...]:
-    """Blocks take a colour by their depth; what is no block is dashed."""
+    """Blocks take one of a few colours by their depth, which the legend names once; what is no block is dashed."""
     layers = list(dict.fromkeys(layer for record in records for layer in _table(record, measure)))
     blocks = [layer for layer in layers if layer.startswith("blocks.")]
+    depths = {layer: round(at / max(1, len(blocks) - 1) * (len(DEPTHS) - 1)) for at, layer in enumerate(blocks)}
     steps = np.array([record["step"] for record in records], dtype=np.float64)
     lines = []
     for layer in layers:
-        if layer in blocks:
-            depth = blocks.index(layer) / max(1, len(blocks) - 1)
-            look = Look(DEPTHS[round(depth * (len(DEPTHS) - 1))])
-        else:
-            look = Look("ink", (5.0, 2.0) if layer == "embedding" else (1.5, 1.5))
         values = np.array([_number(_table(record, measure).get(layer)) for record in records])
-        lines.append(Line(_short(layer), look, Curve.of(steps, values, points=_POINTS["small"])))
-    return tuple(_without_band(line) for line in lines)
+        curve = Curve.of(steps, values, points=_POINTS["small"]).without_band
+        if layer in depths:
+            alike = [_short(other) for other, depth in depths.items() if depth == depths[layer]]
+            label = f"block {alike[0]}" if len(alike) == 1 else f"blocks {alike[0]}–{alike[-1]}"
+            lines.append(Line(label, Look(DEPTHS[depths[layer]]), curve))
+        else:
+            lines.append(Line(layer, Look("ink", (5.0, 2.0) if layer == "embedding" else (1.5, 1.5)), curve))
+    return tuple(lines)
 
 
 def _happened(runs: Sequence[Observed], along: Along) -> tuple[tuple[Rule, ...], Column | None]:
@@ -251,15 +264,16 @@ def _happened(runs: Sequence[Observed], along: Along) -> tuple[tuple[Rule, ...],
     return tuple(rules), run.at(np.array(sorted(without), dtype=np.float64), along)
 
 
-def _since(line: Line, x: float) -> Line:
-    curve = line.curve
-    chosen = curve.x >= x
-    return Line(line.label, line.look, _plain(curve.x[chosen], curve.mean[chosen]))
+def _named(lines: Sequence[Line], label: str, number: int) -> tuple[Line, ...]:
+    return tuple(Line(label, Look.of(number, dotted=line.look.dotted), line.curve) for line in lines)
 
 
-def _without_band(line: Line) -> Line:
-    curve = line.curve
-    return Line(line.label, line.look, Curve(curve.x, curve.mean, curve.mean, curve.mean, curve.together))
+def _since(lines: Sequence[Line], x: float) -> tuple[Line, ...]:
+    return tuple(replace(line, curve=line.curve.since(x)) for line in lines)
+
+
+def _without_bands(lines: Sequence[Line]) -> tuple[Line, ...]:
+    return tuple(replace(line, curve=line.curve.without_band) for line in lines)
 
 
 def _plain(x: Column, y: Column) -> Curve:

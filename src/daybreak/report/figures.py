@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 _DASHES = ((), (5.0, 2.0), (1.5, 1.5))  # in line widths; none is a solid line
 MOST_LOOKS = len(SERIES) * len(_DASHES)
-_FONT_SIZE = 12
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 10, 24, 42  # pixels around the plot
+_FONT_SIZE = 13
+_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 10, 26, 44  # pixels around the plot
 
 
 @final
@@ -80,7 +80,7 @@ class Chart:
 @final
 @dataclass(frozen=True)
 class Size:
-    """Of a figure, in pixels at the scale at which its text is 12 of them high."""
+    """Of a figure, in pixels, at the scale at which its text is 13 of them high."""
 
     width: int
     height: int

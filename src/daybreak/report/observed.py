@@ -32,6 +32,7 @@ class Observed:
         name: of the run, unlike that of every other on the page.
         execution: None if the run came to no step.
         result: what it came to; None until its budget is spent.
+        step_seconds: of each step, where the time is not the clock's but that of a pace that a study measured.
     """
 
     path: Path
@@ -41,6 +42,7 @@ class Observed:
     execution: Execution | None
     result: Mapping[str, Any] | None
     journal: Journal
+    step_seconds: float | None = None
 
     @cached_property
     def flops(self) -> Column:
@@ -58,6 +60,8 @@ class Observed:
                 return self.journal.steps
             case "tokens":
                 return self.journal.columns["tokens"]
+            case "time" if self.step_seconds is not None:
+                return self.journal.steps * self.step_seconds
             case "time":
                 return self.journal.columns["elapsed_seconds"]
             case "flops":
@@ -137,7 +141,7 @@ def observe(path: Path, name: str) -> Observed:
     """
     require_text(path)
     if not (path / "recipe.toml").is_file():
-        raise UserError(f"{path} is not a run: it has no recipe.toml; daybreak train makes one")
+        raise UserError(f"{path} is neither a run nor a study: it has no recipe.toml; daybreak train makes one")
     journal = read_journal(path / "metrics.jsonl")
     last = Checkpoint(checkpoint_path(path / "checkpoints", int(journal.steps[-1]) if len(journal) else 0), {})
     return Observed(

@@ -4,14 +4,16 @@ from collections.abc import Sequence
 from xml.etree.ElementTree import Element
 
 from daybreak.duration import human_dollars, human_seconds
-from daybreak.report import curves, tables
+from daybreak.report import curves, settings, tables
 from daybreak.report.figures import Chart
 from daybreak.report.html import Content, details, element, page, section
+from daybreak.report.notes import FLOPS_NOTE
 from daybreak.report.observed import LAST_STEPS, Observed
 from daybreak.report.shown import small_figure, switched_figure
 from daybreak.report.words import NOTHING, number 
 
 _MOST_TASKS = 9
+_FEW_ROWS = 12
 _MOST_SAMPLES = 12
 _LONGEST_SAMPLE = 2000  # characters
 
@@ -31,7 +33,7 @@ def page_of_runs(runs: Sequence[Observed]) -> bytes:
         _events(runs) if several else None,
         _samples(runs),
         section("recipe", "Recipe", *_recipe(runs)),
-        section("environment", "Environment", tables.environment(runs)),
+        section("environment", "Environment", settings.environment(runs)),
         section("reading", "How to read this page", *_notes(runs)),
     ]
     return page(title, _header(title, runs), [each for each in sections if each is not None])
@@ -69,7 +71,7 @@ def _header(title: str, runs: Sequence[Observed]) -> Element:
 
 
 def _differences(runs: Sequence[Observed]) -> list[Content]:
-    found = tables.differences(runs)
+    found = settings.differences(runs)
     return [element("p", "Nothing: the recipes are the same.") if found is None else found]
 
 
@@ -83,14 +85,8 @@ def _loss(runs: Sequence[Observed]) -> list[Content]:
     if not any(len(run.journal) for run in runs):
         return [_nothing("No step was recorded yet.")]
     names = {"steps": "steps", "tokens": "tokens", "time": "time", "flops": "FLOPs"}
-    choices = [(names[along], curves.loss_charts(runs, along)) for along in curves.AXES]
-    return [switched_figure("loss-against", choices, f"{_thinned(choices[0][1])} {_FLOPS_NOTE}")]
-
-
-_FLOPS_NOTE = (
-    "FLOPs are counted by nanoGPT's convention (PaLM, appendix B): 6 N + 12 layers × width × row length a token, N being "
-    "the parameters that are multiplied."
-)
+    choices = [(names[along], curves.loss_charts(curves.alone(runs), along)) for along in curves.AXES]
+    return [switched_figure("loss-against", choices, f"{_thinned(choices[0][1])} {FLOPS_NOTE}")]
 
 
 def _thinned(charts: Sequence[Chart]) -> str:
@@ -124,7 +120,9 @@ def _evaluations(runs: Sequence[Observed]) -> list[Content]:
         if table is None:
             found.append(_nothing(f"{run.name} was not evaluated yet."))
         else:
-            found.append(details(f"All validations of {run.name}", table))
+            count = len(run.validations)
+            said = f"{count:,} validation{'s' if count > 1 else ''} of {run.name}"
+            found.append(details(said, table, opened=len(runs) == 1 and count <= _FEW_ROWS))
     return found
 
 
@@ -207,7 +205,7 @@ def _sample(record: dict[str, object], *, opened: bool) -> Element:
 def _recipe(runs: Sequence[Observed]) -> list[Content]:
     found: list[Content] = []
     for run in runs:
-        said, table = tables.difference_to_parent(run)
+        said, table = settings.difference_to_parent(run.recipe, run.name)
         whole = details(f"The whole recipe of {run.name}", element("pre", run.recipe.to_toml()))
         if len(runs) > 1:
             found.append(element("h3", run.name))
@@ -223,7 +221,7 @@ def _notes(runs: Sequence[Observed]) -> list[Content]:
         "validation losses. Two runs whose difference is as small as that between two seeds do not differ.",
         "Curves of many steps are drawn in points that stand for as many neighbouring steps each: their mean, and a band "
         "from the lowest to the highest, so that no spike is lost. With more than three runs bands are left out.",
-        _FLOPS_NOTE + " What windows spare is not subtracted, what is recomputed not added.",
+        FLOPS_NOTE + " What windows spare is not subtracted, what is recomputed not added.",
         "Time counts from process start over all sittings, with work that a crash lost, without downtime.",
     ]
     return [element("ul", *(element("li", note) for note in notes))]

@@ -6,15 +6,12 @@ from xml.etree.ElementTree import Element
 import numpy as np
 
 from daybreak.duration import human_dollars, human_seconds
-from daybreak.family import depth_of
-from daybreak.recipe import Recipe, recipe_names
 from daybreak.report.curves import task_points
 from daybreak.report.html import Content, table
 from daybreak.report.observed import LAST_STEPS, Observed
 from daybreak.report.words import NOTHING, number, percent, scientific, significant
 
 _MOST_ROWS = 60
-_LONGEST_SETTING = 120
 
 
 def outcome(runs: Sequence[Observed]) -> Element:
@@ -46,35 +43,6 @@ def state(run: Observed) -> str:
     if run.result is not None:
         return "finished"
     return "not begun" if run.progress is None else f"{percent(run.progress)} of it spent"
-
-
-def differences(runs: Sequence[Observed]) -> Element | None:
-    """Settings in which the runs differ; None if they are alike."""
-    settings = [run.recipe.settings for run in runs]
-    keys = sorted({key for each in settings for key in each if key not in ("name", "description")})
-    rows = [
-        (key, *(_setting(each.get(key)) for each in settings))
-        for key in keys
-        if any(each.get(key) != settings[0].get(key) for each in settings)
-    ]
-    heads = ("setting", *(run.name for run in runs))
-    return table(heads, rows, caption="Settings in which the runs differ", texts=range(1, len(heads))) if rows else None
-
-
-def difference_to_parent(run: Observed) -> tuple[str, Element | None]:
-    """What the recipe was compared with, and the settings that differ from it; None if none does."""
-    parent, is_named = _parent(run.recipe)
-    mine, theirs = run.recipe.settings, parent.settings
-    keys = sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key) and key != "description")
-    rows = [(key, _setting(theirs.get(key)), _setting(mine.get(key))) for key in keys]
-    said = (
-        f"Against {parent.name}, as it ships."
-        if is_named
-        else f"No recipe named {run.recipe.name or 'so'} ships; against {parent.name}, the one that differs least."
-    )
-    heads = ("setting", parent.name, run.name)
-    caption = f"Settings in which {run.name} differs from {parent.name}"
-    return said, table(heads, rows, caption=caption, texts=(1, 2)) if rows else None
 
 
 def validations(run: Observed) -> Element | None:
@@ -189,27 +157,6 @@ def events(run: Observed) -> Element | None:
     return table(("step", "what happened"), rows, caption=f"What happened to {run.name}", texts=(1,)) if rows else None
 
 
-def environment(runs: Sequence[Observed]) -> Element:
-    """How the runs were executed, and what identifies what they read."""
-    found: list[dict[str, object]] = []
-    for run in runs:
-        execution = {} if run.execution is None else run.execution.model_dump(mode="json")
-        corpora = run.identity.get("mixture") or [{"name": "corpus", "identity": run.identity.get("corpus")}]
-        found.append(
-            {
-                **execution,
-                "recipe": run.recipe.name,
-                "fingerprint of the recipe": run.identity.get("fingerprint"),
-                **{f"SHA-256 of {each.get('name') or each.get('corpus')}": each.get("identity") for each in corpora},
-                "tokenizer": run.identity.get("tokenizer"),
-            }
-        )
-    keys = list(dict.fromkeys(key for each in found for key in each))
-    rows = [(key.replace("_", " "), *(_setting(each.get(key)) for each in found)) for key in keys]
-    heads = ("", *(run.name for run in runs))
-    return table(heads, rows, caption="Environment", texts=range(1, len(heads)))
-
-
 def spread(count: int, most: int) -> list[int]:
     """At most so many of `count` places, evenly spread, with the first and the last."""
     if count <= most:
@@ -219,19 +166,6 @@ def spread(count: int, most: int) -> list[int]:
 
 def _turned(runs: Sequence[Observed], columns: "Sequence[list[Content]] | object") -> list[tuple[Content, ...]]:
     return [(run.name, *values) for run, *values in zip(runs, *columns, strict=True)]
-
-
-def _parent(recipe: Recipe) -> tuple[Recipe, bool]:
-    """The shipped recipe of that name, else the one that differs least; and whether it is the former."""
-    if recipe.name in recipe_names() or depth_of(recipe.name) is not None:
-        return Recipe.load(recipe.name), True
-    shipped = [Recipe.load(name) for name in recipe_names()]
-    return min(shipped, key=lambda each: len(recipe.differences(each))), False
-
-
-def _setting(value: object) -> str:
-    text = NOTHING if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-    return text if len(text) <= _LONGEST_SETTING else f"{text[:_LONGEST_SETTING]}…"
 
 
 def _mean(run: Observed) -> str:

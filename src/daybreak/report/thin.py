@@ -1,6 +1,7 @@
 """Curves of any number of steps as a few hundred points, of which none hides what lies between them."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Self, final
 
 import numpy as np
@@ -46,3 +47,22 @@ class Curve:
         high = np.maximum.reduceat(np.where(good, y, -np.inf), firsts)
         low, high = (np.where(number > 0, each, np.nan) for each in (low, high))
         return cls(np.add.reduceat(x, firsts) / counts, mean, low, high, together)
+
+    @classmethod
+    def over(cls, curves: Sequence["Curve"], *, points: int) -> "Curve":
+        """The mean of several curves at places that all of them reach, and the lowest and highest of them there."""
+        first = max(curve.x[0] for curve in curves)
+        last = min(curve.x[-1] for curve in curves)
+        places = np.linspace(first, max(first, last), points)
+        values = np.stack([np.interp(places, curve.x, curve.mean) for curve in curves])
+        together = max(curve.together for curve in curves)
+        return cls(places, values.mean(0), values.min(0), values.max(0), together)
+
+    @property
+    def without_band(self) -> "Curve":
+        return replace(self, low=self.mean, high=self.mean)
+
+    def since(self, x: float) -> "Curve":
+        """Its later part."""
+        chosen = self.x >= x
+        return Curve(self.x[chosen], self.mean[chosen], self.low[chosen], self.high[chosen], self.together)

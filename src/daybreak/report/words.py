@@ -46,3 +46,9 @@ def percent(share: float | None, digits: int = 1) -> str:
 def plainly(value: float) -> str:
     """A tick of an axis: all its digits and no more."""
     return f"{value:,.10g}".replace("-", MINUS)
+
+
+def signed(value: float | None, digits: int) -> str:
+    """With its sign, `+0.0123`."""
+    text = number(value, digits)
+    return f"+{text}" if value is not None and value > 0 else text
