@@ -7,7 +7,9 @@ import typer
 
 
 def report(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="A run's or a study's folder; several runs are compared.")],
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", help="A run's or a study's folder; several runs are compared.")
+    ],
     out: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="The page; report.html in the folder, or here for several, unless given."),

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import final
+from typing import Any, final
 
 import numpy as np
 
@@ -11,15 +11,16 @@ from daybreak.report.figures import Chart, Line, Look, Rule
 from daybreak.report.journal import Column
 from daybreak.report.observed import Along, Observed
 from daybreak.report.scales import Scale
-from daybreak.report.svg import DEPTHS
 from daybreak.report.thin import Curve
 
-AXES: tuple[Along, ...] = ("steps", "tokens", "time", "flops")
+AXES: dict[Along, str] = {"steps": "steps", "tokens": "tokens", "time": "time", "flops": "FLOPs"}
 _MOST_BANDS = 3  # lines whose bands can still be told apart; where bands are thinner, as over seeds, twice as many
 _POINTS = {"large": 160, "small": 80, "later": 40}
 _MOST_POINTS = 640  # of all lines of a figure together
 _FEWEST_POINTS = 40
-_LOSS = "(nats a token)"
+_MUCH_LONGER = 4.0
+_SEEN_OF_THE_SHORTEST = 30.0
+LOSS = "(nats a token)"
 _SCALES: dict[Along, Callable[[float], Scale]] = {
     "steps": scales.of_steps,
     "tokens": scales.of_tokens,
@@ -50,8 +51,7 @@ def alone(runs: Sequence[Observed]) -> list[Group]:
 
 
 def loss_charts(groups: Sequence[Group], along: Along) -> tuple[Chart, ...]:
-    """Of one run: training and validation loss, and both over the later half. Of several lines: the training loss, its
-    later half, and the validation loss."""
+    """Of one run its training and validation loss, and both over the later half; of several each by itself."""
     runs = [run for group in groups for run in group.runs]
     x = x_scale(runs, along)
     training = _lines(groups, "loss", along, "large")
@@ -60,18 +60,20 @@ def loss_charts(groups: Sequence[Group], along: Along) -> tuple[Chart, ...]:
         training, validation = _named(training, "training loss", 0), _named(validation, "validation loss", 1)
     drawn = (*training, *validation) if len(runs) == 1 else training
     what = "loss" if len(runs) == 1 else "training loss"
-    y = scales.logarithmic(f"{what} {_LOSS}", _extents(drawn))
+    y = scales.logarithmic(f"{what} {LOSS}", extents(drawn))
     whole = Chart(f"loss-{along}", f"{what} against {x.label}", x, y, drawn, *_happened(runs, along))
+    charts = [whole]
     half = x.limits[1] * x.unit / 2
     later = _without_bands(_lines(groups, "loss", along, "later", since=half))
     if len(runs) == 1:
         later = (*_named(later, "training loss", 0), *_since(validation, half))
-    y = scales.linear(f"{what}, later half {_LOSS}", _extents(later))
-    closer = Chart(f"later-{along}", f"{what} over the later half, against {x.label}", x.since(0.5), y, later)
-    if len(runs) == 1 or not validation:
-        return whole, closer
-    y = scales.logarithmic(f"validation loss {_LOSS}", _extents(validation))
-    return whole, closer, Chart(f"validation-{along}", f"validation loss against {x.label}", x, y, validation)
+    if not x.logarithmic:
+        y = scales.linear(f"{what}, later half {LOSS}", extents(later))
+        charts.append(Chart(f"later-{along}", f"{what} over the later half, against {x.label}", x.later_half, y, later))
+    if len(runs) > 1 and max((len(line.curve.x) for line in validation), default=0) > 1:
+        y = scales.logarithmic(f"validation loss {LOSS}", extents(validation))
+        charts.append(Chart(f"validation-{along}", f"validation loss against {x.label}", x, y, validation))
+    return tuple(charts)
 
 
 def column_chart(
@@ -85,95 +87,18 @@ def column_chart(
     lines = _lines(alone(runs), column, "steps", "small", unit=unit)
     if not any(np.isfinite(line.curve.mean).any() for line in lines):
         return None
-    extents = _extents(lines)
-    y = scales.logarithmic(label, extents) if logarithmic else scales.linear(label, extents, from_zero=True)
+    drawn = extents(lines)
+    y = scales.logarithmic(label, drawn) if logarithmic else scales.linear(label, drawn, from_zero=True)
     return Chart(column.replace("_", "-"), f"{label} against steps", x_scale(runs, "steps"), y, lines)
 
 
-def source_charts(runs: Sequence[Observed]) -> tuple[Chart, ...]:
-    """Validation loss by source: of one run in one chart, of several in a chart for each source."""
-    names = list(dict.fromkeys(name for run in runs for name in run.sources))
-    if len(runs) == 1:
-        lines = [_of_source(runs[0], name, name, index) for index, name in enumerate(names)]
-        return (_measured_chart("sources", f"validation loss {_LOSS}", runs, lines),) if lines else ()
-    return tuple(
-        _measured_chart(
-            f"source-{number}",
-            f"{name}: validation loss {_LOSS}",
-            runs,
-            [_of_source(run, name, run.name, index) for index, run in enumerate(runs) if name in run.sources],
-        )
-        for number, name in enumerate(names, start=1)
-    )
-
-
-def task_charts(runs: Sequence[Observed], most: int) -> tuple[Chart, ...]:
-    """A chart for each task and metric that was measured more than once, with the standard error as its band."""
-    measured: dict[tuple[str, str], list[Line]] = {}
-    for index, run in enumerate(runs):
-        for (task, metric), points in task_points(run).items():
-            steps, values, errors = (np.array(each, dtype=np.float64) for each in zip(*points, strict=True))
-            curve = Curve(steps, values, values - errors, values + errors, 1)
-            measured.setdefault((task, metric), []).append(Line(run.name, Look.of(index, dotted=True), curve))
-    several = {key: lines for key, lines in measured.items() if max(len(line.curve.x) for line in lines) > 1}
-    return tuple(
-        Chart(
-            f"task-{number}",
-            f"{task}: {metric} against steps",
-            x_scale(runs, "steps"),
-            scales.linear(f"{task}: {metric}", _extents(lines)),
-            tuple(lines),
-        )
-        for number, ((task, metric), lines) in enumerate(list(several.items())[:most], start=1)
-    )
-
-
-def task_points(run: Observed) -> dict[tuple[str, str], list[tuple[int, float, float]]]:
-    """By task and metric: step, value and standard error (0 where there is none) of each measurement."""
-    found: dict[tuple[str, str], list[tuple[int, float, float]]] = {}
-    for record in run.journal.of_kind("tasks"):
-        for task, metrics in record.get("results", {}).items():
-            for metric, value in metrics.items():
-                if metric.endswith("_stderr") or not isinstance(value, int | float):
-                    continue
-                error = metrics.get(f"{metric}_stderr")
-                point = (record["step"], float(value), float(error) if isinstance(error, int | float) else 0.0)
-                found.setdefault((task, metric), []).append(point)
-    return found
-
-
-def layer_chart(runs: Sequence[Observed], measure: str, label: str) -> Chart | None:
-    """`update_size` or `largest_logit`: of one run a line for each layer, of several the last ones over the layers."""
-    records = [[record for record in run.journal.of_kind("layers") if record.get(measure)] for run in runs]
-    if not any(records):
-        return None
-    name = measure.replace("_", "-")
-    if len(runs) == 1:
-        lines = _layers_over_steps(records[0], measure)
-        extents = _extents(lines)
-        return Chart(
-            name, f"{label} by layer against steps", x_scale(runs, "steps"), scales.logarithmic(label, extents), lines
-        )
-    last = [(index, found[-1][measure]) for index, found in enumerate(records) if found]
-    layers = list(dict.fromkeys(layer for _, by_layer in last for layer in by_layer))
-    lines = tuple(
-        Line(
-            runs[index].name,
-            Look.of(index, dotted=True),
-            _plain(
-                np.arange(len(layers), dtype=np.float64),
-                np.array([_number(by_layer.get(layer)) for layer in layers]),
-            ),
-        )
-        for index, by_layer in last
-    )
-    y = scales.logarithmic(f"{label}, last", _extents(lines))
-    return Chart(name, f"{label} over the layers", scales.of_names("layer", [_short(each) for each in layers]), y, lines)
-
-
 def x_scale(runs: Sequence[Observed], along: Along) -> Scale:
+    """From zero on; where one run is much shorter than another, logarithmic, so that both can be seen."""
     ends = [float(run.along(along)[-1]) for run in runs if len(run.journal)]
-    return _SCALES[along](max(ends, default=1.0))
+    scale = _SCALES[along](max(ends, default=1.0))
+    if not ends or max(ends) < _MUCH_LONGER * min(ends):
+        return scale
+    return scale.logarithmic_from(min(ends) / _SEEN_OF_THE_SHORTEST)
 
 
 def together(charts: Sequence[Chart | None]) -> int:
@@ -206,9 +131,9 @@ def _validations(groups: Sequence[Group], along: Along) -> tuple[Line, ...]:
     for index, group in enumerate(groups):
         curves = []
         for run in group.runs:
-            steps, losses = _measured(run, lambda record: record.get("loss"))
+            steps, losses = measured(run, lambda record: record.get("loss"))
             if len(steps):
-                curves.append(_plain(run.at(steps, along), losses))
+                curves.append(plain(run.at(steps, along), losses))
         if curves:
             most = max(len(curve.x) for curve in curves)
             curve = curves[0] if len(group.runs) == 1 else Curve.over(curves, points=most)
@@ -216,38 +141,9 @@ def _validations(groups: Sequence[Group], along: Along) -> tuple[Line, ...]:
     return tuple(lines)
 
 
-def _of_source(run: Observed, source: str, label: str, index: int) -> Line:
-    steps, losses = _measured(run, lambda record: record.get("sources", {}).get(source))
-    return Line(label, Look.of(index, dotted=True), _plain(steps, losses))
-
-
-def _measured(run: Observed, value: Callable[[dict[str, object]], object]) -> tuple[Column, Column]:
+def measured(run: Observed, value: Callable[[dict[str, Any]], object]) -> tuple[Column, Column]:
     steps = np.array([record["step"] for record in run.validations], dtype=np.float64)
-    return steps, np.array([_number(value(record)) for record in run.validations])
-
-
-def _measured_chart(name: str, label: str, runs: Sequence[Observed], lines: Sequence[Line]) -> Chart:
-    y = scales.logarithmic(label, _extents(lines))
-    return Chart(name, f"{label} against steps", x_scale(runs, "steps"), y, tuple(lines))
-
-
-def _layers_over_steps(records: Sequence[dict[str, object]], measure: str) -> tuple[Line, ...]:
-    """Blocks take one of a few colours by their depth, which the legend names once; what is no block is dashed."""
-    layers = list(dict.fromkeys(layer for record in records for layer in _table(record, measure)))
-    blocks = [layer for layer in layers if layer.startswith("blocks.")]
-    depths = {layer: round(at / max(1, len(blocks) - 1) * (len(DEPTHS) - 1)) for at, layer in enumerate(blocks)}
-    steps = np.array([record["step"] for record in records], dtype=np.float64)
-    lines = []
-    for layer in layers:
-        values = np.array([_number(_table(record, measure).get(layer)) for record in records])
-        curve = Curve.of(steps, values, points=_POINTS["small"]).without_band
-        if layer in depths:
-            alike = [_short(other) for other, depth in depths.items() if depth == depths[layer]]
-            label = f"block {alike[0]}" if len(alike) == 1 else f"blocks {alike[0]}–{alike[-1]}"
-            lines.append(Line(label, Look(DEPTHS[depths[layer]]), curve))
-        else:
-            lines.append(Line(layer, Look("ink", (5.0, 2.0) if layer == "embedding" else (1.5, 1.5)), curve))
-    return tuple(lines)
+    return steps, np.array([number(value(record)) for record in run.validations])
 
 
 def _happened(runs: Sequence[Observed], along: Along) -> tuple[tuple[Rule, ...], Column | None]:
@@ -260,7 +156,9 @@ def _happened(runs: Sequence[Observed], along: Along) -> tuple[tuple[Rule, ...],
         steps = np.array([mark.step for mark in run.journal.marks if mark.kind == kind], dtype=np.float64)
         if len(steps):
             rules.append(Rule(label, run.at(steps, along), colour, dashes))
-    without = set(run.journal.skipped_steps) | set(run.journal.steps[~np.isfinite(run.journal.columns["loss"])].tolist())
+    without = set(run.journal.skipped_steps) | set(
+        run.journal.steps[~np.isfinite(run.journal.columns["loss"])].tolist()
+    )
     return tuple(rules), run.at(np.array(sorted(without), dtype=np.float64), along)
 
 
@@ -276,22 +174,13 @@ def _without_bands(lines: Sequence[Line]) -> tuple[Line, ...]:
     return tuple(replace(line, curve=line.curve.without_band) for line in lines)
 
 
-def _plain(x: Column, y: Column) -> Curve:
+def plain(x: Column, y: Column) -> Curve:
     return Curve(x, y, y, y, 1)
 
 
-def _extents(lines: Sequence[Line]) -> list[Column]:
+def extents(lines: Sequence[Line]) -> list[Column]:
     return [values for line in lines for values in (line.curve.low, line.curve.high)]
 
 
-def _table(record: dict[str, object], key: str) -> dict[str, object]:
-    value = record.get(key)
-    return value if isinstance(value, dict) else {}
-
-
-def _short(layer: str) -> str:
-    return layer.removeprefix("blocks.")
-
-
-def _number(value: object) -> float:
+def number(value: object) -> float:
     return float(value) if isinstance(value, int | float) else np.nan

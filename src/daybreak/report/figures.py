@@ -161,7 +161,7 @@ def _draw_line(axes: "Axes", line: Line, chart: Chart) -> None:
     x = curve.x / chart.x.unit
     mean, low, high = (each / chart.y.unit for each in (curve.mean, curve.low, curve.high))
     if np.any(high > low):
-        axes.fill_between(x, low, high, color=colour, alpha=0.22, linewidth=0)
+        axes.fill_between(x, low, high, color=colour, alpha=0.24 if len(chart.lines) < 3 else 0.15, linewidth=0)
     alone = len(x) == 1
     axes.plot(
         x,

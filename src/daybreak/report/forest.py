@@ -92,5 +92,7 @@ def _scale(rows: Sequence[Row], label: str) -> Scale:
 
 
 def _said(row: Row) -> str:
-    interval = "" if row.interval is None else f", 95 % interval {signed(row.interval[0], 4)} to {signed(row.interval[1], 4)}"
+    interval = (
+        "" if row.interval is None else f", 95 % interval {signed(row.interval[0], 4)} to {signed(row.interval[1], 4)}"
+    )
     return f"{row.name}: {signed(row.mean, 4)}{interval}, {row.verdict}"

@@ -55,7 +55,9 @@ def table(
         )
         for row in rows
     ]
-    made = element("table", element("caption", caption), element("thead", head), element("tbody", *body))
+    made = element(
+        "table", element("caption", element("span", caption)), element("thead", head), element("tbody", *body)
+    )
     return element("div", made, class_="scrolls", tabindex="0", role="region", aria_label=caption)
 
 
@@ -79,9 +81,7 @@ def section(name: str, heading: str, *content: Content | None) -> Element:
 def page(title: str, header: Element, sections: Sequence[Element]) -> bytes:
     """The whole file, in UTF-8, with its style in it."""
     style = files("daybreak.report").joinpath("style.css").read_text(encoding="utf-8")
-    links = [
-        element("li", element("a", each.findtext("h2") or "", href=f"#{each.get('id')}")) for each in sections
-    ]
+    links = [element("li", element("a", each.findtext("h2") or "", href=f"#{each.get('id')}")) for each in sections]
     head = element(
         "head",
         element("meta", charset="utf-8"),

@@ -91,7 +91,9 @@ class Journal:
         attempts = self.columns["attempt"]
         firsts = np.flatnonzero(np.diff(attempts, prepend=np.nan) != 0)
         lasts = [*(firsts[1:] - 1), len(self) - 1]
-        return [(int(self.steps[a]), int(self.steps[b])) for a, b in zip(firsts, lasts, strict=True)] if len(self) else []
+        return (
+            [(int(self.steps[a]), int(self.steps[b])) for a, b in zip(firsts, lasts, strict=True)] if len(self) else []
+        )
 
     @cached_property
     def marks(self) -> list[Mark]:

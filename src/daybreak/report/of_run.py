@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from xml.etree.ElementTree import Element
 
 from daybreak.duration import human_dollars, human_seconds
-from daybreak.report import curves, settings, tables
+from daybreak.report import curves, measures, settings, tables
 from daybreak.report.figures import Chart
 from daybreak.report.html import Content, details, element, page, section
 from daybreak.report.notes import FLOPS_NOTE
 from daybreak.report.observed import LAST_STEPS, Observed
 from daybreak.report.shown import small_figure, switched_figure
-from daybreak.report.words import NOTHING, number 
+from daybreak.report.words import NOTHING, number
 
 _MOST_TASKS = 9
 _FEW_ROWS = 12
@@ -84,24 +84,26 @@ def _outcome(runs: Sequence[Observed]) -> list[Content]:
 def _loss(runs: Sequence[Observed]) -> list[Content]:
     if not any(len(run.journal) for run in runs):
         return [_nothing("No step was recorded yet.")]
-    names = {"steps": "steps", "tokens": "tokens", "time": "time", "flops": "FLOPs"}
-    choices = [(names[along], curves.loss_charts(curves.alone(runs), along)) for along in curves.AXES]
+    choices = [(name, curves.loss_charts(curves.alone(runs), along)) for along, name in curves.AXES.items()]
     return [switched_figure("loss-against", choices, f"{_thinned(choices[0][1])} {FLOPS_NOTE}")]
 
 
 def _thinned(charts: Sequence[Chart]) -> str:
+    """What a point of these charts stands for."""
     steps = curves.together(charts)
     if steps == 1:
         return "Every step is drawn."
-    return f"A point is the mean of up to {steps:,} steps; the band reaches from the lowest of them to the highest."
+    drawn = any((line.curve.high > line.curve.low).any() for chart in charts for line in chart.lines)
+    band = "; the band reaches from the lowest of them to the highest" if drawn else ""
+    return f"A point is the mean of up to {steps:,} steps{band}."
 
 
 def _sources(runs: Sequence[Observed]) -> Element | None:
     table = tables.sources(runs)
     if table is None:
         return None
-    charts = curves.source_charts(runs)
-    figures = [small_figure(chart, "The validation text of each source by itself.", with_legend=True) for chart in charts]
+    charts = measures.source_charts(runs)
+    figures = [small_figure(chart, f"{chart.says}.", with_legend=True) for chart in charts]
     return section("sources", "Loss by source", element("div", *figures, table, class_="grid"))
 
 
@@ -109,9 +111,11 @@ def _evaluations(runs: Sequence[Observed]) -> list[Content]:
     found: list[Content] = []
     benchmarks = tables.tasks(runs)
     if benchmarks is not None:
-        charts = curves.task_charts(runs, _MOST_TASKS)
+        charts = measures.task_charts(runs, _MOST_TASKS)
         figures = [
-            small_figure(chart, f"{chart.says}; the band is a standard error wide on either side.", with_legend=len(runs) > 1)
+            small_figure(
+                chart, f"{chart.says}; the band is a standard error wide on either side.", with_legend=len(runs) > 1
+            )
             for chart in charts
         ]
         found += [benchmarks, element("div", *figures, class_="grid")]
@@ -135,11 +139,19 @@ def _optimisation(runs: Sequence[Observed]) -> list[Content]:
         ),
     ]
     for column, label in (("batch_tokens", "tokens a step"), ("length", "tokens a row")):
-        if any(len(run.journal) and run.journal.columns[column].min() < run.journal.columns[column].max() for run in runs):
+        if any(
+            len(run.journal) and run.journal.columns[column].min() < run.journal.columns[column].max() for run in runs
+        ):
             plain.append((curves.column_chart(runs, column, label), f"{label.capitalize()}, which grow."))
     layered = [
-        (curves.layer_chart(runs, "update_size", "relative update"), "How large an update is, relative to its weights."),
-        (curves.layer_chart(runs, "largest_logit", "largest logit"), "The largest logit of attention, and of the head."),
+        (
+            measures.layer_chart(runs, "update_size", "relative update"),
+            "How large an update is, relative to its weights.",
+        ),
+        (
+            measures.layer_chart(runs, "largest_logit", "largest logit"),
+            "The largest logit of attention, and of the head.",
+        ),
     ]
     found: list[Content] = [_grid(runs, plain)]
     if any(chart for chart, _ in layered):
@@ -215,12 +227,12 @@ def _recipe(runs: Sequence[Observed]) -> list[Content]:
 
 def _notes(runs: Sequence[Observed]) -> list[Content]:
     notes = [
-        "Losses are cross-entropies in nats a token. Validation while training is measured on a fixed part of the split; "
-        "daybreak evaluate measures all of it.",
+        "Losses are cross-entropies in nats a token. Validation while training is measured on a fixed part of the "
+        "split; daybreak evaluate measures all of it.",
         "A single training loss is that of one batch, which is easier or harder than another: compare means, or "
         "validation losses. Two runs whose difference is as small as that between two seeds do not differ.",
-        "Curves of many steps are drawn in points that stand for as many neighbouring steps each: their mean, and a band "
-        "from the lowest to the highest, so that no spike is lost. With more than three runs bands are left out.",
+        "Curves of many steps are drawn in points that stand for as many neighbouring steps each: their mean, and a "
+        "band from the lowest to the highest, so that no spike is lost. With more than three runs bands are left out.",
         FLOPS_NOTE + " What windows spare is not subtracted, what is recomputed not added.",
         "Time counts from process start over all sittings, with work that a crash lost, without downtime.",
     ]

@@ -5,12 +5,12 @@ from dataclasses import replace
 from xml.etree.ElementTree import Element
 
 from daybreak.duration import Unit
-from daybreak.report.curves import Group, loss_charts
+from daybreak.report.curves import AXES, Group, loss_charts
 from daybreak.report.figures import MOST_LOOKS
 from daybreak.report.forest import Row, draw_forest
 from daybreak.report.html import Content, details, element, figure, page, section, table
-from daybreak.report.observed import Observed, observe
 from daybreak.report.notes import FLOPS_NOTE
+from daybreak.report.observed import Along, Observed, observe
 from daybreak.report.settings import difference_to_parent
 from daybreak.report.shown import switched_figure
 from daybreak.report.words import NOTHING, number, percent, signed
@@ -19,6 +19,7 @@ from daybreak.study.statistics import POWER
 from daybreak.study.table import sentences
 
 _COLOURS = {"helps": "good", "hurts": "bad", "diverged": "bad", "not shown": "muted"}
+_AXES: tuple[Along, ...] = ("time", "steps", "tokens", "flops")
 _WIDTHS = ((860, "wide"), (420, "narrow"))
 
 
@@ -56,7 +57,7 @@ def ordered(study: Study) -> list[Comparison]:
 def _verdicts(study: Study) -> list[Content]:
     comparisons = ordered(study)
     several = len({each.reference for each in comparisons}) > 1
-    heads = ["variant", "verdict", "difference", "95 % interval", "p", "adjusted p", f"found in {POWER:.0%} of studies"]
+    heads = ["variant", "verdict", "difference", "95 % interval", "p", "adjusted p", "detectable"]
     rows: list[list[Content]] = [[study.variants[0].name, "base", *[""] * (len(heads) - 2)]]
     for each in comparisons:
         found = each.difference
@@ -105,7 +106,8 @@ def _differences(study: Study) -> list[Content]:
             continue
         label = f"difference to {reference} in validation loss (nats a token)"
         pictures = [
-            element("div", draw_forest(rows, f"forest-{number_}", label, width), class_=class_) for width, class_ in _WIDTHS
+            element("div", draw_forest(rows, f"forest-{number_}", label, width), class_=class_)
+            for width, class_ in _WIDTHS
         ]
         caption = (
             f"Left of zero is better than {reference}. A ring is a seed, the diamond their mean, the bar its 95 % "
@@ -118,9 +120,7 @@ def _differences(study: Study) -> list[Content]:
 def _row(each: Comparison) -> Row:
     found = each.difference
     interval = None if found.low is None or found.high is None else (found.low, found.high)
-    return Row(
-        each.variant, found.mean, interval, tuple(found.by_seed.values()), each.verdict, _COLOURS[each.verdict]
-    )
+    return Row(each.variant, found.mean, interval, tuple(found.by_seed.values()), each.verdict, _COLOURS[each.verdict])
 
 
 def _loss(study: Study) -> list[Content]:
@@ -129,9 +129,10 @@ def _loss(study: Study) -> list[Content]:
         return [element("p", f"More than {MOST_LOOKS} variants cannot be told apart in one figure.", class_="note")]
     if not groups:
         return [element("p", "No trial is done yet.", class_="note")]
-    names = {"time": "time", "steps": "steps", "tokens": "tokens", "flops": "FLOPs"}
-    choices = [(name, loss_charts(groups, along)) for along, name in names.items()]
-    paced = " Time is that of the steps at the measured pace, by which trials were held equal." if _is_paced(study) else ""
+    choices = [(AXES[along], loss_charts(groups, along)) for along in _AXES]
+    paced = (
+        " Time is that of the steps at the measured pace, by which trials were held equal." if _is_paced(study) else ""
+    )
     caption = f"The mean over seeds; with few variants a band from the lowest seed to the highest.{paced} {FLOPS_NOTE}"
     return [switched_figure("loss-against", choices, caption)]
 
@@ -194,18 +195,27 @@ def _speed(study: Study) -> list[Content]:
         )
         for name, pace in study.paces.items()
     ]
-    heads = ("variant", "tokens a second", "milliseconds a step", "of the base's", "known to", "memory (MB)", "micro-batch")
+    heads = (
+        "variant",
+        "tokens a second",
+        "milliseconds a step",
+        "of the base's",
+        "known to",
+        "memory (MB)",
+        "micro-batch",
+    )
     return [table(heads, rows, caption="Measured by turns with the base, before the first trial")]
 
 
 def _design(study: Study) -> list[Content]:
     design = study.design
     rows = [
-        (variant.name, variant.reference or NOTHING, " ".join((*design.settings, *variant.overrides)) or NOTHING)
+        (variant.name, variant.reference or NOTHING, " ".join(variant.overrides) or NOTHING)
         for variant in study.variants
     ]
     given = [
         ("base", design.base),
+        ("settings", " ".join(design.settings) or "as the base has them"),
         ("equal in", design.held_equal),
         ("seeds", ", ".join(map(str, design.seeds))),
         ("measured on", design.validation or "the held-out text of the base's corpus"),
@@ -214,7 +224,7 @@ def _design(study: Study) -> list[Content]:
     recipe = study.recipes[study.variants[0].name]
     said, differing = difference_to_parent(recipe, "the base")
     return [
-        table(("", ""), given, caption="What all trials have alike", texts=(1,)),
+        table(("what", "value"), given, caption="What all trials have alike", texts=(1,)),
         table(("variant", "reference", "settings"), rows, caption="Variants", texts=(1, 2)),
         details("The base against the recipe that ships", element("p", said), differing),
         details("The whole recipe of the base", element("pre", recipe.to_toml())),
@@ -222,19 +232,23 @@ def _design(study: Study) -> list[Content]:
 
 
 def _environment(study: Study) -> Element:
-    rows = [("torch", study.torch), ("machine", study.machine)]
-    rows += [(f"{name}: recipe", recipe.fingerprint) for name, recipe in study.recipes.items()]
-    return table(("", ""), rows, caption="Where the trials ran, and fingerprints of their recipes", texts=(1,))
+    rows: list[tuple[Content, ...]] = [("torch", study.torch), ("machine", study.machine)]
+    rows += [
+        (f"{name}: recipe", element("span", recipe.fingerprint, class_="long"))
+        for name, recipe in study.recipes.items()
+    ]
+    return table(("what", "value"), rows, caption="Where the trials ran, and fingerprints of their recipes", texts=(1,))
 
 
 def _notes() -> Element:
     notes = (
-        "Two recipes with the same seed see the same text in the same order and begin, where they share parameters, from "
-        "the same values. So differences are taken seed by seed, and their mean is tested by Student's paired t test.",
+        "Two recipes with the same seed see the same text in the same order and begin, where they share parameters, "
+        "from the same values. So differences are taken seed by seed, and their mean is tested by Student's paired t "
+        "test.",
         "The interval holds the true mean difference in 95 of 100 studies. The adjusted p answers for all comparisons "
         "together: of those that are called, 5 % are false on average (Benjamini and Hochberg 1995).",
-        f"\"Not shown\" is not \"no difference\": the column \"found in {POWER:.0%} of studies\" says how large a "
-        "difference had to be for so few and so scattered seeds to find it.",
+        f"“Not shown” is not “no difference”: “detectable” says how large a true difference has to be for so many and "
+        f"so scattered seeds to find it in {POWER:.0%} of studies.",
     )
     return element("ul", *(element("li", note) for note in notes))
 

@@ -46,10 +46,16 @@ class Scale:
         axis.set_ticks(list(self.ticks), labels=self.names or [plainly(tick) for tick in self.ticks])
         axis.axes.set(**{f"{axis.axis_name}lim": self.limits})  # type: ignore[attr-defined]
 
-    def since(self, share: float) -> "Scale":
-        """The later part of the axis, from this share of it on."""
+    @property
+    def later_half(self) -> "Scale":
+        """From the middle of a linear axis on."""
         low, high = self.limits
-        return replace(_linear(self.label, low + share * (high - low), high), unit=self.unit)
+        return replace(_linear(self.label, (low + high) / 2, high), unit=self.unit)
+
+    def logarithmic_from(self, low: float) -> "Scale":
+        """A linear axis that begins at zero as one that begins at `low`, in values, and shows every decade alike."""
+        low, high = low / self.unit, self.limits[1]
+        return replace(self, limits=(low, high), ticks=_logarithmic_ticks(low, high), logarithmic=True)
 
 
 def of_steps(largest: float) -> Scale:
@@ -135,7 +141,7 @@ def _logarithmic_ticks(low: float, high: float) -> tuple[float, ...]:
 
 def _finite(values: Iterable[Values]) -> Values:
     found = np.concatenate([np.empty(0), *values])
-    return found[np.isfinite(found)]
+    return np.array(found[np.isfinite(found)])
 
 
 def _nowhere() -> "NullLocator":

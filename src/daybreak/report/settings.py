@@ -5,11 +5,12 @@ from xml.etree.ElementTree import Element
 
 from daybreak.family import depth_of
 from daybreak.recipe import Recipe, recipe_names
-from daybreak.report.html import table
+from daybreak.report.html import Content, element, table
 from daybreak.report.observed import Observed
 from daybreak.report.words import NOTHING
 
 _LONGEST_SETTING = 120
+_LONGEST_ON_A_LINE = 32
 
 
 def differences(runs: Sequence[Observed]) -> Element | None:
@@ -29,7 +30,9 @@ def difference_to_parent(recipe: Recipe, name: str) -> tuple[str, Element | None
     """What the recipe was compared with, and the settings that differ from it; None if none does."""
     parent, is_named = _parent(recipe)
     mine, theirs = recipe.settings, parent.settings
-    keys = sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key) and key != "description")
+    keys = sorted(
+        key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key) and key != "description"
+    )
     rows = [(key, _setting(theirs.get(key)), _setting(mine.get(key))) for key in keys]
     said = (
         f"Against {parent.name}, as it ships."
@@ -58,7 +61,7 @@ def environment(runs: Sequence[Observed]) -> Element:
         )
     keys = list(dict.fromkeys(key for each in found for key in each))
     rows = [(key.replace("_", " "), *(_setting(each.get(key)) for each in found)) for key in keys]
-    heads = ("", *(run.name for run in runs))
+    heads = ("what", *(run.name for run in runs))
     return table(heads, rows, caption="Environment", texts=range(1, len(heads)))
 
 
@@ -70,8 +73,9 @@ def _parent(recipe: Recipe) -> tuple[Recipe, bool]:
     return min(shipped, key=lambda each: len(recipe.differences(each))), False
 
 
-def _setting(value: object) -> str:
-    text = NOTHING if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-    return text if len(text) <= _LONGEST_SETTING else f"{text[:_LONGEST_SETTING]}…"
-
-
+def _setting(value: object) -> Content:
+    if value is None or value == []:
+        return NOTHING
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    text = text if len(text) <= _LONGEST_SETTING else f"{text[:_LONGEST_SETTING]}…"
+    return element("span", text, class_="long") if len(text) > _LONGEST_ON_A_LINE else text

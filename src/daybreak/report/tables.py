@@ -1,13 +1,13 @@
 """Numbers that people compare: tables of runs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from xml.etree.ElementTree import Element
 
 import numpy as np
 
 from daybreak.duration import human_dollars, human_seconds
-from daybreak.report.curves import task_points
 from daybreak.report.html import Content, table
+from daybreak.report.measures import task_points
 from daybreak.report.observed import LAST_STEPS, Observed
 from daybreak.report.words import NOTHING, number, percent, scientific, significant
 
@@ -64,7 +64,15 @@ def validations(run: Observed) -> Element | None:
         )
         for record in (records[index] for index in chosen)
     ]
-    heads = ("step", "tokens", "time", "loss", *(f"loss on {source}" for source in sources), "bits a byte", "perplexity")
+    heads = (
+        "step",
+        "tokens",
+        "time",
+        "loss",
+        *(f"loss on {source}" for source in sources),
+        "bits a byte",
+        "perplexity",
+    )
     spread_out = "" if len(chosen) == len(records) else f"; {len(chosen)} of {len(records):,}, evenly spread"
     return table(heads, rows, caption=f"Validation of {run.name}, losses in nats a token{spread_out}")
 
@@ -131,8 +139,12 @@ def speed(runs: Sequence[Observed]) -> Element:
         "MFU, median": [percent(_quantile(run, "mfu", 0.5)) for run in runs],
         "time in steps": [_time(run.seconds_in_steps) for run in runs],
         "time in all": [_time(run.seconds) for run in runs],
-        "share of time in steps": [percent(run.seconds_in_steps / run.seconds if run.seconds else None) for run in runs],
-        "price": [NOTHING if run.recipe.price is None else f"{human_dollars(run.recipe.price)} an hour" for run in runs],
+        "share of time in steps": [
+            percent(run.seconds_in_steps / run.seconds if run.seconds else None) for run in runs
+        ],
+        "price": [
+            NOTHING if run.recipe.price is None else f"{human_dollars(run.recipe.price)} an hour" for run in runs
+        ],
         "cost": [NOTHING if run.dollars is None else human_dollars(run.dollars) for run in runs],
     }
     caption = "Speed, time and cost"
@@ -144,9 +156,7 @@ def speed(runs: Sequence[Observed]) -> Element:
 def events(run: Observed) -> Element | None:
     """Sittings, and all that happened besides training."""
     journal = run.journal
-    rows: list[tuple[Content, ...]] = [
-        (number(mark.step), mark.text) for mark in journal.marks[:_MOST_ROWS]
-    ]
+    rows: list[tuple[Content, ...]] = [(number(mark.step), mark.text) for mark in journal.marks[:_MOST_ROWS]]
     more = [
         (len(journal.marks) - _MOST_ROWS, "more of these"),
         (len(journal.skipped_steps), f"steps skipped, not finite: {_some(journal.skipped_steps)}"),
@@ -164,8 +174,9 @@ def spread(count: int, most: int) -> list[int]:
     return sorted({round(index * (count - 1) / (most - 1)) for index in range(most)})
 
 
-def _turned(runs: Sequence[Observed], columns: "Sequence[list[Content]] | object") -> list[tuple[Content, ...]]:
-    return [(run.name, *values) for run, *values in zip(runs, *columns, strict=True)]
+def _turned(runs: Sequence[Observed], columns: Iterable[Sequence[Content]]) -> list[tuple[Content, ...]]:
+    """A row for each run."""
+    return [(run.name, *row) for run, row in zip(runs, zip(*columns, strict=True), strict=True)]
 
 
 def _mean(run: Observed) -> str:
@@ -201,7 +212,7 @@ def _quantile(run: Observed, column: str, share: float) -> float | None:
     return float(np.quantile(values, share)) if len(values) else None
 
 
-def _task(points: "list[tuple[int, float, float]] | None") -> str:
+def _task(points: list[tuple[int, float, float]] | None) -> str:
     if not points:
         return NOTHING
     _, value, error = points[-1]

@@ -30,7 +30,7 @@ class Curve:
     def of(cls, x: Values, y: Values, *, points: int) -> Self:
         """`y` over `x`, of (values,) each, in at most so many points.
 
-        As many neighbours stand together in each. What is not finite counts for nothing; a point of nothing else is NaN.
+        As many neighbours stand together in each. What is not finite counts for nothing; of nothing else, it is NaN.
         """
         together = max(1, -(-len(x) // points))
         if together == 1:
