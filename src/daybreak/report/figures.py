@@ -111,7 +111,7 @@ def draw(chart: Chart, size: Size) -> Element:
                 markersize=5,
             )
         label_axes(axes, size, chart.x.label, chart.y.label)
-        return inline_svg(figure, f"{chart.name}-{size.width}", chart.says)
+        return inline_svg(figure, f"{chart.name}-{size.width}x{size.height}", chart.says)
 
 
 @contextmanager

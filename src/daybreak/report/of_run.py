@@ -85,7 +85,10 @@ def _loss(runs: Sequence[Observed]) -> list[Content]:
     if not any(len(run.journal) for run in runs):
         return [_nothing("No step was recorded yet.")]
     choices = [(name, curves.loss_charts(curves.alone(runs), along)) for along, name in curves.AXES.items()]
-    return [switched_figure("loss-against", choices, f"{_thinned(choices[0][1])} {FLOPS_NOTE}")]
+    whole, *_ = charts = choices[0][1]
+    closer = curves.together(charts)
+    later = f" Over the later half it is up to {closer:,}." if closer > curves.together([whole]) else ""
+    return [switched_figure("loss-against", choices, f"{_thinned([whole])}{later} {FLOPS_NOTE}")]
 
 
 def _thinned(charts: Sequence[Chart]) -> str:
@@ -103,7 +106,7 @@ def _sources(runs: Sequence[Observed]) -> Element | None:
     if table is None:
         return None
     charts = measures.source_charts(runs)
-    figures = [small_figure(chart, f"{chart.says}.", with_legend=True) for chart in charts]
+    figures = [small_figure(chart, f"As training went: {chart.says}.", with_legend=True) for chart in charts]
     return section("sources", "Loss by source", element("div", *figures, table, class_="grid"))
 
 
@@ -112,12 +115,7 @@ def _evaluations(runs: Sequence[Observed]) -> list[Content]:
     benchmarks = tables.tasks(runs)
     if benchmarks is not None:
         charts = measures.task_charts(runs, _MOST_TASKS)
-        figures = [
-            small_figure(
-                chart, f"{chart.says}; the band is a standard error wide on either side.", with_legend=len(runs) > 1
-            )
-            for chart in charts
-        ]
+        figures = [small_figure(chart, _task_caption(chart), with_legend=len(runs) > 1) for chart in charts]
         found += [benchmarks, element("div", *figures, class_="grid")]
     for run in runs:
         table = tables.validations(run)
@@ -128,6 +126,12 @@ def _evaluations(runs: Sequence[Observed]) -> list[Content]:
             said = f"{count:,} validation{'s' if count > 1 else ''} of {run.name}"
             found.append(details(said, table, opened=len(runs) == 1 and count <= _FEW_ROWS))
     return found
+
+
+def _task_caption(chart: Chart) -> str:
+    has_errors = any((line.curve.high > line.curve.low).any() for line in chart.lines)
+    band = "; the band is a standard error wide on either side" if has_errors else ""
+    return f"As training went: {chart.says}{band}."
 
 
 def _optimisation(runs: Sequence[Observed]) -> list[Content]:
