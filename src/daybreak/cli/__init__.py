@@ -17,6 +17,7 @@ import typer
 from daybreak import __version__
 from daybreak.cli import (
     bench,
+    compare,
     demo,
     doctor,
     evaluate,
@@ -53,6 +54,7 @@ app.command()(extend.extend)
 app.command()(evaluate.evaluate)
 app.command()(sample.sample)
 app.command()(study.study)
+app.command()(compare.compare)
 app.command()(report.report)
 app.command()(recipes.recipes)
 app.command()(bench.bench)

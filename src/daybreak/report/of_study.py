@@ -1,6 +1,7 @@
 """The page of a study: the verdicts first, then what they rest on."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from xml.etree.ElementTree import Element
 
@@ -25,14 +26,14 @@ _WIDTHS = ((860, "wide"), (420, "narrow"))
 
 def page_of_study(study: Study) -> bytes:
     """The whole file; the same study gives the same bytes."""
-    design = study.design
+    design, comparisons = study.design, ordered(study)
     seeds = f"{len(design.seeds)} seed{'s' if len(design.seeds) > 1 else ''}"
     said = f"{design.base}, {len(study.variants) - 1} variants over {seeds}, equal in {design.held_equal}"
     title = f"Study {study.path.resolve().name}"
     header = element("header", element("h1", title), element("p", said, class_="subtitle"))
     parts = [
-        section("verdicts", "Verdicts", *_verdicts(study)),
-        section("differences", "Differences", *_differences(study)),
+        section("verdicts", "Verdicts", *_verdicts(study, comparisons)),
+        section("differences", "Differences", *_differences(comparisons)),
         section("loss", "Loss as training went", *_loss(study)),
         section("trials", "Every trial", *_trials(study)),
         section("speed", "Speed and memory", *_speed(study)),
@@ -54,8 +55,7 @@ def ordered(study: Study) -> list[Comparison]:
     return sorted(study.comparisons, key=place)
 
 
-def _verdicts(study: Study) -> list[Content]:
-    comparisons = ordered(study)
+def _verdicts(study: Study, comparisons: Sequence[Comparison]) -> list[Content]:
     several = len({each.reference for each in comparisons}) > 1
     heads = ["variant", "verdict", "difference", "95 % interval", "p", "adjusted p", "detectable"]
     rows: list[list[Content]] = [[study.variants[0].name, "base", *[""] * (len(heads) - 2)]]
@@ -78,13 +78,13 @@ def _verdicts(study: Study) -> list[Content]:
     caption = "Difference in validation loss to the reference, nats a token, mean over seeds; below zero is better"
     return [
         table((*heads, *speed), whole, caption=caption, texts=(1,)),
-        *(element("p", line, class_="note") for line in _sentences(study)),
+        *(element("p", line, class_="note") for line in _sentences(study, comparisons)),
     ]
 
 
-def _sentences(study: Study) -> list[str]:
+def _sentences(study: Study, comparisons: Sequence[Comparison]) -> list[str]:
     """What must be known beside the figures."""
-    said = list(sentences(study.comparisons)) if study.comparisons else ["No variant can be compared yet."]
+    said = list(sentences(comparisons)) if comparisons else ["No variant can be compared yet."]
     if study.missing:
         total = len(study.variants) * len(study.design.seeds)
         said.append(f"Not finished: {study.missing} of {total} trials are missing; what stands here is of those done.")
@@ -97,8 +97,7 @@ def _figures(study: Study, variant: str) -> tuple[Content, ...]:
     return number(study.mean_loss(variant), 4), number(study.tokens_per_second(variant)), memory
 
 
-def _differences(study: Study) -> list[Content]:
-    comparisons = ordered(study)
+def _differences(comparisons: Sequence[Comparison]) -> list[Content]:
     found: list[Content] = []
     for number_, reference in enumerate(dict.fromkeys(each.reference for each in comparisons), start=1):
         rows = [_row(each) for each in comparisons if each.reference == reference and each.difference.by_seed]

@@ -30,12 +30,14 @@ def document(study: Study) -> dict[str, Any]:
         "torch": study.torch,
         "machine": study.machine,
     }
-    return _finite(content)  # type: ignore[no-any-return]
+    found: dict[str, Any] = finite(content)
+    return found
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """The same as JSON can hold it: keys are text, and what is no number is null."""
     if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
+        return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

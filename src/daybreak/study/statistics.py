@@ -7,8 +7,11 @@ they share a parameter. What is tested is the mean of the differences, seed by s
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from statistics import fmean, stdev
 from typing import Any, Literal, final
+
+import numpy as np
 
 from daybreak.errors import UserError
 
@@ -16,6 +19,7 @@ Verdict = Literal["helps", "hurts", "diverged", "not shown"]
 
 CONFIDENCE = 0.95
 POWER = 0.8  # with which a difference must be found to be called one that could have been shown
+_QUANTILES = 10_000
 
 
 @final
@@ -69,39 +73,46 @@ def _interval_and_p(differences: Sequence[float], mean: float, spread: float) ->
     return float(interval.low), float(interval.high), float(tested.pvalue)
 
 
-def detectable_difference(spread: float, seeds: int, *, power: float = POWER) -> float:
-    """The true mean difference that a paired t test of this level finds with probability `power`.
+def detectable_difference(spread: float, seeds: int) -> float:
+    """The true mean difference that a paired t test of this level finds with probability POWER.
 
     Args:
         spread: standard deviation of the differences.
         seeds: pairs, at least two.
     """
-    from scipy.optimize import brentq
+    return _detectable_shift(seeds) * spread / math.sqrt(seeds)
 
-    highest = 1.0
-    while power_of(highest, seeds) < power:
-        highest *= 2
-    return float(brentq(lambda shift: power_of(shift, seeds) - power, 0.0, highest)) * spread / math.sqrt(seeds)
+
+@cache
+def _detectable_shift(seeds: int) -> float:
+    """The same in standard errors, by bisection."""
+    low, high = 0.0, 1.0
+    while power_of(high, seeds) < POWER:
+        high *= 2
+    while high - low > 1e-9 * high:
+        middle = (low + high) / 2
+        low, high = (middle, high) if power_of(middle, seeds) < POWER else (low, middle)
+    return high
 
 
 def power_of(shift: float, seeds: int) -> float:
     """The probability that a paired t test finds a mean difference of `shift` standard errors.
 
     Under the alternative t is (Z + shift) / S, with Z normal and S the root of a chi-squared over its degrees of
-    freedom (Cohen 1988, *Statistical power analysis*, 2.2); scipy's noncentral t fails for the large shifts that few
-    seeds need, so S is integrated over.
+    freedom (Cohen 1988, *Statistical power analysis*, 2.2). It is averaged over the quantiles of S, since scipy's
+    noncentral t fails at the large shifts that few seeds need.
     """
-    from scipy.integrate import quad
+    critical, spreads = _critical_and_spreads(seeds - 1)
+    norm = _scipy_stats().norm
+    return float((norm.sf(critical * spreads - shift) + norm.cdf(-critical * spreads - shift)).mean())
 
-    stats, freedom = _scipy_stats(), seeds - 1
-    critical = stats.t.ppf(0.5 + CONFIDENCE / 2, freedom)
-    scale = math.sqrt(freedom)
 
-    def weighted(spread: float) -> float:
-        found = stats.norm.sf(critical * spread - shift) + stats.norm.cdf(-critical * spread - shift)
-        return float(found * stats.chi.pdf(spread * scale, freedom) * scale)
-
-    return float(quad(weighted, 0.0, 1.0)[0] + quad(weighted, 1.0, math.inf)[0])
+@cache
+def _critical_and_spreads(freedom: int) -> tuple[float, Any]:
+    """The t from which a difference is called, and evenly likely values of S."""
+    stats = _scipy_stats()
+    shares = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
+    return float(stats.t.ppf(0.5 + CONFIDENCE / 2, freedom)), stats.chi.ppf(shares, freedom) / math.sqrt(freedom)
 
 
 def adjusted(p_values: Sequence[float | None]) -> list[float | None]:

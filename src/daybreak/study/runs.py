@@ -1,0 +1,150 @@
+"""Finished runs compared as a study would: those of one recipe but for the seed are one variant."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, final
+
+from daybreak.duration import Unit
+from daybreak.errors import UserError
+from daybreak.files import read_sealed
+from daybreak.recipe import Recipe
+from daybreak.run import Run, load
+from daybreak.study.results import Comparison, compare_all
+
+
+@final
+@dataclass(frozen=True)
+class Group:
+    """Runs of one recipe.
+
+    Attributes:
+        name: of the first of their folders.
+        losses: by seed, in nats a token on held-out text.
+        tokens_per_second: the median over their steps.
+        changes: what differs from the recipe of the first group, one line a setting.
+    """
+
+    name: str
+    recipe: Recipe
+    losses: Mapping[int, float]
+    tokens_per_second: float
+    changes: tuple[str, ...]
+
+
+@final
+@dataclass(frozen=True)
+class ComparedRuns:
+    """Groups of runs, each compared with the first.
+
+    Attributes:
+        equal: what all were given alike, in words.
+    """
+
+    equal: str
+    groups: Sequence[Group]
+    comparisons: Sequence[Comparison]
+
+
+def compare_runs(paths: Sequence[Path]) -> ComparedRuns:
+    """Compare finished runs by their seeds; those of the first run's recipe are the reference.
+
+    Raises:
+        UserError: one is not finished, all are of one recipe, or budgets, text, tokenizers or what was measured differ,
+            so that their losses say nothing of their recipes.
+    """
+    runs = [_finished(path) for path in paths]
+    for run in runs[1:]:
+        _require_comparable(runs[0], run)
+    by_recipe: dict[str, list[Run]] = {}
+    for run in runs:
+        by_recipe.setdefault(run.recipe.model_copy(update={"seed": 0}).fingerprint, []).append(run)
+    if len(by_recipe) < 2:
+        raise UserError("all these runs are of one recipe: there is nothing to compare")
+    groups = [_group(alike, runs[0].recipe) for alike in by_recipe.values()]
+    names = [group.name for group in groups]
+    if len(set(names)) < len(names):
+        raise UserError(f"two recipes have runs in folders of one name ({', '.join(names)}); rename one of them")
+    comparisons = compare_all(dict.fromkeys(names[1:], names[0]), {group.name: group.losses for group in groups})
+    unpaired = set(names[1:]) - {each.variant for each in comparisons}
+    if unpaired:
+        raise UserError(
+            f"{', '.join(sorted(unpaired))}: no seed in common with {names[0]}, so nothing is paired; train both with "
+            "the same seeds, as seed=1 and seed=2"
+        )
+    return ComparedRuns(_equal(runs[0]), groups, comparisons)
+
+
+def _finished(path: Path) -> Run:
+    run = load(path)
+    if not run.finished:
+        raise UserError(
+            f"{path} is not finished; its loss before the end of its schedule says nothing. Let it end first"
+        )
+    return run
+
+
+def _group(runs: Sequence[Run], base: Recipe) -> Group:
+    losses: dict[int, float] = {}
+    for run in runs:
+        if run.recipe.seed in losses:
+            raise UserError(f"{run.path} has the recipe and the seed of another of these runs; leave one of them out")
+        assert run.final_loss is not None  # it is finished
+        losses[run.recipe.seed] = run.final_loss
+    first = runs[0]
+    rates = [record["tokens_per_second"] for run in runs for record in run.metrics()]
+    same = first.recipe.model_copy(
+        update={key: getattr(base, key) for key in ("name", "description", "seed", "execution", "data")}
+    )
+    return Group(first.path.resolve().name, first.recipe, losses, median(rates), tuple(same.differences(base)))
+
+
+def _require_comparable(one: Run, other: Run) -> None:
+    """Raises UserError with all that makes two losses incomparable."""
+    reasons = [*_budgets_differ(one, other)]
+    for key, what in (("tokenizer", "they have other tokenizers"), ("corpus", "they read other text")):
+        if _identity(one).get(key) != _identity(other).get(key):
+            reasons.append(what)
+    if _identity(one).get("mixture") != _identity(other).get("mixture"):
+        reasons.append("they read other mixtures")
+    measured = [_measured(run) for run in (one, other)]
+    if measured[0] != measured[1]:
+        reasons.append(f"their losses were measured on {measured[0]} and {measured[1]} of held-out text")
+    if reasons:
+        raise UserError(f"{one.path} and {other.path} do not compare: {'; '.join(reasons)}")
+
+
+def _budgets_differ(one: Run, other: Run) -> list[str]:
+    """Why what two runs could spend is not the same."""
+    asked = [run.recipe.budget for run in (one, other)]
+    spent = [run.spent for run in (one, other)]
+    seconds = [run.recipe.budget_seconds for run in (one, other)]
+    if seconds[0] is not None or seconds[1] is not None:
+        counts = [run.recipe.counts for run in (one, other)]
+        if seconds[0] != seconds[1] or counts[0] != counts[1]:
+            return [f"their budgets are {asked[0]} ({counts[0]}) and {asked[1]} ({counts[1]})"]
+        machines = [f"{run.execution.device}, {run.execution.threads} threads" for run in (one, other)]
+        return [] if machines[0] == machines[1] else [f"they had equal time on {machines[0]} and {machines[1]}"]
+    if asked[0].unit is Unit.FLOPS and asked[1].unit is Unit.FLOPS:
+        return [] if asked[0] == asked[1] else [f"their budgets are {asked[0]} and {asked[1]}"]
+    if spent[0].tokens != spent[1].tokens:
+        return [f"they were trained on {spent[0].tokens:,} and {spent[1].tokens:,} tokens"]
+    return []
+
+
+def _equal(run: Run) -> str:
+    """What all were given alike."""
+    if run.recipe.budget.unit in (Unit.SECONDS, Unit.DOLLARS, Unit.FLOPS):
+        return str(run.recipe.budget)
+    return f"{run.spent.tokens:,} tokens"
+
+
+def _identity(run: Run) -> dict[str, Any]:
+    return read_sealed(run.path / "identity.json")
+
+
+def _measured(run: Run) -> str:
+    assert run.result is not None  # it is finished
+    found = run.result["validation"]
+    return f"{found['tokens']:,} tokens ({found['bytes']:,} bytes)"
