@@ -81,7 +81,7 @@ def test_verdicts_come_first_and_are_those_of_the_study(study: Path, page: Page)
 
 def test_variants_stand_from_the_best_to_the_worst(study: Path, page: Page) -> None:
     found = ordered(read_study(study))
-    assert [each.variant for each in found][0] == "better"
+    assert found[0].variant == "better"
     assert [each.difference.mean for each in found] == sorted(each.difference.mean for each in found)
     label = next(each for each in page.pictures if each is not None and "95 % interval" in each)
     assert label.startswith("better: −0.0993, 95 % interval")
