@@ -12,9 +12,9 @@ import pytest
 from made_runs import copy_identity, losses, train_record, write
 from page_reader import Page, read
 
-from daybreak import Recipe, Run, load, write_report
+from daybreak import Recipe, Run, cli, load, write_report
 from daybreak.errors import UserError
-from daybreak.files import read_sealed
+from daybreak.files import read_sealed, sha256_file, write_sealed
 from daybreak.report.observed import names_of, observe
 from daybreak.training.metrics import read_metrics
 
@@ -172,8 +172,6 @@ def test_several_runs_are_laid_over_one_another(trained: Run, tmp_path: Path) ->
     changed = Recipe.load(other / "recipe.toml", "optimizer.lr=2e-2")
     (other / "recipe.toml").write_text(changed.to_toml())
     identity = read_sealed(trained.path / "identity.json")
-    from daybreak.files import sha256_file, write_sealed
-
     write_sealed(other / "identity.json", {**identity, "recipe_sha256": sha256_file(other / "recipe.toml")})
     write(other, 1, [("train", train_record(step, 50, loss=float(loss))) for step, loss in enumerate(losses(30), 1)])
     written = write_report([trained.path, other], tmp_path / "both.html")
@@ -233,6 +231,18 @@ def test_mistakes_are_said(trained: Run, tmp_path: Path) -> None:
         write_report(trained.path, tmp_path / "nowhere" / "page.html")
     with pytest.raises(UserError, match="tell apart"):
         write_report([trained.path] * 25)
+
+
+def test_the_command_prints_where_the_page_is(
+    trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun = copy_identity(trained.path, tmp_path / "begun")
+    monkeypatch.setattr("sys.argv", ["daybreak", "report", str(begun), "--out", str(tmp_path / "page.html")])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert not end.value.code
+    assert capsys.readouterr().out == f"{tmp_path / 'page.html'}\n"
+    assert (tmp_path / "page.html").is_file()
 
 
 def test_names_tell_runs_apart(tmp_path: Path) -> None:
