@@ -21,6 +21,7 @@ _COLUMNS = (
     "step",
     "attempt",
     "tokens",
+    "flops",
     "batch_tokens",
     "length",
     "loss",
@@ -112,6 +113,8 @@ class Journal:
             back_to, loss = record.get("back_to"), record.get("loss")
             where = "only this step is passed by" if back_to is None else f"back to the weights of step {back_to:,}"
             found.append(Mark(record["step"], "rollback", f"loss {_number(loss)} is a spike; {where}"))
+        for record in self.of_kind("missing_tasks"):
+            found.append(Mark(record["step"], "missing_tasks", f"benchmarks were left out: {record.get('why')}"))
         for record in self.of_kind("micro_batch"):
             text = f"out of memory; on with {record.get('micro_batch')} rows at once"
             found.append(Mark(record["step"], "micro_batch", text))

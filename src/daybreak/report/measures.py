@@ -12,6 +12,7 @@ from daybreak.report.svg import DEPTHS
 from daybreak.report.thin import Curve
 
 _POINTS = 80
+_OTHER_DASHES = ((5.0, 2.0), (1.5, 1.5), (6.0, 1.5, 1.5, 1.5))
 
 
 def source_charts(runs: Sequence[Observed]) -> tuple[Chart, ...]:
@@ -110,6 +111,7 @@ def _layers_over_steps(records: Sequence[dict[str, object]], measure: str) -> tu
     layers = list(dict.fromkeys(layer for record in records for layer in _table(record, measure)))
     blocks = [layer for layer in layers if layer.startswith("blocks.")]
     depths = {layer: round(at / max(1, len(blocks) - 1) * (len(DEPTHS) - 1)) for at, layer in enumerate(blocks)}
+    others = sorted(set(layers) - set(blocks))
     steps = np.array([record["step"] for record in records], dtype=np.float64)
     lines = []
     for layer in layers:
@@ -120,7 +122,8 @@ def _layers_over_steps(records: Sequence[dict[str, object]], measure: str) -> tu
             label = f"block {alike[0]}" if len(alike) == 1 else f"blocks {alike[0]}–{alike[-1]}"
             lines.append(Line(label, Look(DEPTHS[depths[layer]]), curve))
         else:
-            lines.append(Line(layer, Look("ink", (5.0, 2.0) if layer == "embedding" else (1.5, 1.5)), curve))
+            dashes = _OTHER_DASHES[others.index(layer) % len(_OTHER_DASHES)]
+            lines.append(Line(layer, Look("ink", dashes), curve))
     return tuple(lines)
 
 

@@ -46,8 +46,10 @@ class Observed:
 
     @cached_property
     def flops(self) -> Column:
-        """Of training, up to and with each step, by the row lengths that steps had."""
+        """Of training, up to and with each step: as recorded, else by the row lengths that steps had."""
         columns = self.journal.columns
+        if len(self.journal) and np.isfinite(columns["flops"]).all():
+            return columns["flops"]
         lengths = np.where(np.isfinite(columns["length"]), columns["length"], self.recipe.row_length)
         per_token = {length: mean_flops_per_token(self.recipe, int(length)) for length in np.unique(lengths)}
         tokens = np.diff(columns["tokens"], prepend=0.0)
