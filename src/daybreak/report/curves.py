@@ -110,7 +110,7 @@ def _lines(
     groups: Sequence[Group], column: str, along: Along, size: str, *, since: float = 0.0, unit: float = 1.0
 ) -> tuple[Line, ...]:
     """A column of the training records, a line for each group that has any from `since` on."""
-    points = min(_POINTS[size], max(_FEWEST_POINTS, _MOST_POINTS // len(groups)))
+    points = _points(size, len(groups))
     lines = []
     for index, group in enumerate(groups):
         curves = []
@@ -126,14 +126,19 @@ def _lines(
     return tuple(lines) if len(groups) <= most else _without_bands(lines)
 
 
+def _points(size: str, lines: int) -> int:
+    return min(_POINTS[size], max(_FEWEST_POINTS, _MOST_POINTS // lines))
+
+
 def _validations(groups: Sequence[Group], along: Along) -> tuple[Line, ...]:
+    points = _points("large", len(groups))
     lines = []
     for index, group in enumerate(groups):
         curves = []
         for run in group.runs:
             steps, losses = measured(run, lambda record: record.get("loss"))
             if len(steps):
-                curves.append(plain(run.at(steps, along), losses))
+                curves.append(Curve.of(run.at(steps, along), losses, points=points))
         if curves:
             most = max(len(curve.x) for curve in curves)
             curve = curves[0] if len(group.runs) == 1 else Curve.over(curves, points=most)

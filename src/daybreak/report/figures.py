@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _DASHES = ((), (5.0, 2.0), (1.5, 1.5))  # in line widths; none is a solid line
 MOST_LOOKS = len(SERIES) * len(_DASHES)
+_MOST_DOTS = 200
 _FONT_SIZE = 13
 _LEFT, _RIGHT, _TOP, _BOTTOM = 54, 10, 26, 44  # pixels around the plot
 
@@ -75,6 +76,11 @@ class Chart:
     lines: tuple[Line, ...]
     rules: tuple[Rule, ...] = ()
     not_finite: Values | None = None
+
+    @property
+    def shows_dots(self) -> bool:
+        """Whether single points can be told apart, and are few enough to be drawn as such."""
+        return sum(len(line.curve.x) for line in self.lines if line.look.dotted) <= _MOST_DOTS
 
 
 @final
@@ -169,7 +175,7 @@ def _draw_line(axes: "Axes", line: Line, chart: Chart) -> None:
         color=colour,
         linewidth=1.6,
         dashes=line.look.dashes or (None, None),
-        marker="o" if line.look.dotted or alone else None,
+        marker="o" if alone or (line.look.dotted and chart.shows_dots) else None,
         markersize=3.5,
     )
 

@@ -15,8 +15,8 @@ _POINTS = 80
 _OTHER_DASHES = ((5.0, 2.0), (1.5, 1.5), (6.0, 1.5, 1.5, 1.5))
 
 
-def source_charts(runs: Sequence[Observed]) -> tuple[Chart, ...]:
-    """Validation loss by source: of one run in one chart, of several in a chart for each source."""
+def source_charts(runs: Sequence[Observed], most: int) -> tuple[Chart, ...]:
+    """Validation loss by source: of one run in one chart, of several in a chart for each of the first sources."""
     names = list(dict.fromkeys(name for run in runs for name in run.sources))
     if len(runs) == 1:
         lines = [_of_source(runs[0], name, name, index) for index, name in enumerate(names)]
@@ -28,7 +28,7 @@ def source_charts(runs: Sequence[Observed]) -> tuple[Chart, ...]:
             runs,
             [_of_source(run, name, run.name, index) for index, run in enumerate(runs) if name in run.sources],
         )
-        for number, name in enumerate(names, start=1)
+        for number, name in enumerate(names[:most], start=1)
     )
 
 
@@ -98,7 +98,7 @@ def layer_chart(runs: Sequence[Observed], measure: str, label: str) -> Chart | N
 
 def _of_source(run: Observed, source: str, label: str, index: int) -> Line:
     steps, losses = measured(run, lambda record: record.get("sources", {}).get(source))
-    return Line(label, Look.of(index, dotted=True), plain(steps, losses))
+    return Line(label, Look.of(index, dotted=True), Curve.of(steps, losses, points=_POINTS))
 
 
 def _measured_chart(name: str, label: str, runs: Sequence[Observed], lines: Sequence[Line]) -> Chart:

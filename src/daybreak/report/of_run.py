@@ -12,9 +12,10 @@ from daybreak.report.observed import LAST_STEPS, Observed
 from daybreak.report.shown import small_figure, switched_figure
 from daybreak.report.words import NOTHING, number
 
-_MOST_TASKS = 9
+_MOST_CHARTS = 9
 _FEW_ROWS = 12
-_MOST_SAMPLES = 12
+_SAMPLES = (12, 2)  # of one run, and the fewest of each of many, so that a page stays small
+_VALIDATIONS = (60, 10)
 _LONGEST_SAMPLE = 2000  # characters
 
 
@@ -105,7 +106,7 @@ def _sources(runs: Sequence[Observed]) -> Element | None:
     table = tables.sources(runs)
     if table is None:
         return None
-    charts = measures.source_charts(runs)
+    charts = measures.source_charts(runs, _MOST_CHARTS)
     figures = [small_figure(chart, f"As training went: {chart.says}.", with_legend=True) for chart in charts]
     return section("sources", "Loss by source", element("div", *figures, table, class_="grid"))
 
@@ -114,11 +115,12 @@ def _evaluations(runs: Sequence[Observed]) -> list[Content]:
     found: list[Content] = []
     benchmarks = tables.tasks(runs)
     if benchmarks is not None:
-        charts = measures.task_charts(runs, _MOST_TASKS)
+        charts = measures.task_charts(runs, _MOST_CHARTS)
         figures = [small_figure(chart, _task_caption(chart), with_legend=len(runs) > 1) for chart in charts]
         found += [benchmarks, element("div", *figures, class_="grid")]
+    most_validations = _most(*_VALIDATIONS, len(runs))
     for run in runs:
-        table = tables.validations(run)
+        table = tables.validations(run, most_validations)
         if table is None:
             found.append(_nothing(f"{run.name} was not evaluated yet."))
         else:
@@ -197,9 +199,10 @@ def _events(runs: Sequence[Observed]) -> Element | None:
 
 def _samples(runs: Sequence[Observed]) -> Element | None:
     found: list[Content] = []
+    most = _most(*_SAMPLES, len(runs))
     for run in runs:
         records = run.journal.of_kind("sample")
-        chosen = [records[index] for index in tables.spread(len(records), _MOST_SAMPLES)]
+        chosen = [records[index] for index in tables.spread(len(records), most)]
         if not records:
             continue
         if len(runs) > 1:
@@ -241,6 +244,10 @@ def _notes(runs: Sequence[Observed]) -> list[Content]:
         "Time counts from process start over all sittings, with work that a crash lost, without downtime.",
     ]
     return [element("ul", *(element("li", note) for note in notes))]
+
+
+def _most(of_one: int, fewest: int, runs: int) -> int:
+    return max(fewest, of_one // runs)
 
 
 def _nothing(text: str) -> Element:

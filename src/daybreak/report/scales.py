@@ -97,7 +97,7 @@ def linear(label: str, values: Iterable[Values], *, from_zero: bool = False) -> 
     low, high = (low if from_zero else low - air), high + air
     size = max(abs(low), abs(high))
     exponent = math.floor(math.log10(size))
-    if -3 < exponent < 7:
+    if -3 < exponent < 6:
         return _linear(label, low, high)
     return _linear(f"{label} (× {power(exponent)})", low, high, 10.0**exponent)
 

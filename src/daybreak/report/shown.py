@@ -41,7 +41,7 @@ def legend(charts: Sequence[Chart]) -> Element:
     entries: dict[str, Element] = {}
     for chart in charts:
         for line in chart.lines:
-            entries.setdefault(line.label, _sample(line.look))
+            entries.setdefault(line.label, _sample(line.look, dotted=line.look.dotted and chart.shows_dots))
         for rule in chart.rules:
             entries.setdefault(rule.label, _rule(rule.colour, rule.dashes))
         if chart.not_finite is not None and len(chart.not_finite):
@@ -50,10 +50,10 @@ def legend(charts: Sequence[Chart]) -> Element:
     return element("ul", *items, class_="legend", aria_label="Legend")
 
 
-def _sample(look: Look) -> Element:
+def _sample(look: Look, *, dotted: bool) -> Element:
     line = _stroke("line", look.colour, x1="0", y1="6", x2="28", y2="6", stroke_width="2.5")
     _dash(line, look.dashes, 2.0)
-    dot = [element("circle", cx="14", cy="6", r="3.5", style=f"fill: var(--{look.colour})")] if look.dotted else []
+    dot = [element("circle", cx="14", cy="6", r="3.5", style=f"fill: var(--{look.colour})")] if dotted else []
     return _little_picture(line, *dot)
 
 

@@ -11,7 +11,7 @@ from daybreak.report.measures import task_points
 from daybreak.report.observed import LAST_STEPS, Observed
 from daybreak.report.words import NOTHING, number, percent, scientific, significant
 
-_MOST_ROWS = 60
+_MOST_EVENTS = 60
 
 
 def outcome(runs: Sequence[Observed]) -> Element:
@@ -45,12 +45,12 @@ def state(run: Observed) -> str:
     return "not begun" if run.progress is None else f"{percent(run.progress)} of it spent"
 
 
-def validations(run: Observed) -> Element | None:
+def validations(run: Observed, most: int) -> Element | None:
     """Every validation; of very many, evenly spread ones with the last."""
     records = run.validations
     if not records:
         return None
-    chosen = spread(len(records), _MOST_ROWS)
+    chosen = spread(len(records), most)
     sources = run.sources
     rows = [
         (
@@ -156,9 +156,9 @@ def speed(runs: Sequence[Observed]) -> Element:
 def events(run: Observed) -> Element | None:
     """Sittings, and all that happened besides training."""
     journal = run.journal
-    rows: list[tuple[Content, ...]] = [(number(mark.step), mark.text) for mark in journal.marks[:_MOST_ROWS]]
+    rows: list[tuple[Content, ...]] = [(number(mark.step), mark.text) for mark in journal.marks[:_MOST_EVENTS]]
     more = [
-        (len(journal.marks) - _MOST_ROWS, "more of these"),
+        (len(journal.marks) - _MOST_EVENTS, "more of these"),
         (len(journal.skipped_steps), f"steps skipped, not finite: {_some(journal.skipped_steps)}"),
         (journal.lost, "steps that a crash lost, done once more"),
         (journal.cut_short, "lines of metrics.jsonl that were cut short, passed over"),

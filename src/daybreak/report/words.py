@@ -44,7 +44,11 @@ def percent(share: float | None, digits: int = 1) -> str:
 
 
 def plainly(value: float) -> str:
-    """A tick of an axis: all its digits and no more."""
+    """A tick of an axis: all its digits and no more; far from 1 as `2·10⁻⁵`."""
+    if value and not 1e-4 <= abs(value) < 1e7:
+        mantissa, _, exponent = f"{value:.9e}".partition("e")
+        times = {1.0: "", -1.0: MINUS}.get(float(mantissa), f"{float(mantissa):g}·".replace("-", MINUS))
+        return f"{times}{power(int(exponent))}"
     return f"{value:,.10g}".replace("-", MINUS)
 
 
