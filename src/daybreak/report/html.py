@@ -9,6 +9,7 @@ from daybreak.data.inspection_page import printable
 
 # Nothing is fetched and nothing runs, whatever a sample may hold.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+_LONGEST_NAME = 24  # characters that stay on one line
 Content = str | Element
 
 
@@ -41,19 +42,17 @@ def table(
         texts: columns that hold words, not numbers.
     """
 
-    def side(column: int) -> dict[str, str]:
-        return {} if column == 0 or column in texts else {"class": "number"}
+    def cell(tag: str, content: Content | None, column: int, **attributes: str) -> Element:
+        is_name = isinstance(content, str) and " " not in content and len(content) <= _LONGEST_NAME
+        class_ = "number" if column and column not in texts else "name" if is_name else ""
+        return element(tag, content, **attributes, **({"class": class_} if class_ else {}))
 
-    head = element("tr", *(element("th", each, scope="col", **side(column)) for column, each in enumerate(heads)))
+    head = element("tr", *(cell("th", each, column, scope="col") for column, each in enumerate(heads)))
     body = [
         element(
-            "tr",
-            *(
-                element("td", each, **side(column)) if column else element("th", each, scope="row")
-                for column, each in enumerate(row)
-            ),
+            "tr", cell("th", first, 0, scope="row"), *(cell("td", each, at) for at, each in enumerate(rest, start=1))
         )
-        for row in rows
+        for first, *rest in rows
     ]
     made = element(
         "table", element("caption", element("span", caption)), element("thead", head), element("tbody", *body)
