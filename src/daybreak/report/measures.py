@@ -20,11 +20,11 @@ def source_charts(runs: Sequence[Observed], most: int) -> tuple[Chart, ...]:
     names = list(dict.fromkeys(name for run in runs for name in run.sources))
     if len(runs) == 1:
         lines = [_of_source(runs[0], name, name, index) for index, name in enumerate(names)]
-        return (_measured_chart("sources", f"validation loss {LOSS}", runs, lines),) if lines else ()
+        return (_source_chart("sources", "by source", runs, lines),) if lines else ()
     return tuple(
-        _measured_chart(
+        _source_chart(
             f"source-{number}",
-            f"{name}: validation loss {LOSS}",
+            f"on {name}",
             runs,
             [_of_source(run, name, run.name, index) for index, run in enumerate(runs) if name in run.sources],
         )
@@ -44,7 +44,7 @@ def task_charts(runs: Sequence[Observed], most: int) -> tuple[Chart, ...]:
     return tuple(
         Chart(
             f"task-{number}",
-            f"{task}: {metric} against steps",
+            f"{metric} on {task} against steps",
             x_scale(runs, "steps"),
             scales.linear(f"{task}: {metric}", extents(lines)),
             tuple(lines),
@@ -101,9 +101,9 @@ def _of_source(run: Observed, source: str, label: str, index: int) -> Line:
     return Line(label, Look.of(index, dotted=True), Curve.of(steps, losses, points=_POINTS))
 
 
-def _measured_chart(name: str, label: str, runs: Sequence[Observed], lines: Sequence[Line]) -> Chart:
-    y = scales.logarithmic(label, extents(lines))
-    return Chart(name, f"{label} against steps", x_scale(runs, "steps"), y, tuple(lines))
+def _source_chart(name: str, where: str, runs: Sequence[Observed], lines: Sequence[Line]) -> Chart:
+    y = scales.logarithmic(f"validation loss {where} {LOSS}", extents(lines))
+    return Chart(name, f"validation loss {where} against steps", x_scale(runs, "steps"), y, tuple(lines))
 
 
 def _layers_over_steps(records: Sequence[dict[str, object]], measure: str) -> tuple[Line, ...]:

@@ -107,7 +107,7 @@ def _sources(runs: Sequence[Observed]) -> Element | None:
     if table is None:
         return None
     charts = measures.source_charts(runs, _MOST_CHARTS)
-    figures = [small_figure(chart, f"As training went: {chart.says}.", with_legend=True) for chart in charts]
+    figures = [small_figure(chart, f"The {chart.says}.", with_legend=True) for chart in charts]
     return section("sources", "Loss by source", element("div", *figures, table, class_="grid"))
 
 
@@ -133,7 +133,7 @@ def _evaluations(runs: Sequence[Observed]) -> list[Content]:
 def _task_caption(chart: Chart) -> str:
     has_errors = any((line.curve.high > line.curve.low).any() for line in chart.lines)
     band = "; the band is a standard error wide on either side" if has_errors else ""
-    return f"As training went: {chart.says}{band}."
+    return f"The {chart.says}{band}."
 
 
 def _optimisation(runs: Sequence[Observed]) -> list[Content]:

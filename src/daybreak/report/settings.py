@@ -15,7 +15,7 @@ _LONGEST_ON_A_LINE = 32
 
 def differences(runs: Sequence[Observed]) -> Element | None:
     """Settings in which the runs differ; None if they are alike."""
-    settings = [run.recipe.settings for run in runs]
+    settings = [_given(run.recipe) for run in runs]
     keys = sorted({key for each in settings for key in each if key not in ("name", "description")})
     rows = [
         (key, *(_setting(each.get(key)) for each in settings))
@@ -29,7 +29,7 @@ def differences(runs: Sequence[Observed]) -> Element | None:
 def difference_to_parent(recipe: Recipe, name: str) -> tuple[str, Element | None]:
     """What the recipe was compared with, and the settings that differ from it; None if none does."""
     parent, is_named = _parent(recipe)
-    mine, theirs = recipe.settings, parent.settings
+    mine, theirs = _given(recipe), _given(parent)
     keys = sorted(
         key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key) and key != "description"
     )
@@ -65,6 +65,11 @@ def environment(runs: Sequence[Observed]) -> Element:
     return table(heads, rows, caption="Environment", texts=range(1, len(heads)))
 
 
+def _given(recipe: Recipe) -> dict[str, object]:
+    """Its settings without the empty ones: a list of nothing is nothing."""
+    return {key: value for key, value in recipe.settings.items() if value is not None and value != []}
+
+
 def _parent(recipe: Recipe) -> tuple[Recipe, bool]:
     """The shipped recipe of that name, else the one that differs least; and whether it is the former."""
     if recipe.name in recipe_names() or depth_of(recipe.name) is not None:
@@ -74,7 +79,7 @@ def _parent(recipe: Recipe) -> tuple[Recipe, bool]:
 
 
 def _setting(value: object) -> Content:
-    if value is None or value == []:
+    if value is None:
         return NOTHING
     text = str(value).lower() if isinstance(value, bool) else str(value)
     text = text if len(text) <= _LONGEST_SETTING else f"{text[:_LONGEST_SETTING]}…"
