@@ -23,6 +23,7 @@ from daybreak.progress import say
 from daybreak.recipe import Recipe
 from daybreak.training.budget import Budget, Clock, Rates, TimeBudget, make_count_budget
 from daybreak.training.compiling import wrap_blocks
+from daybreak.training.diagnostics import ROWS, Diagnostics
 from daybreak.training.execution import Execution, ExecutionConfig
 from daybreak.training.flops import flops_per_token
 from daybreak.training.growth import Growth, recorded_sizes
@@ -240,6 +241,14 @@ def build_validation(
         return of(reading.corpora[0])
     sources = dict(zip(reading.names, map(of, reading.corpora), strict=True))
     return MixtureValidation(recipe.evaluation.every, sources)
+
+
+def build_diagnostics(recipe: Recipe, execution: Execution, validation: Validation | MixtureValidation) -> Diagnostics:
+    """Sizes by layer, on the first rows of validation; of a mixture, those of its first corpus."""
+    measured = validation if isinstance(validation, Validation) else next(iter(validation.sources.values()))
+    at_once = measured.batch if execution.compile else ROWS  # a compiled model is given a shape that it knows
+    tokens = measured.first_rows(-(-ROWS // at_once) * at_once)
+    return Diagnostics(recipe.diagnostics.every, tokens, at_once, execution.precision)
 
 
 def require_memory(recipe: Recipe, device: torch.device, ranks: Ranks) -> None:

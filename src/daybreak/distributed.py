@@ -273,9 +273,10 @@ def sharded(
         model = GPT(config, kernels, prediction, separator)
     for block in model.blocks:
         fully_shard(block, mesh=mesh)
+        register_fsdp_forward_method(block, "largest_logit")
     # The root holds embedding, head and norms; it too gives up what it gathered once its forward pass is over.
     fully_shard(model, mesh=mesh, reshard_after_forward=True)
-    for method in ("logits", "next_logits"):
+    for method in ("logits", "next_logits", "largest_logits"):
         register_fsdp_forward_method(model, method)
     return model
 
@@ -300,6 +301,15 @@ def full_tensor(tensor: Tensor) -> Tensor:
     from torch.distributed.tensor import DTensor
 
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def own_part(tensor: Tensor) -> Tensor:
+    """What this rank holds of a tensor that may be sharded."""
+    if not dist.is_initialized():
+        return tensor
+    from torch.distributed.tensor import DTensor
+
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def gathered(tensor: Tensor, ranks: Ranks) -> Tensor:

@@ -20,7 +20,9 @@ _FORMAT = 1
 # What the saved tensors and the place are made for.
 _FIXED = ("model", "data.window", "data.packing", "data.tokenizer", "optimizer.kind")
 # What no step computes differently for, beyond its last bits.
-_FREE = ("name", "description", "evaluation", "checkpoint", "samples", "execution", "parallel")
+_FREE = (
+    "name", "description", "evaluation", "checkpoint", "samples", "diagnostics", "execution", "parallel", "tracking",
+)  # fmt: skip
 _COURSE = ("execution.precision", "execution.weights")
 
 

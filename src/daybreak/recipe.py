@@ -27,11 +27,13 @@ from daybreak.model.prediction import PredictionConfig
 from daybreak.sample import SamplesConfig
 from daybreak.saving import CheckpointConfig
 from daybreak.training.budget import Counts
+from daybreak.training.diagnostics import DiagnosticsConfig
 from daybreak.training.execution import ExecutionConfig
 from daybreak.training.growth import BatchConfig, LengthCurriculumConfig, require_fitting
 from daybreak.training.guard import GuardConfig
 from daybreak.training.optimizer import OptimizerConfig
 from daybreak.training.schedule import CosineConfig, ScheduleConfig
+from daybreak.training.tracking import TrackingConfig
 
 # What nanoGPT and others call it.
 _ELSEWHERE = {
@@ -83,6 +85,8 @@ class Recipe(Configuration):
     checkpoint: CheckpointConfig = CheckpointConfig()
     samples: SamplesConfig = SamplesConfig()
     guard: GuardConfig = GuardConfig()
+    diagnostics: DiagnosticsConfig = DiagnosticsConfig()
+    tracking: TrackingConfig = TrackingConfig()
     execution: ExecutionConfig = ExecutionConfig()
     parallel: ParallelConfig = ParallelConfig()
 

@@ -9,13 +9,14 @@ RUN/
   checkpoints/      step-00000120/ ...
   finished.json     once the budget is spent: what the run came to
   report.html       the page that daybreak report makes of it
+  tensorboard/ …    what trackers write, where the recipe names some
 """
 
 import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, final
@@ -24,18 +25,23 @@ import torch
 
 from daybreak.checkpoint import Checkpoint, open_latest, restore
 from daybreak.compose import build_validation, require_fitting_tokenizer
+from daybreak.data.documents import PLAIN, Fields
 from daybreak.data.reading import NO_CORPUS, Reading
 from daybreak.data.shards import Corpus
 from daybreak.data.tokenizer import Tokenizer
 from daybreak.distributed import Ranks, joined
 from daybreak.duration import Duration, Unit, require_positive
 from daybreak.errors import UserError
+from daybreak.evaluate.language_model import DaybreakModel
 from daybreak.evaluate.loss import Loss
+from daybreak.evaluate.sweep import TextLoss, measure
+from daybreak.evaluate.text import Text, read_text, text_of_split
 from daybreak.files import read_sealed, require_text
 from daybreak.hardware import PrecisionName, autocast, is_here
 from daybreak.identity import read_execution, read_recipe, read_result
 from daybreak.model.decoding import laid_out_for_one_row
 from daybreak.model.gpt import GPT, build
+from daybreak.model.kernels import Kernels
 from daybreak.progress import progress
 from daybreak.recipe import Recipe
 from daybreak.sample import Continuation, SamplingConfig, continue_text
@@ -94,10 +100,20 @@ class Run:
     @cached_property
     def model(self) -> GPT:
         """The model with the weights of the newest checkpoint, on the run's device if it is here."""
-        separator = self.recipe.data.separator(self.tokenizer)
-        model = build(self.recipe.model, self.recipe.seed, self._device, self.execution.kernels, separator=separator)
-        restore(self.checkpoint, model)
-        return model
+        return self._restored(self.execution.kernels)
+
+    @cached_property
+    def language_model(self) -> DaybreakModel:
+        """Model and tokenizer, to measure any text with; attention is fused, whose memory does not grow with rows."""
+        return DaybreakModel.of(
+            self._restored(replace(self.execution.kernels, fused_attention=True)),
+            self.tokenizer,
+            name=str(self.path),
+            context=self.recipe.row_length,
+            tokens_at_once=self.execution.micro_batch * self.recipe.row_length,
+            device=self._device,
+            precision=self._precision,
+        )
 
     @cached_property
     def _sampled_model(self) -> GPT:
@@ -105,7 +121,7 @@ class Run:
         return laid_out_for_one_row(self.model) if self._device.type == "cpu" else self.model
 
     def metrics(self, kind: str = "train") -> list[dict[str, Any]]:
-        """Records of `train`, `validation` or `sample`, one a step."""
+        """Records of `train`, `validation`, `sample` or `layers`, one a step."""
         return read_metrics(self.path / "metrics.jsonl", kind)
 
     def evaluate(self, data: Path | str | None = None) -> Loss:
@@ -118,18 +134,40 @@ class Run:
             UserError: the corpus is missing, damaged, or has another tokenizer.
         """
         recipe = self.recipe if data is None else self.recipe.with_data(data)
-        reading = Reading.open(recipe.data)
-        if reading.tokenizer.identity != self.tokenizer.identity:
-            raise UserError(
-                f"{reading.corpora[0].path} was prepared with tokenizer {reading.tokenizer.name}, the run with another "
-                f"({self.tokenizer.name}); prepare the text with --tokenizer {self.path}"
-            )
+        reading = self._reading(data)
         execution = self.execution.model_copy(update={"precision": self._precision})
         validation = build_validation(recipe, execution, reading, self._device, sample=None)
         with progress("evaluating", reading.validation_tokens, "tok") as advance:
             loss = validation.measure(self.model, advance)
         assert loss is not None  # nothing interrupts it
         return loss
+
+    def evaluate_text(
+        self,
+        *sources: str,
+        context: int | None = None,
+        stride: int | None = None,
+        fields: Fields = PLAIN,
+    ) -> TextLoss:
+        """Loss, perplexity and bits per byte of any text, every token counted once.
+
+        Args:
+            sources: files, folders, globs, or whatever else `daybreak prepare` reads.
+            context: tokens of a row; as in training unless given.
+            stride: by how many tokens a row advances; the context unless given.
+
+        Raises:
+            UserError: there is no text, or the model cannot see so many tokens at once.
+        """
+        return measure(self.language_model, [read_text(self.language_model, sources, fields)], context, stride)
+
+    def validation_texts(self, data: Path | str | None = None) -> list[Text]:
+        """The validation splits, one a corpus, as `evaluate.sweep` takes them.
+
+        Raises:
+            UserError: as `evaluate`.
+        """
+        return [text_of_split(corpus) for corpus in self._reading(data).corpora]
 
     def sample(
         self,
@@ -157,6 +195,22 @@ class Run:
                 sampling=sampling or SamplingConfig(),
                 stream=stream,
             )
+
+    def _restored(self, kernels: Kernels) -> GPT:
+        separator = self.recipe.data.separator(self.tokenizer)
+        model = build(self.recipe.model, self.recipe.seed, self._device, kernels, separator=separator)
+        restore(self.checkpoint, model)
+        return model
+
+    def _reading(self, data: Path | str | None) -> Reading:
+        """What the run was trained on, or other text of its tokenizer."""
+        reading = Reading.open(self.recipe.data if data is None else self.recipe.with_data(data).data)
+        if reading.tokenizer.identity != self.tokenizer.identity:
+            raise UserError(
+                f"{reading.corpora[0].path} was prepared with tokenizer {reading.tokenizer.name}, the run with another "
+                f"({self.tokenizer.name}); prepare the text with --tokenizer {self.path}"
+            )
+        return reading
 
     @cached_property
     def _device(self) -> torch.device:

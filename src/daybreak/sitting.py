@@ -1,7 +1,7 @@
 """One sitting of a run: from what its folder holds to the loop, until the budget is spent or a stop is asked for."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from daybreak.checkpoint import Checkpoint, checkpoint_path, open_latest, restor
 from daybreak.compose import (
     build_batches,
     build_budget,
+    build_diagnostics,
     build_learner,
     build_validation,
     choose_execution,
@@ -54,6 +55,7 @@ from daybreak.training.schedule import check_schedule
 from daybreak.training.signals import StopRequest
 from daybreak.training.spent import Spent
 from daybreak.training.state import State
+from daybreak.training.tracking import NO_TRACKING, Tracking, require_installed, start_tracking
 from daybreak.warm_up import warmed_up
 
 
@@ -157,6 +159,7 @@ def _look(sitting: Sitting) -> _Beginning:
         UserError: it holds checkpoints of a run that the recipe may not go on with, or what goes with them is damaged.
     """
     path = sitting.path
+    require_installed(sitting.recipe.tracking)
     sweep(path / "checkpoints")
     checkpoint = open_latest(path / "checkpoints")
     if checkpoint is None and not (path / "recipe.toml").exists():
@@ -310,12 +313,13 @@ def assembled(
 
     validations = read_metrics(sitting.path / "metrics.jsonl", "validation") if recorded else []
     forecast = remembered(Forecast(CurveLaw.fitted()), recorded, validations, spent, recipe.optimizer.lr)
+    tracking = _tracking(sitting, spent, recorded) if found is not None and ranks.first else NO_TRACKING
     samples = recipe.samples
     attempt = 1 + max((record["attempt"] for record in recorded), default=0)
     peak = peak_flops(device, execution.precision)
     with (
         Checkpoints(sitting.path / "checkpoints", recipe.checkpoint) as checkpoints,
-        Metrics(sitting.path / "metrics.jsonl" if ranks.first else None, attempt) as metrics,
+        Metrics(sitting.path / "metrics.jsonl" if ranks.first else None, attempt, tracking) as metrics,
         closing(batches),
     ):
         if found is not None and found.differences:
@@ -331,6 +335,7 @@ def assembled(
             optimization=recipe.optimizer,
             guard=guard,
             validation=validation_part,
+            diagnostics=build_diagnostics(recipe, execution, validation_part),
             sampler=Sampler(samples.every, reading.tokenizer, samples.prompt, samples.tokens, samples.sampling),
             checkpoints=checkpoints,
             metrics=metrics,
@@ -342,6 +347,16 @@ def assembled(
             peak_flops=None if peak is None else peak * ranks.count,
         )
         yield Assembled(execution, parts, spent, owes_validation)
+
+
+def _tracking(sitting: Sitting, spent: Spent, recorded: Sequence[Mapping[str, Any]]) -> Tracking:
+    """The trackers of a run, which are told the names of its corpora, and not where they lie."""
+    data = sitting.recipe.data
+    content = sitting.recipe.model_copy(update={"data": data.lying_at([Path(place).name for place in data.places])})
+    tracked = max((record["step"] for record in recorded), default=0)
+    return start_tracking(
+        sitting.recipe.tracking, sitting.path, content.model_dump(mode="json"), behind=spent.steps, tracked=tracked
+    )
 
 
 def _as_saved(sitting: Sitting, state: State) -> Checkpoint:

@@ -27,6 +27,7 @@ from daybreak.run import Run
 # Ranks add the same gradients in another order. Measured over all these runs: losses 1.5e-7, norms 5e-7 and validation
 # losses 2e-7 off, relative; weights 5e-6, where a step may move them by 2e-3 or 1e-2.
 LOSS, NORM, VALIDATION, WEIGHTS = 1e-5, 1e-5, 1e-6, 1e-4
+SIZES = 1e-3
 # Newton-Schulz in bf16 makes more of a last bit. Measured: 7e-6, 4e-4, and 5e-3, where a step may move them by 2e-2.
 BF16_LOSS = 2e-3
 MUON_LOSS, MUON_NORM, MUON_WEIGHTS = 1e-4, 3e-3, 2e-2
@@ -69,6 +70,16 @@ def test_only_the_first_rank_speaks(run: RanksRun) -> None:
     assert f"{len(run.ranks)} ranks" in first.errors
     assert "validation loss" in first.output
     assert [rank.errors + rank.output for rank in others] == [""] * len(others)
+
+
+@everywhere
+def test_sizes_by_layer_are_those_of_one_rank(run: RanksRun, one: Run) -> None:
+    ours, theirs = run.course("step", "update_size", "largest_logit", kind="layers"), one.metrics("layers")
+    assert len(ours) == len(theirs) == STEPS
+    for (step, updates, logits), record in zip(ours, theirs, strict=True):
+        assert step == record["step"]
+        assert updates == pytest.approx(record["update_size"], rel=SIZES)
+        assert logits == pytest.approx(record["largest_logit"], rel=SIZES)
 
 
 @everywhere

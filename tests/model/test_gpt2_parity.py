@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from daybreak.data.windows import IGNORED
 from daybreak.model.gpt import GPT, ModelConfig, build
+from gpt2_weights import copy, copy_gpt2, scramble
 
 SIZES = {"layers": 2, "heads": 4, "dim": 32, "context": 24, "vocab_size": 61}
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
@@ -17,23 +18,8 @@ def our_model(**settings: Any) -> GPT:
     return build(ModelConfig(**(SIZES | settings)), 0, torch.device("cpu"))
 
 
-def scramble(model: nn.Module) -> None:
-    """Weights, biases and norms all far from their initial values, so that none can be left out unseen."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.15 * torch.randn(parameter.shape, generator=generator))
-
-
 def some_tokens() -> Tensor:
     return torch.randint(SIZES["vocab_size"], (3, SIZES["context"]), generator=torch.Generator().manual_seed(2))
-
-
-def copy(values: dict[nn.Parameter, Tensor]) -> None:
-    with torch.no_grad():
-        for ours, theirs in values.items():
-            assert ours.shape == theirs.shape
-            ours.copy_(theirs)
 
 
 def per_head_to_per_kind(fused: Tensor, heads: int) -> Tensor:
@@ -76,30 +62,7 @@ def test_gpt2_is_gpt2(activation: str, their_activation: str) -> None:
     theirs = GPT2LMHeadModel(config).eval()
     scramble(theirs)
     ours = our_model(mlp={"activation": activation})
-    body = theirs.transformer
-    values = {
-        ours.embedding.weight: body.wte.weight,
-        ours.position.weight: body.wpe.weight,
-        ours.final_norm.weight: body.ln_f.weight,
-        ours.final_norm.bias: body.ln_f.bias,
-    }
-    for our_block, their_block in zip(ours.blocks, body.h, strict=True):
-        values |= {
-            our_block.attention_norm.weight: their_block.ln_1.weight,
-            our_block.attention_norm.bias: their_block.ln_1.bias,
-            our_block.attention.qkv.weight: their_block.attn.c_attn.weight.T,
-            our_block.attention.qkv.bias: their_block.attn.c_attn.bias,
-            our_block.attention.output.weight: their_block.attn.c_proj.weight.T,
-            our_block.attention.output.bias: their_block.attn.c_proj.bias,
-            our_block.mlp_norm.weight: their_block.ln_2.weight,
-            our_block.mlp_norm.bias: their_block.ln_2.bias,
-            our_block.mlp.up.weight: their_block.mlp.c_fc.weight.T,
-            our_block.mlp.up.bias: their_block.mlp.c_fc.bias,
-            our_block.mlp.down.weight: their_block.mlp.c_proj.weight.T,
-            our_block.mlp.down.bias: their_block.mlp.c_proj.bias,
-        }
-    assert set(values) == set(ours.parameters())
-    copy(values)
+    copy_gpt2(theirs, ours)
     assert_same_logits_and_loss(ours, theirs)
 
 

@@ -29,6 +29,7 @@ from daybreak.sample import Sampler, SamplingConfig
 from daybreak.saving import CheckpointConfig, Checkpoints
 from daybreak.training import loop
 from daybreak.training.budget import Clock, CountBudget, Rates
+from daybreak.training.diagnostics import Diagnostics
 from daybreak.training.forecast import CurveLaw, Forecast
 from daybreak.training.growth import StepSize
 from daybreak.training.guard import Guard, GuardConfig
@@ -138,6 +139,7 @@ def one_step(folder: Path, corpus: Corpus, source: Any, guard: Guard) -> tuple[d
                 device=CPU,
                 precision="fp32",
             ),
+            diagnostics=Diagnostics(None, torch.zeros(1, WINDOW, dtype=torch.long), 1, "fp32"),
             sampler=Sampler(None, corpus.tokenizer, "", 1, SamplingConfig()),
             checkpoints=checkpoints,
             metrics=metrics,

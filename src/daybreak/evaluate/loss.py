@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 import numpy as np
@@ -136,6 +136,12 @@ class Validation:
             advance(counted.size)
         total_tokens, total_size, *nll = ranks.sums([tokens, size, *nll])
         return Loss(math.fsum(nll) / total_tokens, int(total_tokens), int(total_size))
+
+    def first_rows(self, count: int) -> Tensor:
+        """Inputs of its first rows, (count, T), again from the first on where it has fewer; short ones end in zeros."""
+        starts = [self.starts[row % len(self.starts)] for row in range(count)]
+        inputs_BT, _ = replace(self, starts=starts, batch=count)._batch(0)
+        return torch.from_numpy(inputs_BT).to(self.device)
 
     def _nll(self, model: GPT, inputs_BT: Tensor, targets_BT: Tensor, ranks: Ranks) -> float:
         """Sum of a batch's losses; one that does not fit into memory is halved until it does."""

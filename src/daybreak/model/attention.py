@@ -131,20 +131,11 @@ class Attention(nn.Module):
             documents: by `document_mask`; a token then sees its own alone.
         """
         B, T, D = x_BTD.shape
-        H, G, K = self.heads, self.kv_heads, self.head_size
-        qkv_BTNK = self.qkv(x_BTD).view(B, T, H + 2 * G, K)
-        q_BHTK, k_BGTK, v_BGTK = qkv_BTNK.transpose(1, 2).split((H, G, G), dim=1)
+        q_BHTK, k_BGTK, v_BGTK = self._queries_keys_values(x_BTD, cache)
         if self.value_gate is not None and extra_BTE is not None:
             gates_BTG = 2 * torch.sigmoid(self.value_gate(x_BTD[..., : self.value_gate.in_features]))
-            extra_BTGK = gates_BTG[..., None] * extra_BTE.view(B, T, G, K)
+            extra_BTGK = gates_BTG[..., None] * extra_BTE.view(B, T, self.kv_heads, self.head_size)
             v_BGTK = v_BGTK + extra_BTGK.transpose(1, 2).to(v_BGTK.dtype)
-        if self.qk_norm:
-            q_BHTK, k_BGTK = rms_norm(q_BHTK, 1e-6), rms_norm(k_BGTK, 1e-6)
-        start = 0 if cache is None else cache.length
-        if self.rotary_base is not None:
-            tables = rotary_tables if cache is None else kept_rotary_tables
-            cosines, sines = tables(start, T, K, self.rotary_base, x_BTD.device)
-            q_BHTK, k_BGTK = rotate(q_BHTK, cosines, sines), rotate(k_BGTK, cosines, sines)
         if cache is not None:
             k_BGTK, v_BGTK = cache.extend(self.layer, k_BGTK, v_BGTK)
         y_BHTK = causal_attention(
@@ -161,6 +152,40 @@ class Attention(nn.Module):
         )
         y_BTD = y_BHTK.transpose(1, 2).reshape(B, T, D)
         return dropout(self.output(y_BTD), self.dropout, seeds_B, site=1)
+
+    def largest_logit(self, x_BTD: Tensor, documents_B1TT: Tensor | None = None) -> Tensor:
+        """The largest number that the softmax gets of any query in x_BTD and a key that it sees; a scalar.
+
+        Scores are those of `plain_attention`, held for one row at a time.
+        """
+        q_BHTK, k_BGTK, _ = self._queries_keys_values(x_BTD, None)
+        largest = [
+            masked_scores(
+                q_BHTK[[row]],
+                k_BGTK[[row]],
+                self.window,
+                self.slopes,
+                self.stride,
+                None if documents_B1TT is None else documents_B1TT[[row]],
+            ).amax()
+            for row in range(len(x_BTD))
+        ]
+        return torch.stack(largest).amax()
+
+    def _queries_keys_values(self, x_BTD: Tensor, cache: Cache | None) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, H, T, K), and (B, G, T, K) twice; queries and keys normed and turned, as the softmax is to see them."""
+        B, T, _ = x_BTD.shape
+        H, G, K = self.heads, self.kv_heads, self.head_size
+        qkv_BTNK = self.qkv(x_BTD).view(B, T, H + 2 * G, K)
+        q_BHTK, k_BGTK, v_BGTK = qkv_BTNK.transpose(1, 2).split((H, G, G), dim=1)
+        if self.qk_norm:
+            q_BHTK, k_BGTK = rms_norm(q_BHTK, 1e-6), rms_norm(k_BGTK, 1e-6)
+        if self.rotary_base is not None:
+            tables = rotary_tables if cache is None else kept_rotary_tables
+            start = 0 if cache is None else cache.length
+            cosines, sines = tables(start, T, K, self.rotary_base, x_BTD.device)
+            q_BHTK, k_BGTK = rotate(q_BHTK, cosines, sines), rotate(k_BGTK, cosines, sines)
+        return q_BHTK, k_BGTK, v_BGTK
 
     def document_mask(self, places_BT: Tensor, seeds_B: Tensor | None) -> "Tensor | BlockMask":
         """What `forward` takes to keep documents apart, alike for layers of one `sight`.
@@ -220,6 +245,8 @@ def causal_attention(
     mask = dense_mask(T, S, window, slopes, q_BHTK.dtype, q_BHTK.device, stride)
     if documents is not None:
         mask = mask.masked_fill(~documents, float("-inf"))
+    if not torch.is_grad_enabled():
+        mask = mask.view(-1, *mask.shape[-3:])  # a CPU's fused kernel takes no mask of three dimensions
     return F.scaled_dot_product_attention(q_BHTK, k_BGSK, v_BGSK, attn_mask=mask, enable_gqa=grouped)
 
 
@@ -235,15 +262,28 @@ def plain_attention(
     documents_B1TT: Tensor | None = None,
 ) -> Tensor:
     """The definition, written out; what every other path is tested against, and the path of dropout."""
+    v_BHSK = v_BGSK.repeat_interleave(q_BHTK.shape[1] // v_BGSK.shape[1], dim=1)
+    weights_BHTS = masked_scores(q_BHTK, k_BGSK, window, slopes, stride, documents_B1TT).softmax(-1)
+    return dropout(weights_BHTS, dropout_rate, seeds_B, site=0).to(v_BHSK.dtype) @ v_BHSK
+
+
+def masked_scores(
+    q_BHTK: Tensor,
+    k_BGSK: Tensor,
+    window: int,
+    slopes: tuple[float, ...] | None,
+    stride: int = 0,
+    documents_B1TT: Tensor | None = None,
+) -> Tensor:
+    """What the softmax gets, (B, H, T, S) in fp32: scaled products, with ALiBi's bias, -inf where nothing is seen."""
     T, S = q_BHTK.shape[2], k_BGSK.shape[2]
-    groups = q_BHTK.shape[1] // k_BGSK.shape[1]
-    k_BHSK, v_BHSK = k_BGSK.repeat_interleave(groups, dim=1), v_BGSK.repeat_interleave(groups, dim=1)
+    k_BHSK = k_BGSK.repeat_interleave(q_BHTK.shape[1] // k_BGSK.shape[1], dim=1)
     scores_BHTS = (q_BHTK @ k_BHSK.mT).float() * q_BHTK.shape[-1] ** -0.5
     mask = dense_mask(T, S, window, slopes, torch.float32, q_BHTK.device, stride)
     if documents_B1TT is not None:
         mask = mask.masked_fill(~documents_B1TT, float("-inf"))
-    weights_BHTS = (scores_BHTS + mask).softmax(-1)
-    return dropout(weights_BHTS, dropout_rate, seeds_B, site=0).to(v_BHSK.dtype) @ v_BHSK
+    masked_BHTS: Tensor = scores_BHTS + mask
+    return masked_BHTS
 
 
 def _flex_attention(

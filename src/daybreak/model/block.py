@@ -47,6 +47,10 @@ class SequentialBlock(nn.Module):
         x_BTD = x_BTD + self.mlp(self.mlp_norm(x_BTD), seeds_B)
         return x_BTD
 
+    def largest_logit(self, x_BTD: Tensor, documents_B1TT: Tensor | None = None) -> Tensor:
+        """As `Attention.largest_logit`, for what comes into the block."""
+        return self.attention.largest_logit(self.attention_norm(x_BTD), documents_B1TT)
+
 
 @final
 class ParallelBlock(nn.Module):
@@ -74,3 +78,7 @@ class ParallelBlock(nn.Module):
         normed_BTD = self.norm(x_BTD)
         x_BTD = x_BTD + self.mlp(normed_BTD, seeds_B) + self.attention(normed_BTD, seeds_B, cache, extra_BTE, documents)
         return x_BTD
+
+    def largest_logit(self, x_BTD: Tensor, documents_B1TT: Tensor | None = None) -> Tensor:
+        """As `Attention.largest_logit`, for what comes into the block."""
+        return self.attention.largest_logit(self.norm(x_BTD), documents_B1TT)

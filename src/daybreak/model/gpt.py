@@ -21,7 +21,7 @@ from daybreak.model.head import Head, HeadConfig
 from daybreak.model.initialise import InitialisationConfig, normal_, table
 from daybreak.model.kernels import PLAIN, Kernels
 from daybreak.model.lookup import LookupConfig, NgramEmbedding, ValueEmbeddings
-from daybreak.model.mask import document_places
+from daybreak.model.mask import dense_document_mask, document_places
 from daybreak.model.mlp import MLP, MLPConfig, PlainMLPConfig
 from daybreak.model.norm import ExtraNormsConfig, Norm, NormConfig
 from daybreak.model.position import (
@@ -158,6 +158,31 @@ class GPT(nn.Module):
 
     def features(self, tokens_BT: Tensor, *, cache: Cache | None = None, seeds_B: Tensor | None = None) -> Tensor:
         """What the head reads, (B, T, D)."""
+        for x_BTD in self._residual_stream(tokens_BT, cache, seeds_B):
+            last_BTD = x_BTD
+        if cache is not None:
+            cache.advance(tokens_BT.shape[1])
+        return self._normed_for_head(last_BTD)
+
+    @torch.no_grad()
+    def largest_logits(self, tokens_BT: Tensor, rows: int) -> Tensor:
+        """The largest number that a softmax gets in the attention of each layer, and in the head: (layers + 1,).
+
+        Args:
+            rows: how many of the first are looked at; all pass through the blocks.
+        """
+        separator = self.separator
+        documents = None if separator is None else dense_document_mask(document_places(tokens_BT[:rows], separator))
+        stream = self._residual_stream(tokens_BT)
+        largest = [block.largest_logit(next(stream)[:rows], documents) for block in self._blocks()]
+        x_RTD = self._normed_for_head(next(stream)[:rows])
+        heads = [self.head(x_TD, self.embedding.weight).amax() for x_TD in x_RTD]
+        return torch.stack([*largest, torch.stack(heads).amax()])
+
+    def _residual_stream(
+        self, tokens_BT: Tensor, cache: Cache | None = None, seeds_B: Tensor | None = None
+    ) -> Iterator[Tensor]:
+        """What comes into each block, one behind the other, and what comes out of the last: (B, T, D) each."""
         places_BT = None if self.separator is None or cache is not None else document_places(tokens_BT, self.separator)
         x_BTD = self.embedding(tokens_BT)
         if self.ngrams is not None:
@@ -176,10 +201,12 @@ class GPT(nn.Module):
             seeds_B = next_layer(seeds_B)
             if self.skip is not None:
                 x_BTD = self.skip(x_BTD, x0_BTD, layer)
+            yield x_BTD
             extra_BTE = None if self.values is None else self.values(tokens_BT, layer)
             x_BTD = block(x_BTD, seeds_B, cache, extra_BTE, documents.get(block.attention.sight))
-        if cache is not None:
-            cache.advance(tokens_BT.shape[1])
+        yield x_BTD
+
+    def _normed_for_head(self, x_BTD: Tensor) -> Tensor:
         final_norm = self.final_norm or self.embedding_norm
         assert final_norm is not None  # a shared final norm is the embedding's
         return final_norm(x_BTD)  # type: ignore[no-any-return]

@@ -32,6 +32,7 @@ def shortened(recipe: Recipe, execution: Execution, *, steps: int, evaluate_ever
     content["evaluation"]["tokens"] = min(recipe.evaluation.tokens, passed)
     content["evaluation"]["every"] = f"{evaluate_every} steps"
     content["samples"]["every"] = None
+    content["diagnostics"]["every"] = None
     content["checkpoint"] = {"every": None}
     content["execution"]["micro_batch"] = execution.micro_batch
     return Recipe.model_validate(content)

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from daybreak.study.results import Comparison, Study
 from daybreak.study.statistics import CONFIDENCE, POWER
 
-_HEADS = ("variant", "loss", "difference", "95 % interval", "p", "adjusted", "tokens/s", "memory", "verdict")
+_HEADS = (
+    "variant", "to", "loss", "difference", "95 % interval", "p", "could show", "tokens/s", "memory", "verdict",
+)  # fmt: skip
 
 
 def shown(study: Study) -> str:
@@ -46,20 +48,18 @@ def comparison_table(
         losses: by variant and seed.
         figures: tokens a second and bytes at the peak, by variant.
     """
-    rows = [(base, _mean(losses[base]), "", "", "", "", *_speed(figures[base]), "")]
-    several = len({each.reference for each in comparisons}) > 1
+    rows = [(base, "", _mean(losses[base]), "", "", "", "", *_speed(figures[base]), "")]
     for each in comparisons:
         found = each.difference
-        interval = "" if found.low is None else f"{found.low:+.4f} … {found.high:+.4f}"
-        against = f" to {each.reference}" if several else ""
         rows.append(
             (
                 each.variant,
+                each.reference,
                 _mean(losses[each.variant]),
-                ("" if math.isnan(found.mean) else f"{found.mean:+.4f}") + against,
-                interval,
-                _p(found.p),
+                "" if math.isnan(found.mean) else f"{found.mean:+.4f}",
+                "" if found.low is None else f"{found.low:+.4f} … {found.high:+.4f}",
                 _p(each.p_adjusted),
+                "" if found.detectable is None else f"{found.detectable:.4f}",
                 *_speed(figures[each.variant]),
                 each.verdict,
             )
@@ -72,15 +72,10 @@ def sentences(comparisons: Sequence[Comparison]) -> Iterator[str]:
     yield "Loss in nats a token on held-out text, mean over seeds; a difference below zero is better."
     if any(each.difference.p is not None for each in comparisons):
         yield (
-            f"Intervals and p by the paired t test over seeds; adjusted for {len(comparisons)} comparisons (Benjamini "
-            f"and Hochberg), verdicts at {1 - CONFIDENCE:.0%} of that."
+            f"Intervals by the paired t test over seeds. p is adjusted for {len(comparisons)} comparisons (Benjamini "
+            f"and Hochberg); below {1 - CONFIDENCE:.2g} is a verdict."
         )
-        shown_as = ", ".join(
-            f"{each.variant} {each.difference.detectable:.4f}"
-            for each in comparisons
-            if each.difference.detectable is not None
-        )
-        yield f"What these seeds would have shown in {POWER:.0%} of studies: a difference of {shown_as}."
+        yield f"Could show: the true difference that these seeds would find {POWER:.0%} of the time."
     else:
         yield "One seed says nothing of chance: give two or more for intervals."
     for each in comparisons:
@@ -115,7 +110,7 @@ def _tried(losses: Mapping[str, float | None]) -> str:
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """Columns of one width, numbers to the right."""
     widths = [max(3, *(len(row[column]) for row in (heads, *rows))) for column in range(len(heads))]
-    left = {0, len(heads) - 1}
+    left = {0, 1, len(heads) - 1}
     rules = ["-" * width if column in left else "-" * (width - 1) + ":" for column, width in enumerate(widths)]
     for row in (heads, rules, *rows):
         cells = (

@@ -59,6 +59,16 @@ class Moment:
     alike: bool
     rates: Rates
 
+    def foreseen(self, spent: Spent) -> Spent:
+        """What will be spent once the step is done; in time as far as is known."""
+        return replace(
+            spent,
+            steps=spent.steps + 1,
+            tokens=spent.tokens + self.size.tokens,
+            elapsed_seconds=spent.elapsed_seconds + spent.train_seconds / max(1, spent.steps),
+            progress=min(1.0, self.progress + self.share),
+        )
+
     def share_of(self, duration: Duration, setting: str) -> float:
         """The share of the budget that `duration` stands for.
 

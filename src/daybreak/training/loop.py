@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import astuple, replace
 
 import torch
@@ -12,6 +13,7 @@ from daybreak.errors import UserError
 from daybreak.evaluate.loss import Loss
 from daybreak.hardware import autocast, is_out_of_memory
 from daybreak.training.budget import Moment
+from daybreak.training.diagnostics import copied_matrices, update_sizes
 from daybreak.training.growth import StepSize
 from daybreak.training.microbatch import halve_micro_batch
 from daybreak.training.optimizer import set_learning_rates, set_momentum, unscale_and_clip
@@ -37,6 +39,7 @@ def train(parts: Parts, spent: Spent, *, owes_validation: bool = False) -> tuple
         owes_validation = False
         _save(parts, spent, validation, owes_validation=False)
 
+    foreseen = spent
     while (moment := _next_moment(parts, spent)) is not None:
         before_decay = (spent.before_decay or not spent.steps) and is_before_decay(parts.schedule, moment)
         if spent.before_decay and not before_decay:  # a run may be extended from here
@@ -54,6 +57,9 @@ def train(parts: Parts, spent: Spent, *, owes_validation: bool = False) -> tuple
         loss = total_nll / targets
         norm = unscale_and_clip(model, parts.optimization.clip, scale=parts.guard.scale * targets / moment.size.tokens)
         verdict = parts.guard.judge(loss, norm)
+        seen, foreseen = foreseen, moment.foreseen(spent)
+        looks_inside = verdict == "good" and is_due(parts.diagnostics.every, seen, foreseen)
+        before_update = copied_matrices(model, parts.ranks) if looks_inside else None
         if verdict == "good":
             for optimizer in optimizers:
                 optimizer.step()
@@ -66,6 +72,8 @@ def train(parts: Parts, spent: Spent, *, owes_validation: bool = False) -> tuple
         seconds = time.perf_counter() - began
         before, spent = spent, replace(_spent_after(parts, spent, moment.size, seconds), before_decay=before_decay)
         _log_step(parts, moment, spent, loss=loss, lr_share=lr_share, norm=norm, seconds=seconds)
+        if before_update is not None:
+            _look_inside(parts, spent, before_update)
 
         validates = is_due(parts.validation.every, before, spent)
         validation = _evaluate(parts, spent) if validates else None
@@ -161,6 +169,7 @@ def _log_step(
     record = {
         "step": spent.steps,
         "tokens": spent.tokens,
+        "flops": spent.flops,
         "batch_tokens": size.tokens,
         "length": size.length,
         "loss": loss,
@@ -213,6 +222,17 @@ def _sample(parts: Parts, spent: Spent) -> None:
             text = f"({error})"
     parts.budget.note_ending("sample", time.perf_counter() - began)
     parts.metrics.event("sample", {"step": spent.steps, "text": text}, f"step {spent.steps:>6,}  sample: {text}")
+
+
+def _look_inside(parts: Parts, spent: Spent, before_update: Mapping[str, torch.Tensor]) -> None:
+    parts.ranks.enter(f"diagnostics after step {spent.steps}")
+    record = {
+        "step": spent.steps,
+        "tokens": spent.tokens,
+        "update_size": update_sizes(parts.model, before_update, parts.ranks),
+        "largest_logit": parts.diagnostics.largest_logits(parts.model),
+    }
+    parts.metrics.event("layers", record, "")
 
 
 def _is_best(parts: Parts, validation: Loss | None) -> bool:

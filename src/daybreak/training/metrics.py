@@ -12,6 +12,7 @@ from typing import Any, Self, final
 from daybreak.progress import say
 from daybreak.training.display import LiveDisplay, PlainDisplay
 from daybreak.training.outlook import Prospect
+from daybreak.training.tracking import NO_TRACKING, Tracking
 
 
 @final
@@ -22,10 +23,11 @@ class Metrics:
         path: the JSONL file; a failure to write it is said once and stops nothing. None, on all ranks but the first,
             records and shows nothing.
         attempt: which sitting of the run this is, from 1; kept in every record.
+        tracking: where each record goes besides.
     """
 
-    def __init__(self, path: Path | None, attempt: int) -> None:
-        self._path, self._attempt = path, attempt
+    def __init__(self, path: Path | None, attempt: int, tracking: Tracking = NO_TRACKING) -> None:
+        self._path, self._attempt, self._tracking = path, attempt, tracking
         self._display = LiveDisplay() if path is not None and sys.stderr.isatty() else PlainDisplay()
         self._failed = False
 
@@ -38,6 +40,7 @@ class Metrics:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._display.stop()
+        self._tracking.close()
 
     def step(self, record: dict[str, Any]) -> None:
         """Record a training step."""
@@ -64,7 +67,10 @@ class Metrics:
 
     def _append(self, record: dict[str, Any]) -> None:
         if self._path is not None:
-            self._write(_line({**finite(record), "attempt": self._attempt}))
+            record = {**finite(record), "attempt": self._attempt}
+            line = _line(record)
+            self._write(line)
+            self._tracking.send(record, line)
 
     def _write(self, content: bytes) -> None:
         assert self._path is not None

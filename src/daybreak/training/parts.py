@@ -14,6 +14,7 @@ from daybreak.model.gpt import GPT
 from daybreak.sample import Sampler
 from daybreak.saving import Checkpoints
 from daybreak.training.budget import Budget, Clock
+from daybreak.training.diagnostics import Diagnostics
 from daybreak.training.guard import Guard
 from daybreak.training.metrics import Metrics
 from daybreak.training.optimizer import Optimizer
@@ -43,6 +44,7 @@ class Parts:
     optimization: Optimizer
     guard: Guard
     validation: Validation | MixtureValidation
+    diagnostics: Diagnostics
     sampler: Sampler
     checkpoints: Checkpoints
     metrics: Metrics

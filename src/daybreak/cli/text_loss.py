@@ -1,0 +1,138 @@
+"""What `daybreak evaluate` says of text, and of contexts."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from daybreak.evaluate.language_model import LanguageModel
+    from daybreak.evaluate.sweep import TextLoss, Unmeasured
+    from daybreak.evaluate.text import Text
+
+_WIDTHS = (7, 7, 8, 11, 10, 10, 9)
+_HEADINGS = ("context", "stride", "loss", "perplexity", "bits/byte", "bits/char", "tokens/s")
+
+
+def evaluate_text(
+    model: str,
+    sources: Sequence[str],
+    *,
+    data: str | None,
+    contexts: str | None,
+    stride: int | None,
+    text_key: str,
+    as_json: bool,
+) -> None:
+    """Measure a model on text, or on a validation split where there are no sources; at one context or at many.
+
+    Raises:
+        UserError: anything the person can mend.
+    """
+    from daybreak.data.documents import Fields
+    from daybreak.errors import UserError
+    from daybreak.evaluate.hugging_face import PREFIX, open_hugging_face
+    from daybreak.evaluate.sweep import measure, sweep
+    from daybreak.evaluate.text import read_text
+    from daybreak.run import load
+
+    asked = None if contexts is None else parse_contexts(contexts)
+    opened: LanguageModel
+    if model.startswith(PREFIX):
+        if not sources:
+            raise UserError(f"{model} has no validation split of its own; give --text FILE")
+        opened = open_hugging_face(model)
+    else:
+        run = load(model)
+        opened = run.language_model
+    texts = [read_text(opened, sources, Fields(text_key))] if sources else run.validation_texts(data)
+    about = {"model": model, "text": list(sources) or ["validation"]}
+    if asked is None:
+        found = measure(opened, texts, stride=stride)
+        print(_document({**about, **_figures(found)}) if as_json else describe(found))
+        return
+    rows = sweep(opened, texts, asked, stride)
+    if as_json:
+        amount = asdict(sum((text.amount for text in texts[1:]), texts[0].amount))
+        print(_document({**about, **amount, "contexts": [row.figures for row in rows]}))
+    else:
+        _print_table(texts, rows)
+
+
+def parse_contexts(text: str) -> list[int]:
+    """`512,1024,2048`.
+
+    Raises:
+        UserError: it is no list of positive whole numbers, or one is there twice.
+    """
+    from daybreak.errors import UserError
+
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() and word.isascii() and len(word) < 10 and int(word) > 0 for word in words):
+        raise UserError(f"--contexts {text} is no list of numbers of tokens; write it as 512,1024,2048")
+    contexts = [int(word) for word in words]
+    if len(set(contexts)) < len(contexts):
+        raise UserError(f"--contexts {text} names one twice")
+    return contexts
+
+
+def describe(found: "TextLoss") -> str:
+    """A figure a line."""
+    amount = found.amount
+    return "\n".join(
+        (
+            f"loss                {found.loss:.4f} nats a token",
+            f"perplexity          {_perplexity(found.perplexity)} a token",
+            f"word perplexity     {_perplexity(found.word_perplexity)} a word between white space",
+            f"bits per byte       {found.bits_per_byte:.4f}",
+            f"bits per character  {found.bits_per_character:.4f}",
+            f"measured on         {found.tokens:,} tokens at a context of {found.context:,}, stride {found.stride:,}",
+            f"                    {_amount(amount.documents, amount.bytes, amount.characters, amount.words)}",
+        )
+    )
+
+
+def _print_table(texts: "Sequence[Text]", rows: "Iterable[TextLoss | Unmeasured]") -> None:
+    """Each row as soon as it is there."""
+    from daybreak.evaluate.sweep import Unmeasured
+
+    total = sum((text.amount for text in texts[1:]), texts[0].amount)
+    print(_amount(total.documents, total.bytes, total.characters, total.words))
+    print(_line(_HEADINGS), flush=True)
+    for row in rows:
+        if isinstance(row, Unmeasured):
+            print(f"{row.context:>{_WIDTHS[0]},}  not measured: {row.reason}", flush=True)
+            continue
+        cells = (
+            f"{row.context:,}",
+            f"{row.stride:,}",
+            f"{row.loss:.4f}",
+            _perplexity(row.perplexity),
+            f"{row.bits_per_byte:.4f}",
+            f"{row.bits_per_character:.4f}",
+            f"{row.tokens_per_second:,.0f}",
+        )
+        print(_line(cells), flush=True)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "  ".join(f"{cell:>{width}}" for cell, width in zip(cells, _WIDTHS, strict=True))
+
+
+def _perplexity(value: float) -> str:
+    return f"{value:,.3f}" if value < 1e6 else f"{value:.3e}"
+
+
+def _amount(documents: int, size: int, characters: int, words: int) -> str:
+    many = "1 document" if documents == 1 else f"{documents:,} documents"
+    return f"{many}, {size:,} bytes, {characters:,} characters, {words:,} words"
+
+
+def _figures(found: "TextLoss") -> dict[str, object]:
+    return {**asdict(found.amount), **found.figures}
+
+
+def _document(figures: dict[str, object]) -> str:
+    from daybreak.training.metrics import finite
+
+    return json.dumps(finite(figures), indent=2, allow_nan=False)

@@ -1,0 +1,122 @@
+"""Models of Hugging Face's transformers, measured as ours are.
+
+Shape legend: B rows, T tokens of a row, K the last of them, N targets that count, V vocabulary.
+"""
+
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from daybreak.data.windows import IGNORED
+from daybreak.errors import UserError
+from daybreak.evaluate.language_model import LanguageModel
+from daybreak.hardware import choose_device
+
+PREFIX = "hf:"
+_CONTEXT = 2048  # at most, where nothing else is asked: of long ones the logits alone take gigabytes
+_TOKENS_AT_ONCE = {"cuda": 16_384, "cpu": 2048, "mps": 4096}
+_BYTES_PER_LOGIT = 12
+_BYTES_PER_FEATURE = 64
+
+
+@final
+@dataclass(frozen=True)
+class HuggingFaceModel(LanguageModel):
+    """A causal model of transformers, in evaluation mode."""
+
+    model: Any
+    tokenizer: Any
+    keeps_logits: bool
+
+    def encode(self, text: str) -> npt.NDArray[np.uint32]:
+        encoded = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)
+        return np.asarray(encoded["input_ids"], dtype=np.uint32)
+
+    def decode(self, ids: npt.NDArray[np.uint32]) -> str:
+        return str(self.tokenizer.decode(ids.tolist(), clean_up_tokenization_spaces=False))
+
+    @torch.no_grad()
+    def losses(self, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
+        counted_BT = targets_BT != IGNORED
+        first = int(counted_BT.any(dim=0).nonzero()[0]) if counted_BT.any() else inputs_BT.shape[1] - 1
+        kept = inputs_BT.shape[1] - first
+        only_the_last = {"logits_to_keep": kept} if self.keeps_logits else {}
+        logits_BKV = self.model(input_ids=inputs_BT, use_cache=False, **only_the_last).logits[:, -kept:]
+        counted_BK = counted_BT[:, first:]
+        targets_N = targets_BT[:, first:][counted_BK]
+        return F.cross_entropy(logits_BKV[counted_BK].float(), targets_N, reduction="none")
+
+    def row_bytes(self, context: int) -> int:
+        config = self.model.config.get_text_config()
+        return context * int(_BYTES_PER_LOGIT * config.vocab_size + _BYTES_PER_FEATURE * config.hidden_size)
+
+
+def open_hugging_face(name: str) -> HuggingFaceModel:
+    """A folder that `save_pretrained` wrote, or a model of the hub: safetensors alone, and nobody's code is run.
+
+    On CUDA in the type it was saved in, elsewhere in fp32. HF_HUB_OFFLINE=1 reads what was downloaded before.
+
+    Args:
+        name: with or without `hf:`.
+
+    Raises:
+        UserError: transformers is missing, or the model cannot be had.
+    """
+    tokenizers, models = _transformers()
+    place = name.removeprefix(PREFIX)
+    if not Path(place).is_dir() and (place.startswith((".", "/", "~")) or place.count("/") > 1):
+        raise UserError(f"there is no folder {place}")
+    device = choose_device("auto")
+    try:
+        tokenizer = tokenizers.from_pretrained(place, trust_remote_code=False)
+        model = models.from_pretrained(
+            place,
+            use_safetensors=True,
+            trust_remote_code=False,
+            dtype="auto" if device.type == "cuda" else torch.float32,
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        said = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise UserError(f"{PREFIX}{place} cannot be read as a causal language model: {said}") from None
+    ends = [each for each in (tokenizer.bos_token_id, tokenizer.eos_token_id) if each is not None]
+    if not ends:
+        raise UserError(f"the tokenizer of {PREFIX}{place} has neither a bos nor an eos token to begin a text with")
+    limit = _limit(model.config)
+    return HuggingFaceModel(
+        name=f"{PREFIX}{place}",
+        context=min(limit or getattr(model.config, "max_position_embeddings", None) or _CONTEXT, _CONTEXT),
+        limit=limit,
+        begin=ends[0],
+        end=ends[-1],
+        tokens_at_once=_TOKENS_AT_ONCE[device.type],
+        device=device,
+        model=model.eval().requires_grad_(False).to(device),
+        tokenizer=tokenizer,
+        keeps_logits="logits_to_keep" in inspect.signature(model.forward).parameters,
+    )
+
+
+def _limit(config: Any) -> int | None:
+    """Where a table of positions ends; None for rotary positions, and where the configuration knows no end."""
+    if getattr(config, "rope_parameters", None):
+        return None
+    return getattr(config, "max_position_embeddings", None) or getattr(config, "max_seq_len", None)
+
+
+def _transformers() -> tuple[Any, Any]:
+    try:
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers.utils import logging
+    except ImportError:
+        raise UserError("models of Hugging Face need the package transformers: pip install 'daybreak[hf]'") from None
+    quiet: Any = logging
+    quiet.disable_progress_bar()
+    quiet.set_verbosity_error()
+    return AutoTokenizer, AutoModelForCausalLM
