@@ -57,6 +57,12 @@ def test_values_that_are_all_alike_have_an_axis_too() -> None:
         assert low < high
 
 
+def test_what_reaches_below_zero_is_not_drawn_logarithmically() -> None:
+    scale = scales.logarithmic("logit", [np.array([-0.5, 20.0])])
+    assert not scale.logarithmic
+    assert scale.limits[0] < -0.5
+
+
 def test_numbers_are_written_as_people_read_them() -> None:
     assert number(-1234567.891, 2) == "−1,234,567.89"
     assert signed(0.0123, 4) == "+0.0123"

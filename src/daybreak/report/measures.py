@@ -12,6 +12,7 @@ from daybreak.report.svg import DEPTHS
 from daybreak.report.thin import Curve
 
 _POINTS = 80
+_LONGEST_ON_AN_AXIS = 4
 _OTHER_DASHES = ((5.0, 2.0), (1.5, 1.5), (6.0, 1.5, 1.5, 1.5))
 
 
@@ -73,9 +74,10 @@ def layer_chart(runs: Sequence[Observed], measure: str, label: str) -> Chart | N
     if not any(records):
         return None
     name = measure.replace("_", "-")
+    axis = scales.linear if measure == "largest_logit" else scales.logarithmic  # logits may be below zero
     if len(runs) == 1:
         lines = _layers_over_steps(records[0], measure)
-        y = scales.logarithmic(label, extents(lines))
+        y = axis(label, extents(lines))
         return Chart(name, f"{label} by layer against steps", x_scale(runs, "steps"), y, lines)
     last = [(index, found[-1][measure]) for index, found in enumerate(records) if found]
     layers = list(dict.fromkeys(layer for _, by_layer in last for layer in by_layer))
@@ -90,9 +92,9 @@ def layer_chart(runs: Sequence[Observed], measure: str, label: str) -> Chart | N
         )
         for index, by_layer in last
     )
-    y = scales.logarithmic(f"{label}, last", extents(lines))
+    y = axis(f"{label}, last", extents(lines))
     return Chart(
-        name, f"{label} over the layers", scales.of_names("layer", [_short(each) for each in layers]), y, lines
+        name, f"{label} over the layers", scales.of_names("layer", [_shorter(each) for each in layers]), y, lines
     )
 
 
@@ -134,3 +136,9 @@ def _table(record: dict[str, object], key: str) -> dict[str, object]:
 
 def _short(layer: str) -> str:
     return layer.removeprefix("blocks.")
+
+
+def _shorter(layer: str) -> str:
+    """For an axis: `emb.`"""
+    short = _short(layer)
+    return short if len(short) <= _LONGEST_ON_AN_AXIS else f"{short[: _LONGEST_ON_AN_AXIS - 1]}."

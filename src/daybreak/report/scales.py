@@ -103,11 +103,10 @@ def linear(label: str, values: Iterable[Values], *, from_zero: bool = False) -> 
 
 
 def logarithmic(label: str, values: Iterable[Values]) -> Scale:
-    """For the positive ones of these values; where they are within a factor of two, linear."""
+    """For these values; linear where they are within a factor of two, or not all above zero."""
     values = list(values)
     found = _finite(values)
-    found = found[found > 0]
-    if not len(found) or found.max() < 2 * found.min():
+    if not len(found) or found.min() <= 0 or found.max() < 2 * found.min():
         return linear(label, values)
     low, high = float(found.min()), float(found.max())
     air = (high / low) ** 0.04
