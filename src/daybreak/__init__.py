@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 IMPORTED_AT = time.monotonic()  # where the command line's time budgets count from
 __version__ = "0.1.0"
-__all__ = ["Recipe", "Run", "choose_depth", "extend", "load", "plan", "prepare", "train"]
+__all__ = ["Recipe", "Run", "choose_depth", "extend", "load", "plan", "prepare", "train", "write_report"]
 
 if TYPE_CHECKING:
     from daybreak.data.prepare import prepare
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from daybreak.planning.dial import choose_depth
     from daybreak.planning.plan import plan
     from daybreak.recipe import Recipe
+    from daybreak.report.write import write_report
     from daybreak.run import Run, load, train
 
 _HOMES = {
@@ -30,6 +31,7 @@ _HOMES = {
     "plan": "daybreak.planning.plan",
     "prepare": "daybreak.data.prepare",
     "train": "daybreak.run",
+    "write_report": "daybreak.report.write",
 }
 
 

@@ -176,7 +176,7 @@ def build_budget(
         recorded: training records of earlier sittings; a step done again follows the progress and the size it had.
         step_seconds: what a full step may take, until one was done.
     """
-    flops = {length: _mean_flops_per_token(recipe, length) for length in recipe.row_lengths}
+    flops = {length: mean_flops_per_token(recipe, length) for length in recipe.row_lengths}
     steps = Growth(recipe.batch, recipe.curriculum, recipe.data.window, flops)
     grows = recipe.batch.ramp is not None or recipe.curriculum is not None
     growth = replace(steps, recorded=recorded_sizes(recorded, steps)) if grows else None
@@ -203,7 +203,7 @@ def checkpoint_bytes(recipe: Recipe) -> int:
     return int((_SAVED_WEIGHT_BYTES + moment_bytes(recipe.optimizer)) * count_parameters(recipe.model))
 
 
-def _mean_flops_per_token(recipe: Recipe, length: int) -> float:
+def mean_flops_per_token(recipe: Recipe, length: int) -> float:
     """In rows of `length` tokens and what remains of each window."""
     rest = recipe.data.window % length
     flops = flops_per_token(recipe.model, length)

@@ -118,6 +118,11 @@ class Recipe(Configuration):
         return self
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """Every setting by its key, as `optimizer.lr`."""
+        return _flatten(self.model_dump(mode="json"))
+
+    @property
     def budget_seconds(self) -> float | None:
         """Of a budget in time or money; None of any other."""
         match self.budget.unit:
@@ -172,7 +177,7 @@ class Recipe(Configuration):
 
     def differences(self, other: "Recipe") -> list[str]:
         """One line for each setting that differs: `optimizer.lr: 0.001 here, 0.002 there`."""
-        mine, theirs = (_flatten(recipe.model_dump(mode="json")) for recipe in (self, other))
+        mine, theirs = self.settings, other.settings
         return [
             f"{key}: {mine.get(key)} here, {theirs.get(key)} there"
             for key in sorted(mine.keys() | theirs.keys())

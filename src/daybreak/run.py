@@ -8,6 +8,7 @@ RUN/
   metrics.jsonl     what was measured
   checkpoints/      step-00000120/ ...
   finished.json     once the budget is spent: what the run came to
+  report.html       the page that daybreak report makes of it
   tensorboard/ …    what trackers write, where the recipe names some
 """
 

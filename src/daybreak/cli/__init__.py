@@ -28,6 +28,7 @@ from daybreak.cli import (
     prepare,
     profile,
     recipes,
+    report,
     sample,
     study,
     train,
@@ -54,6 +55,7 @@ app.command()(evaluate.evaluate)
 app.command()(sample.sample)
 app.command()(study.study)
 app.command()(compare.compare)
+app.command()(report.report)
 app.command()(recipes.recipes)
 app.command()(bench.bench)
 app.command()(profile.profile)

@@ -3,6 +3,7 @@
 import json
 import sys
 import zlib
+from collections.abc import Iterator
 from math import isfinite
 from pathlib import Path
 from types import TracebackType
@@ -87,12 +88,9 @@ def read_metrics(path: Path, kind: str) -> list[dict[str, Any]]:
 
     A line that a crash cut short is passed over.
     """
-    if not path.is_file():
-        return []
     kept: list[dict[str, Any]] = []
     attempt = 0
-    for line in path.read_bytes().split(b"\n"):
-        record = _record(line)
+    for record in each_record(path):
         if record is None:
             continue
         if record["attempt"] > attempt and record["kind"] == "train":
@@ -101,6 +99,20 @@ def read_metrics(path: Path, kind: str) -> list[dict[str, Any]]:
         kept.append(record)
     by_step = {record["step"]: record for record in kept if record["kind"] == kind}
     return [by_step[step] for step in sorted(by_step)]
+
+
+def each_record(path: Path) -> Iterator[dict[str, Any] | None]:
+    """What every line holds, in the order they were written, lost work included; None for one that was cut short.
+
+    A last line that is just being written is passed over.
+    """
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        for line in file:
+            record = _record(line.removesuffix(b"\n"))
+            if record is not None or (line.endswith(b"\n") and line != b"\n"):
+                yield record
 
 
 def read_journal(path: Path) -> list[dict[str, Any]]:

@@ -1,0 +1,26 @@
+"""daybreak report."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", help="A run's or a study's folder; several runs are compared.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The page; report.html in the folder, or here for several, unless given."),
+    ] = None,
+) -> None:
+    """Write a run, several over one another, or a study as one HTML page of pictures and tables.
+
+    Works while a run trains. The page needs no network and no other file.
+
+    Example: daybreak report runs/mine runs/other --out compared.html
+    """
+    from daybreak.report.write import write_report
+
+    print(write_report(paths, out))

@@ -1,0 +1,1 @@
+"""A run, several runs or a study as one page of pictures and tables."""
