@@ -19,7 +19,7 @@ from daybreak.study.results import Comparison, Study, trial_folder
 from daybreak.study.statistics import POWER
 from daybreak.study.table import sentences
 
-_COLOURS = {"helps": "good", "hurts": "bad", "diverged": "bad", "not shown": "muted"}
+_COLOURS = {"helps": "good", "hurts": "bad", "diverged": "bad", "not shown": "muted", "unfinished": "muted"}
 _AXES: tuple[Along, ...] = ("time", "steps", "tokens", "flops")
 _WIDTHS = ((860, "wide"), (420, "narrow"))
 
