@@ -86,12 +86,12 @@ class Study:
             {variant.name: variant.reference for variant in self.variants if variant.reference is not None},
             {variant.name: self.losses(variant.name) for variant in self.variants},
         )
-        return [each if self._is_whole(each) else replace(each, verdict="unfinished") for each in found]
+        return [each if self._is_decided(each) else replace(each, verdict="unfinished") for each in found]
 
-    def _is_whole(self, comparison: Comparison) -> bool:
-        """Whether all its seeds are done: who stops when a difference shows would find one."""
-        seeds = len(self.design.seeds)
-        return len(self.trials[comparison.variant]) == len(self.trials[comparison.reference]) == seeds
+    def _is_decided(self, comparison: Comparison) -> bool:
+        """Whether more seeds change nothing of a verdict, or all are done: who stops at a difference would find one."""
+        done = {len(self.trials[name]) for name in (comparison.variant, comparison.reference)}
+        return comparison.verdict == "diverged" or done == {len(self.design.seeds)}
 
 
 def compare_all(references: Mapping[str, str], losses: Mapping[str, Mapping[int, float]]) -> list[Comparison]:
