@@ -27,6 +27,7 @@ from daybreak.duration import Duration, Unit
 from daybreak.errors import Stopped, UserError
 from daybreak.evaluate.in_training import TaskEvaluation
 from daybreak.files import locked, write_json
+from daybreak.finite import finite
 from daybreak.hardware import is_busy, peak_flops
 from daybreak.identity import (
     changes_to,
@@ -43,12 +44,10 @@ from daybreak.sample import Sampler
 from daybreak.saving import Checkpoints, sweep
 from daybreak.training import loop
 from daybreak.training.budget import FEW_STEPS, Budget, Clock, TimeBudget
-from daybreak.training.execution import (
-    Execution,
-)
+from daybreak.training.execution import Execution
 from daybreak.training.forecast import CurveLaw, Forecast
 from daybreak.training.guard import make_guard
-from daybreak.training.metrics import Metrics, finite, read_journal, read_metrics
+from daybreak.training.metrics import Metrics, read_journal, read_metrics
 from daybreak.training.optimizer import MuonConfig, muon_momentum
 from daybreak.training.outlook import Outlook, remembered
 from daybreak.training.parts import Parts

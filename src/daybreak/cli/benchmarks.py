@@ -1,6 +1,5 @@
 """Benchmarks and suites of them, as `daybreak evaluate --tasks` and `--suite` print them."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -37,9 +36,9 @@ def evaluate_tasks(asked: Asked) -> None:
     """Measure a model on tasks, or on a suite of them, and print what it came to."""
     described, lines = _suite(asked) if asked.suite is not None else _tasks(asked)
     if asked.as_json:
-        from daybreak.training.metrics import finite
+        from daybreak.cli.json_output import print_json
 
-        print(json.dumps(finite(described), indent=2, allow_nan=False))
+        print_json(described)
         return
     print("\n".join(lines))
     if asked.limit is not None:

@@ -1,6 +1,5 @@
 """daybreak evaluate."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -47,11 +46,11 @@ def evaluate(
     Example: daybreak evaluate runs/gpt2 --tasks lambada_openai --local lambada_openai=lambada_test.jsonl
     """
     from daybreak.cli.benchmarks import Asked, evaluate_tasks
+    from daybreak.cli.json_output import print_json
     from daybreak.cli.text_loss import evaluate_text
     from daybreak.errors import UserError
     from daybreak.evaluate.hugging_face import PREFIX
     from daybreak.run import load
-    from daybreak.training.metrics import finite
 
     if more_text and not text:
         raise UserError(f"{more_text[0]} stands behind the run; texts go behind --text")
@@ -88,13 +87,7 @@ def evaluate(
     }
     if as_json:
         corpus = str(data) if data is not None else trained.recipe.data.corpus
-        print(
-            json.dumps(
-                {"run": run, "corpus": corpus, "step": trained.spent.steps, **finite(figures)},
-                indent=2,
-                allow_nan=False,
-            )
-        )
+        print_json({"run": run, "corpus": corpus, "step": trained.spent.steps, **figures})
         return
     print(f"loss           {result.loss:.4f} nats a token")
     print(f"perplexity     {result.perplexity:.3f}")

@@ -1,6 +1,5 @@
 """What `daybreak evaluate` says of text, and of contexts."""
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -29,6 +28,7 @@ def evaluate_text(
     Raises:
         UserError: anything the person can mend.
     """
+    from daybreak.cli.json_output import print_json
     from daybreak.data.documents import Fields
     from daybreak.errors import UserError
     from daybreak.evaluate.hugging_face import PREFIX, open_hugging_face
@@ -49,12 +49,15 @@ def evaluate_text(
     about = {"model": model, "text": list(sources) or ["validation"]}
     if asked is None:
         found = measure(opened, texts, stride=stride)
-        print(_document({**about, **_figures(found)}) if as_json else describe(found))
+        if as_json:
+            print_json({**about, **asdict(found.amount), **found.figures})
+        else:
+            print(describe(found))
         return
     rows = sweep(opened, texts, asked, stride)
     if as_json:
         amount = asdict(sum((text.amount for text in texts[1:]), texts[0].amount))
-        print(_document({**about, **amount, "contexts": [row.figures for row in rows]}))
+        print_json({**about, **amount, "contexts": [row.figures for row in rows]})
     else:
         _print_table(texts, rows)
 
@@ -126,13 +129,3 @@ def _perplexity(value: float) -> str:
 def _amount(documents: int, size: int, characters: int, words: int) -> str:
     many = "1 document" if documents == 1 else f"{documents:,} documents"
     return f"{many}, {size:,} bytes, {characters:,} characters, {words:,} words"
-
-
-def _figures(found: "TextLoss") -> dict[str, object]:
-    return {**asdict(found.amount), **found.figures}
-
-
-def _document(figures: dict[str, object]) -> str:
-    from daybreak.training.metrics import finite
-
-    return json.dumps(finite(figures), indent=2, allow_nan=False)

@@ -6,6 +6,7 @@ from typing import Any, final
 
 import numpy as np
 
+from daybreak.finite import or_nan
 from daybreak.report import scales
 from daybreak.report.figures import Chart, Line, Look, Rule
 from daybreak.report.journal import Column
@@ -148,7 +149,7 @@ def _validations(groups: Sequence[Group], along: Along) -> tuple[Line, ...]:
 
 def measured(run: Observed, value: Callable[[dict[str, Any]], object]) -> tuple[Column, Column]:
     steps = np.array([record["step"] for record in run.validations], dtype=np.float64)
-    return steps, np.array([number(value(record)) for record in run.validations])
+    return steps, np.array([or_nan(value(record)) for record in run.validations])
 
 
 def _happened(runs: Sequence[Observed], along: Along) -> tuple[tuple[Rule, ...], Column | None]:
@@ -185,7 +186,3 @@ def plain(x: Column, y: Column) -> Curve:
 
 def extents(lines: Sequence[Line]) -> list[Column]:
     return [values for line in lines for values in (line.curve.low, line.curve.high)]
-
-
-def number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else np.nan

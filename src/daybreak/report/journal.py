@@ -13,6 +13,7 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
+from daybreak.finite import or_nan
 from daybreak.progress import progress
 from daybreak.training.metrics import each_record
 
@@ -138,7 +139,7 @@ def read_journal(path: Path) -> Journal:
                     attempt = record["attempt"]
                     lost += _forget_from(record["step"], columns, rarer)
                 for name, column in columns.items():
-                    column.append(_as_number(record.get(name)))
+                    column.append(or_nan(record.get(name)))
     steps, last = np.unique(np.array(columns["step"])[::-1], return_index=True)
     kept = len(columns["step"]) - 1 - last  # of equal steps the one written last
     return Journal(
@@ -172,10 +173,6 @@ def _forget_from(step: int, columns: Mapping[str, "array[float]"], rarer: dict[s
 def _by_step(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     by_step = {record["step"]: record for record in records}
     return [by_step[step] for step in sorted(by_step)]
-
-
-def _as_number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else np.nan
 
 
 def _number(value: object) -> str:

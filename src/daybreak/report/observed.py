@@ -1,6 +1,5 @@
 """A run as its folder shows it: read-only, without its lock, while it trains or long after."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +12,7 @@ from daybreak.checkpoint import Checkpoint, checkpoint_path
 from daybreak.compose import mean_flops_per_token
 from daybreak.errors import UserError
 from daybreak.files import read_sealed, require_text
+from daybreak.finite import or_nan
 from daybreak.identity import read_execution, read_recipe, read_result
 from daybreak.model.gpt import count_parameters
 from daybreak.recipe import Recipe
@@ -118,15 +118,14 @@ class Observed:
     def final_loss(self) -> float | None:
         """Validation loss: at the end of the budget, else the newest."""
         if self.result is not None:
-            loss = self.result["validation"]["loss"]
-            return math.nan if loss is None else float(loss)
-        return None if not self.validations else _or_nan(self.validations[-1].get("loss"))
+            return or_nan(self.result["validation"]["loss"])
+        return None if not self.validations else or_nan(self.validations[-1].get("loss"))
 
     @property
     def bits_per_byte(self) -> float | None:
         if self.result is not None:
-            return _or_nan(self.result["validation"].get("bits_per_byte"))
-        return None if not self.validations else _or_nan(self.validations[-1].get("bits_per_byte"))
+            return or_nan(self.result["validation"].get("bits_per_byte"))
+        return None if not self.validations else or_nan(self.validations[-1].get("bits_per_byte"))
 
     @property
     def last_losses(self) -> Column:
@@ -172,7 +171,3 @@ def names_of(paths: list[Path]) -> list[str]:
         if len(set(names)) == len(names):
             break
     return names
-
-
-def _or_nan(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else math.nan

@@ -6,6 +6,7 @@ from dataclasses import replace
 from xml.etree.ElementTree import Element
 
 from daybreak.duration import Unit
+from daybreak.finite import or_nan
 from daybreak.report.curves import AXES, Group, loss_charts
 from daybreak.report.figures import MOST_LOOKS
 from daybreak.report.forest import Row, draw_forest
@@ -160,7 +161,7 @@ def _trials(study: Study) -> list[Content]:
     heads = ("variant", *(f"seed {seed}" for seed in seeds), "steps")
     found: list[Content] = [table(heads, rows, caption="Validation loss of every trial (nats a token)")]
     for name, choice in study.tuned.items():
-        tried = [(settings, number(_nan(loss), 4)) for settings, loss in choice["losses"].items()]
+        tried = [(settings, number(or_nan(loss), 4)) for settings, loss in choice["losses"].items()]
         chosen = " ".join(choice["chosen"])
         found.append(details(f"{name} chose {chosen}", table(("tried", "loss"), tried, caption=f"What {name} tried")))
     return found
@@ -254,7 +255,3 @@ def _notes() -> Element:
 
 def _p(p: float | None) -> str:
     return "" if p is None else ("< 0.0001" if p < 1e-4 else number(p, 4))
-
-
-def _nan(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) else None

@@ -6,6 +6,7 @@ from xml.etree.ElementTree import Element
 import numpy as np
 
 from daybreak.duration import human_dollars, human_seconds
+from daybreak.finite import or_nan
 from daybreak.report.html import Content, table
 from daybreak.report.measures import task_points
 from daybreak.report.observed import LAST_STEPS, Observed
@@ -57,10 +58,10 @@ def validations(run: Observed, most: int) -> Element | None:
             number(record["step"]),
             number(record.get("tokens")),
             _time(record.get("elapsed_seconds")),
-            number(_nan(record.get("loss")), 4),
-            *(number(_nan(record.get("sources", {}).get(source)), 4) for source in sources),
-            number(_nan(record.get("bits_per_byte")), 4),
-            _perplexity(_nan(record.get("loss"))),
+            number(or_nan(record.get("loss")), 4),
+            *(number(or_nan(record.get("sources", {}).get(source)), 4) for source in sources),
+            number(or_nan(record.get("bits_per_byte")), 4),
+            _perplexity(or_nan(record.get("loss"))),
         )
         for record in (records[index] for index in chosen)
     ]
@@ -83,7 +84,7 @@ def sources(runs: Sequence[Observed]) -> Element | None:
     if not names:
         return None
     newest = [run.validations[-1].get("sources", {}) if run.validations else {} for run in runs]
-    rows = [(name, *(number(_nan(each.get(name)), 4) for each in newest)) for name in names]
+    rows = [(name, *(number(or_nan(each.get(name)), 4) for each in newest)) for name in names]
     heads = ("source", *(run.name for run in runs))
     return table(heads, rows, caption="Newest validation loss by source (nats a token)")
 
@@ -120,7 +121,7 @@ def layers(runs: Sequence[Observed]) -> Element | None:
         (
             name,
             *(
-                significant(_nan(record.get(measure, {}).get(name)))
+                significant(or_nan(record.get(measure, {}).get(name)))
                 for _, record in newest
                 for measure in ("update_size", "largest_logit")
             ),
@@ -229,7 +230,3 @@ def _by_depth(layer: str) -> tuple[int, int, str]:
     if block.isdecimal():
         return 1, int(block), layer
     return (0 if layer == "embedding" else 2), 0, layer
-
-
-def _nan(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
