@@ -52,7 +52,7 @@ class Loss:
 
     @property
     def perplexity(self) -> float:
-        return math.exp(self.loss) if self.loss < 700 else math.inf
+        return perplexity(self.loss)
 
     @property
     def bits_per_byte(self) -> float:
@@ -64,6 +64,11 @@ class Loss:
         """What a record of it holds."""
         by_source = {"sources": dict(self.sources)} if self.sources else {}
         return {"loss": self.loss, "bits_per_byte": self.bits_per_byte, **by_source}
+
+
+def perplexity(loss: float) -> float:
+    """e to the mean loss, in nats; infinite where a float does not reach."""
+    return math.inf if loss > 700 else math.exp(loss)
 
 
 def row_starts(tokens: int, length: int, sample: int | None = None) -> list[int]:

@@ -76,7 +76,7 @@ class TaskResult:
 
     def line(self) -> str:
         """`lambada_openai accuracy 36.2 %, perplexity 28.60`."""
-        return f"{self.name} " + ", ".join(f"{spoken(name)} {shown(name, f)}" for name, f in self.figures.items())
+        return f"{self.name} " + ", ".join(f"{spoken(name)} {shown(name, f.value)}" for name, f in self.figures.items())
 
 
 @final
@@ -107,8 +107,8 @@ class TaskResults:
         for task in self.tasks:
             about = ("  " * task.member + task.name, f"{task.items:,}", str(task.shots), task.version)
             for name, figure in task.figures.items():
-                error = "" if figure.standard_error is None else shown(name, Figure(figure.standard_error))
-                rows.append((about[0], spoken(name), shown(name, figure), error, *about[1:]))
+                error = "" if figure.standard_error is None else shown(name, figure.standard_error)
+                rows.append((about[0], spoken(name), shown(name, figure.value), error, *about[1:]))
                 about = ("", "", "", "")
         lines = aligned(rows, left=2)
         notes = [f"{task.name}: {task.note}" for task in self.tasks if task.note]
@@ -133,8 +133,8 @@ def spoken(metric: str) -> str:
     return f"{_SPOKEN.get(name, name.replace('_', ' '))}{f' [{way}' if way else ''}"
 
 
-def shown(metric: str, figure: Figure) -> str:
-    """A share in percent, everything else with four digits."""
+def shown(metric: str, value: float) -> str:
+    """A share in percent, everything else with four digits behind the point, or four in all where it is large."""
     if metric.startswith(_SHARES):
-        return f"{100 * figure.value:.2f} %"
-    return f"{figure.value:,.4g}" if figure.value >= 1e4 else f"{figure.value:.4f}"
+        return f"{100 * value:.2f} %"
+    return f"{value:,.4g}" if value >= 1e4 else f"{value:.4f}"

@@ -4,7 +4,6 @@ import math
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, final, get_args
 
@@ -19,7 +18,8 @@ Measure = Callable[[TaskChoice], TaskResults]
 Sweep = Callable[[Path, Sequence[int]], Sequence[Mapping[str, Any]]]
 
 _NO_TEXTS = (".jsonl", ".json", ".ndjson", ".parquet")  # items of a task, not a text
-_OWN_TASKS = Path(__file__).parent / "published" / "core_tasks"
+_PUBLISHED = Path(__file__).parent / "published"
+_OWN_TASKS = _PUBLISHED / "core_tasks"
 _NOT_THERE = "lm-evaluation-harness has no such task"
 
 
@@ -193,7 +193,7 @@ class GptStar:
 
     def _cell(self, column: Column) -> str:
         figure = self.figures.get(column.name)
-        return "–" if figure is None else shown(column.metric, figure).removesuffix(" %")
+        return "–" if figure is None else shown(column.metric, figure.value).removesuffix(" %")
 
 
 def measure_core(measure: Measure, local: Mapping[str, Path], limit: int | None = None) -> Core:
@@ -279,5 +279,4 @@ def _require_known(local: Mapping[str, Path], names: Sequence[str]) -> None:
 
 
 def _content(name: SuiteName) -> dict[str, Any]:
-    text = files("daybreak.evaluate").joinpath("published", f"{name}.toml").read_text(encoding="utf-8")
-    return tomllib.loads(text)
+    return tomllib.loads((_PUBLISHED / f"{name}.toml").read_text(encoding="utf-8"))

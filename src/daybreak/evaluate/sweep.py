@@ -21,6 +21,7 @@ from daybreak.data.shards import TokenStream
 from daybreak.data.windows import IGNORED
 from daybreak.errors import UserError
 from daybreak.evaluate.language_model import LanguageModel
+from daybreak.evaluate.loss import perplexity
 from daybreak.evaluate.text import Amount, Text
 from daybreak.hardware import free_memory, is_out_of_memory
 from daybreak.progress import human_bytes, progress
@@ -54,12 +55,12 @@ class TextLoss:
 
     @property
     def perplexity(self) -> float:
-        return _exp(self.loss)
+        return perplexity(self.loss)
 
     @property
     def word_perplexity(self) -> float:
         """Of words that white space separates, whatever the tokens."""
-        return _exp(self._by(self.amount.words))
+        return perplexity(self._by(self.amount.words))
 
     @property
     def bits_per_byte(self) -> float:
@@ -217,7 +218,3 @@ def _sum_of_losses(model: LanguageModel, inputs_BT: Tensor, targets_BT: Tensor) 
             raise
     halves = zip(inputs_BT.tensor_split(2), targets_BT.tensor_split(2), strict=True)
     return math.fsum(_sum_of_losses(model, inputs, targets) for inputs, targets in halves)
-
-
-def _exp(value: float) -> float:
-    return math.inf if value > 700 else math.exp(value)

@@ -166,7 +166,7 @@ def _draw_line(axes: "Axes", line: Line, chart: Chart) -> None:
     curve, colour = line.curve, placeholder(line.look.colour)
     x = curve.x / chart.x.unit
     mean, low, high = (each / chart.y.unit for each in (curve.mean, curve.low, curve.high))
-    if np.any(high > low):
+    if curve.has_band:
         axes.fill_between(x, low, high, color=colour, alpha=0.24 if len(chart.lines) < 3 else 0.15, linewidth=0)
     alone = len(x) == 1
     axes.plot(

@@ -97,8 +97,8 @@ def _thinned(charts: Sequence[Chart]) -> str:
     steps = curves.together(charts)
     if steps == 1:
         return "Every step is drawn."
-    drawn = any((line.curve.high > line.curve.low).any() for chart in charts for line in chart.lines)
-    band = "; the band reaches from the lowest of them to the highest" if drawn else ""
+    has_band = any(line.curve.has_band for chart in charts for line in chart.lines)
+    band = "; the band reaches from the lowest of them to the highest" if has_band else ""
     return f"A point is the mean of up to {steps:,} steps{band}."
 
 
@@ -131,8 +131,8 @@ def _evaluations(runs: Sequence[Observed]) -> list[Content]:
 
 
 def _task_caption(chart: Chart) -> str:
-    has_errors = any((line.curve.high > line.curve.low).any() for line in chart.lines)
-    band = "; the band is a standard error wide on either side" if has_errors else ""
+    has_band = any(line.curve.has_band for line in chart.lines)
+    band = "; the band is a standard error wide on either side" if has_band else ""
     return f"The {chart.says}{band}."
 
 
