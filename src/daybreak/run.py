@@ -151,8 +151,8 @@ class Run:
             UserError: there is no such task, its items cannot be had, or the model has no positions so far.
         """
         own = self.recipe.model
-        if context is not None and context > own.context and own.position.kind == "learned":
-            raise UserError(f"{self.path} has learned positions for {own.context} tokens, not for {context}")
+        if context is not None and own.positions is not None and context > own.positions:
+            raise UserError(f"{self.path} has learned positions for {own.positions} tokens, not for {context}")
         benchmarks = open_benchmarks(choice)
         return benchmarks.measure(self.model, self.tokenizer, precision=self._precision, context=context or own.context)
 

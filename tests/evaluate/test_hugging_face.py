@@ -9,6 +9,7 @@ import torch
 
 from daybreak.data.tokenizer import Tokenizer
 from daybreak.errors import UserError
+from daybreak.evaluate.harness import open_transformers
 from daybreak.evaluate.hugging_face import HuggingFaceModel, open_hugging_face
 from daybreak.evaluate.sweep import TextLoss, Unmeasured, measure, sweep
 from daybreak.evaluate.text import read_text
@@ -109,6 +110,8 @@ def test_safetensors_alone_are_read(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
     with pytest.raises(UserError, match="cannot be read as a causal language model"):
         open_hugging_face(f"hf:{tmp_path}")
+    with pytest.raises(UserError, match=r"hf:.* cannot be read: .*model\.safetensors"):
+        open_transformers(f"hf:{tmp_path}", device="cpu")
 
 
 def test_a_folder_that_is_not_there_is_not_looked_for_elsewhere(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Our models, and those of transformers, as lm-evaluation-harness asks them; what it finds, as our results.
 
-With `tasks.py` the only file that knows that package.
+With `tasks.py` and `built_in_tasks.py` the only file that knows that package.
 """
 
 import math
@@ -20,6 +20,7 @@ from daybreak.data.tokenizer import END_OF_TEXT, Tokenizer
 from daybreak.distributed import ALONE, Ranks
 from daybreak.errors import UserError
 from daybreak.evaluate.generation import Prompt, continuations, fitted
+from daybreak.evaluate.hugging_face import PREFIX, place_of
 from daybreak.evaluate.likelihood import score_windows
 from daybreak.evaluate.quiet import quiet, variables
 from daybreak.evaluate.results import Figure, TaskResult, TaskResults
@@ -148,10 +149,10 @@ class Watched(LM):  # type: ignore[misc]
 
 
 def open_transformers(name: str, *, device: str, context: int | None = None, batch: int = 16) -> Any:
-    """A model of transformers, in the harness's own class for them.
+    """A model of transformers, in the harness's own class for them: safetensors alone, and nobody's code is run.
 
     Args:
-        name: a folder, or a name on the hub.
+        name: a folder, or a name on the hub; with or without `hf:`.
         context: tokens that the model sees at once; its own unless given.
         batch: rows at once.
 
@@ -160,12 +161,19 @@ def open_transformers(name: str, *, device: str, context: int | None = None, bat
     """
     from lm_eval.models.huggingface import HFLM  # slow to import
 
+    place = place_of(name)
     with quiet():
         try:
-            # Said, and not only left out: transformers would ask a person otherwise.
-            return HFLM(pretrained=name, device=device, batch_size=batch, max_length=context, trust_remote_code=False)
+            return HFLM(
+                pretrained=place,
+                device=device,
+                batch_size=batch,
+                max_length=context,
+                use_safetensors=True,
+                trust_remote_code=False,  # said, and not only left out: transformers would ask a person otherwise
+            )
         except (OSError, ValueError, RuntimeError, ImportError) as error:
-            raise UserError(f"hf:{name} cannot be read: {' '.join(str(error).split())[:400]}") from error
+            raise UserError(f"{PREFIX}{place} cannot be read: {' '.join(str(error).split())[:400]}") from error
 
 
 @final

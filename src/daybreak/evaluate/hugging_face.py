@@ -58,6 +58,21 @@ class HuggingFaceModel(LanguageModel):
         return context * int(_BYTES_PER_LOGIT * config.vocab_size + _BYTES_PER_FEATURE * config.hidden_size)
 
 
+def place_of(name: str) -> str:
+    """A folder, or a name on the hub.
+
+    Args:
+        name: with or without `hf:`.
+
+    Raises:
+        UserError: it is a path, but there is no such folder.
+    """
+    place = name.removeprefix(PREFIX)
+    if not Path(place).is_dir() and (place.startswith((".", "/", "~")) or place.count("/") > 1):
+        raise UserError(f"there is no folder {place}")
+    return place
+
+
 def open_hugging_face(name: str) -> HuggingFaceModel:
     """A folder that `save_pretrained` wrote, or a model of the hub: safetensors alone, and nobody's code is run.
 
@@ -70,9 +85,7 @@ def open_hugging_face(name: str) -> HuggingFaceModel:
         UserError: transformers is missing, or the model cannot be had.
     """
     tokenizers, models = _transformers()
-    place = name.removeprefix(PREFIX)
-    if not Path(place).is_dir() and (place.startswith((".", "/", "~")) or place.count("/") > 1):
-        raise UserError(f"there is no folder {place}")
+    place = place_of(name)
     device = choose_device("auto")
     try:
         tokenizer = tokenizers.from_pretrained(place, trust_remote_code=False)

@@ -17,7 +17,7 @@ from daybreak.data.windows import IGNORED
 from daybreak.hardware import PrecisionName, autocast
 from daybreak.model.gpt import GPT
 from daybreak.model.mask import dense_mask
-from daybreak.model.position import AlibiPositionConfig, LearnedPositionConfig
+from daybreak.model.position import AlibiPositionConfig
 
 _BYTES_PER_FEATURE = 64  # of a block's activations, the widest of which are held at once
 _BYTES_PER_LOGIT = 12
@@ -89,11 +89,10 @@ class DaybreakModel(LanguageModel):
         precision: PrecisionName,
     ) -> "DaybreakModel":
         """A model that begins each document, and separates it from the one before, with end-of-text."""
-        learned = isinstance(model.config.position, LearnedPositionConfig)
         return cls(
             name=name,
             context=context,
-            limit=model.config.context if learned else None,
+            limit=model.config.positions,
             begin=tokenizer.end_of_text,
             end=tokenizer.end_of_text,
             tokens_at_once=tokens_at_once,
