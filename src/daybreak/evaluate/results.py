@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
+from daybreak.text_table import plain_table
+
 _SPOKEN = {
     "acc": "accuracy",
     "acc_norm": "normalised accuracy",
@@ -110,21 +112,9 @@ class TaskResults:
                 error = "" if figure.standard_error is None else shown(name, figure.standard_error)
                 rows.append((about[0], spoken(name), shown(name, figure.value), error, *about[1:]))
                 about = ("", "", "", "")
-        lines = aligned(rows, left=2)
+        lines = plain_table(rows, left=(0, 1))
         notes = [f"{task.name}: {task.note}" for task in self.tasks if task.note]
         return [*lines, *notes, f"context {self.context:,} tokens; lm-evaluation-harness {self.harness}"]
-
-
-def aligned(rows: Sequence[tuple[str, ...]], left: int) -> list[str]:
-    """Rows as lines whose columns stand under one another, the first `left` of them by their beginnings."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join(
-            cell.ljust(width) if column < left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
 
 
 def spoken(metric: str) -> str:

@@ -10,7 +10,8 @@ from typing import Any, Literal, final, get_args
 from daybreak.data.compression import suffixes
 from daybreak.errors import UserError
 from daybreak.evaluate.benchmarks import TaskChoice
-from daybreak.evaluate.results import Figure, TaskResult, TaskResults, aligned, shown
+from daybreak.evaluate.results import Figure, TaskResult, TaskResults, shown
+from daybreak.text_table import plain_table
 
 SuiteName = Literal["core", "gpt-star"]
 SUITES: tuple[SuiteName, ...] = get_args(SuiteName)
@@ -111,7 +112,7 @@ class Core:
                 chance, centred = f"{100 * task.chance:.1f} %", f"{self.centred[task.name]:.4f}"
                 how = f"{task.asked}, {task.metric}"
                 rows.append((task.name, how, str(task.shots), accuracy, error, chance, centred))
-        lines = aligned(rows, left=2) if self.accuracies else []
+        lines = plain_table(rows, left=(0, 1)) if self.accuracies else []
         lines += [f"missing: {name} ({why})" for name, why in self.missing.items()]
         of = f"{len(self.accuracies)} of {len(self.tasks)} tasks"
         if self.partial:
@@ -178,7 +179,7 @@ class GptStar:
         notes = [f"missing: {task} ({why})" for task, why in self.missing.items()]
         notes += [f"published: {each}" for each in self.corrections]
         notes.append(f"this one at a context of {self.context:,} tokens")
-        return [*aligned([header, ours, *others], left=1), *notes, "", *self._sweep_table()]
+        return [*plain_table([header, ours, *others], left=(0,)), *notes, "", *self._sweep_table()]
 
     def _sweep_table(self) -> list[str]:
         """Ours and what was published of texts, by context."""
@@ -189,7 +190,7 @@ class GptStar:
             for model, values in {**ours, **models}.items():
                 cells = ["–" if value is None else f"{value:.3f}" if value < 10 else f"{value:.2f}" for value in values]
                 rows.append((f"{text}: {model}", *cells, *("–" for _ in contexts[len(values) :])))
-        return aligned(rows, left=1)
+        return plain_table(rows, left=(0,))
 
     def _cell(self, column: Column) -> str:
         figure = self.figures.get(column.name)
