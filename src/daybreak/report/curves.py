@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, final
+from typing import Any, Literal, final
 
 import numpy as np
 
 from daybreak.finite import or_nan
 from daybreak.report import scales
-from daybreak.report.figures import Chart, Line, Look, Rule
+from daybreak.report.charts import Chart, Line, Look, Rule
 from daybreak.report.journal import Column
 from daybreak.report.observed import Along, Observed
 from daybreak.report.scales import Scale
@@ -16,12 +16,17 @@ from daybreak.report.thin import Curve
 
 AXES: dict[Along, str] = {"steps": "steps", "tokens": "tokens", "time": "time", "flops": "FLOPs"}
 _MOST_BANDS = 3  # lines whose bands can still be told apart; where bands are thinner, as over seeds, twice as many
-_POINTS = {"large": 160, "small": 80, "later": 40}
+Room = Literal["large", "small", "later"]  # that a line has on the page
+_POINTS: dict[Room, int] = {"large": 160, "small": 80, "later": 40}
 _MOST_POINTS = 640  # of all lines of a figure together
 _FEWEST_POINTS = 40
 _MUCH_LONGER = 4.0
 _SEEN_OF_THE_SHORTEST = 30.0
 LOSS = "(nats a token)"
+FLOPS_NOTE = (
+    "FLOPs are counted by nanoGPT's convention (PaLM, appendix B): 6 N + 12 layers × width × row length a token, N "
+    "being the parameters that are multiplied."
+)
 _SCALES: dict[Along, Callable[[float], Scale]] = {
     "steps": scales.of_steps,
     "tokens": scales.of_tokens,
@@ -108,10 +113,10 @@ def together(charts: Sequence[Chart | None]) -> int:
 
 
 def _lines(
-    groups: Sequence[Group], column: str, along: Along, size: str, *, since: float = 0.0, unit: float = 1.0
+    groups: Sequence[Group], column: str, along: Along, room: Room, *, since: float = 0.0, unit: float = 1.0
 ) -> tuple[Line, ...]:
     """A column of the training records, a line for each group that has any from `since` on."""
-    points = _points(size, len(groups))
+    points = _points(room, len(groups))
     lines = []
     for index, group in enumerate(groups):
         curves = []
@@ -127,8 +132,8 @@ def _lines(
     return tuple(lines) if len(groups) <= most else _without_bands(lines)
 
 
-def _points(size: str, lines: int) -> int:
-    return min(_POINTS[size], max(_FEWEST_POINTS, _MOST_POINTS // lines))
+def _points(room: Room, lines: int) -> int:
+    return min(_POINTS[room], max(_FEWEST_POINTS, _MOST_POINTS // lines))
 
 
 def _validations(groups: Sequence[Group], along: Along) -> tuple[Line, ...]:
@@ -148,6 +153,7 @@ def _validations(groups: Sequence[Group], along: Along) -> tuple[Line, ...]:
 
 
 def measured(run: Observed, value: Callable[[dict[str, Any]], object]) -> tuple[Column, Column]:
+    """Steps of a run's validations, and a value of the record of each."""
     steps = np.array([record["step"] for record in run.validations], dtype=np.float64)
     return steps, np.array([or_nan(value(record)) for record in run.validations])
 
@@ -181,8 +187,10 @@ def _without_bands(lines: Sequence[Line]) -> tuple[Line, ...]:
 
 
 def plain(x: Column, y: Column) -> Curve:
+    """All points as they are, without a band."""
     return Curve(x, y, y, y, 1)
 
 
 def extents(lines: Sequence[Line]) -> list[Column]:
+    """What an axis must reach to show the lines and their bands."""
     return [values for line in lines for values in (line.curve.low, line.curve.high)]

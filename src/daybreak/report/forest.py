@@ -8,7 +8,7 @@ from xml.etree.ElementTree import Element
 import numpy as np
 
 from daybreak.report import scales
-from daybreak.report.figures import Size, canvas, label_axes
+from daybreak.report.charts import Size, canvas, label_axes
 from daybreak.report.scales import Scale
 from daybreak.report.svg import inline_svg, placeholder
 from daybreak.report.words import signed

@@ -6,8 +6,8 @@ import numpy as np
 
 from daybreak.finite import or_nan
 from daybreak.report import scales
+from daybreak.report.charts import Chart, Line, Look
 from daybreak.report.curves import LOSS, extents, measured, plain, x_scale
-from daybreak.report.figures import Chart, Line, Look
 from daybreak.report.observed import Observed
 from daybreak.report.svg import DEPTHS
 from daybreak.report.thin import Curve

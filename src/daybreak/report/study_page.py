@@ -7,14 +7,13 @@ from xml.etree.ElementTree import Element
 
 from daybreak.duration import Unit
 from daybreak.finite import or_nan
-from daybreak.report.curves import AXES, Group, loss_charts
-from daybreak.report.figures import MOST_LOOKS
+from daybreak.report.charts import MOST_LOOKS
+from daybreak.report.curves import AXES, FLOPS_NOTE, Group, loss_charts
+from daybreak.report.figures import switched_figure
 from daybreak.report.forest import Row, draw_forest
 from daybreak.report.html import Content, details, element, figure, page, section, table
-from daybreak.report.notes import FLOPS_NOTE
 from daybreak.report.observed import Along, Observed, observe
 from daybreak.report.settings import difference_to_parent
-from daybreak.report.shown import switched_figure
 from daybreak.report.words import NOTHING, number, percent, signed
 from daybreak.study.results import Comparison, Study, trial_folder
 from daybreak.study.statistics import POWER
@@ -100,13 +99,13 @@ def _figures(study: Study, variant: str) -> tuple[Content, ...]:
 
 def _differences(comparisons: Sequence[Comparison]) -> list[Content]:
     found: list[Content] = []
-    for number_, reference in enumerate(dict.fromkeys(each.reference for each in comparisons), start=1):
+    for place, reference in enumerate(dict.fromkeys(each.reference for each in comparisons), start=1):
         rows = [_row(each) for each in comparisons if each.reference == reference and each.difference.by_seed]
         if not rows:
             continue
         label = f"difference to {reference} in validation loss (nats a token)"
         pictures = [
-            element("div", draw_forest(rows, f"forest-{number_}", label, width), class_=class_)
+            element("div", draw_forest(rows, f"forest-{place}", label, width), class_=class_)
             for width, class_ in _WIDTHS
         ]
         caption = (
