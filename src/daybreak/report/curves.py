@@ -9,10 +9,9 @@ import numpy as np
 from daybreak.finite import or_nan
 from daybreak.report import scales
 from daybreak.report.charts import Chart, Line, Look, Rule
-from daybreak.report.journal import Column
 from daybreak.report.observed import Along, Observed
 from daybreak.report.scales import Scale
-from daybreak.report.thin import Curve
+from daybreak.report.thin import Curve, Values
 
 AXES: dict[Along, str] = {"steps": "steps", "tokens": "tokens", "time": "time", "flops": "FLOPs"}
 _MOST_BANDS = 3  # lines whose bands can still be told apart; where bands are thinner, as over seeds, twice as many
@@ -152,13 +151,13 @@ def _validations(groups: Sequence[Group], along: Along) -> tuple[Line, ...]:
     return tuple(lines)
 
 
-def measured(run: Observed, value: Callable[[dict[str, Any]], object]) -> tuple[Column, Column]:
+def measured(run: Observed, value: Callable[[dict[str, Any]], object]) -> tuple[Values, Values]:
     """Steps of a run's validations, and a value of the record of each."""
     steps = np.array([record["step"] for record in run.validations], dtype=np.float64)
     return steps, np.array([or_nan(value(record)) for record in run.validations])
 
 
-def _happened(runs: Sequence[Observed], along: Along) -> tuple[tuple[Rule, ...], Column | None]:
+def _happened(runs: Sequence[Observed], along: Along) -> tuple[tuple[Rule, ...], Values | None]:
     """Of one run: what happened to it, and the steps that the guard refused."""
     if len(runs) > 1:
         return (), None
@@ -186,11 +185,11 @@ def _without_bands(lines: Sequence[Line]) -> tuple[Line, ...]:
     return tuple(replace(line, curve=line.curve.without_band) for line in lines)
 
 
-def plain(x: Column, y: Column) -> Curve:
+def plain(x: Values, y: Values) -> Curve:
     """All points as they are, without a band."""
     return Curve(x, y, y, y, 1)
 
 
-def extents(lines: Sequence[Line]) -> list[Column]:
+def extents(lines: Sequence[Line]) -> list[Values]:
     """What an axis must reach to show the lines and their bands."""
     return [values for line in lines for values in (line.curve.low, line.curve.high)]

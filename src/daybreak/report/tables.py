@@ -1,6 +1,6 @@
 """Numbers that people compare: tables of runs."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from xml.etree.ElementTree import Element
 
 import numpy as np
@@ -16,7 +16,7 @@ _MOST_EVENTS = 60
 
 
 def outcome(runs: Sequence[Observed]) -> Element:
-    """What the runs came to; of one run a row for each figure, of several a row for each run."""
+    """What the runs came to."""
     figures: dict[str, list[Content]] = {
         "validation loss (nats a token)": [number(run.final_loss, 4) for run in runs],
         "bits a byte": [number(run.bits_per_byte, 4) for run in runs],
@@ -33,10 +33,7 @@ def outcome(runs: Sequence[Observed]) -> Element:
     }
     if all(value == NOTHING for value in figures["cost"]):
         del figures["cost"]
-    caption = "What came of it" if len(runs) == 1 else "What came of the runs"
-    if len(runs) == 1:
-        return table(("figure", "value"), [(name, values[0]) for name, values in figures.items()], caption=caption)
-    return table(("run", *figures), _turned(runs, figures.values()), caption=caption)
+    return _by_run(runs, figures, "What came of it" if len(runs) == 1 else "What came of the runs")
 
 
 def state(run: Observed) -> str:
@@ -148,10 +145,7 @@ def speed(runs: Sequence[Observed]) -> Element:
         ],
         "cost": [NOTHING if run.dollars is None else human_dollars(run.dollars) for run in runs],
     }
-    caption = "Speed, time and cost"
-    if len(runs) == 1:
-        return table(("figure", "value"), [(name, values[0]) for name, values in figures.items()], caption=caption)
-    return table(("run", *figures), _turned(runs, figures.values()), caption=caption)
+    return _by_run(runs, figures, "Speed, time and cost")
 
 
 def events(run: Observed) -> Element | None:
@@ -175,9 +169,16 @@ def spread(count: int, most: int) -> list[int]:
     return sorted({round(index * (count - 1) / (most - 1)) for index in range(most)})
 
 
-def _turned(runs: Sequence[Observed], columns: Iterable[Sequence[Content]]) -> list[tuple[Content, ...]]:
-    """A row for each run."""
-    return [(run.name, *row) for run, row in zip(runs, zip(*columns, strict=True), strict=True)]
+def _by_run(runs: Sequence[Observed], figures: Mapping[str, Sequence[Content]], caption: str) -> Element:
+    """Of one run a row for each figure, of several a row for each run.
+
+    Args:
+        figures: by name, one for each run.
+    """
+    if len(runs) == 1:
+        return table(("figure", "value"), [(name, values[0]) for name, values in figures.items()], caption=caption)
+    rows = zip([run.name for run in runs], *figures.values(), strict=True)
+    return table(("run", *figures), rows, caption=caption)
 
 
 def _mean(run: Observed) -> str:

@@ -115,7 +115,7 @@ def each_record(path: Path) -> Iterator[dict[str, Any] | None]:
                 yield record
 
 
-def read_journal(path: Path) -> list[dict[str, Any]]:
+def read_progress(path: Path) -> list[dict[str, Any]]:
     """The training records that tell at what progress and time each step was done."""
     needed = ("elapsed_seconds", "progress", "progress_share")
     return [
