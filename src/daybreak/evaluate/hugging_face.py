@@ -16,14 +16,12 @@ from torch import Tensor
 
 from daybreak.data.windows import IGNORED
 from daybreak.errors import UserError
-from daybreak.evaluate.language_model import LanguageModel
+from daybreak.evaluate.language_model import BYTES_PER_FEATURE, BYTES_PER_LOGIT, LanguageModel
 from daybreak.hardware import choose_device
 
 PREFIX = "hf:"
 _CONTEXT = 2048  # at most, where nothing else is asked: of long ones the logits alone take gigabytes
 _TOKENS_AT_ONCE = {"cuda": 16_384, "cpu": 2048, "mps": 4096}
-_BYTES_PER_LOGIT = 12
-_BYTES_PER_FEATURE = 64
 
 
 @final
@@ -55,7 +53,7 @@ class HuggingFaceModel(LanguageModel):
 
     def row_bytes(self, context: int) -> int:
         config = self.model.config.get_text_config()
-        return context * int(_BYTES_PER_LOGIT * config.vocab_size + _BYTES_PER_FEATURE * config.hidden_size)
+        return context * int(BYTES_PER_LOGIT * config.vocab_size + BYTES_PER_FEATURE * config.hidden_size)
 
 
 def place_of(name: str) -> str:

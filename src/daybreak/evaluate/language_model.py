@@ -19,8 +19,8 @@ from daybreak.model.gpt import GPT
 from daybreak.model.mask import dense_mask
 from daybreak.model.position import AlibiPositionConfig
 
-_BYTES_PER_FEATURE = 64  # of a block's activations, the widest of which are held at once
-_BYTES_PER_LOGIT = 12
+BYTES_PER_FEATURE = 64  # of a block's activations, the widest of which are held at once
+BYTES_PER_LOGIT = 12
 
 
 @dataclass(frozen=True)
@@ -118,8 +118,8 @@ class DaybreakModel(LanguageModel):
 
     def row_bytes(self, context: int) -> int:
         config, rows = self.model.config, self.model.kernels.loss_rows or context
-        activations = _BYTES_PER_FEATURE * config.dim * context
-        logits = _BYTES_PER_LOGIT * config.vocab_size * min(rows, context)
+        activations = BYTES_PER_FEATURE * config.dim * context
+        logits = BYTES_PER_LOGIT * config.vocab_size * min(rows, context)
         return activations + logits + self._mask_bytes(context)
 
     def release(self) -> None:
