@@ -59,7 +59,9 @@ def _tasks(asked: Asked) -> tuple[dict[str, Any], list[str]]:
 def _suite(asked: Asked) -> tuple[dict[str, Any], list[str]]:
     from daybreak.errors import UserError
     from daybreak.evaluate.benchmarks import parse_local, require_harness
-    from daybreak.evaluate.suites import SUITES, gpt_star_context, measure_core, measure_gpt_star
+    from daybreak.evaluate.core import measure_core
+    from daybreak.evaluate.gpt_star import gpt_star_context, measure_gpt_star
+    from daybreak.evaluate.suites import SUITES
 
     if asked.suite not in SUITES:
         raise UserError(f"--suite {asked.suite} is none; there are {', '.join(SUITES)}")
