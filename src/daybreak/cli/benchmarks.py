@@ -6,6 +6,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
+from daybreak.cli.json_output import print_json
+
 if TYPE_CHECKING:
     from daybreak.evaluate.benchmarks import TaskChoice
     from daybreak.evaluate.language_model import LanguageModel
@@ -37,8 +39,6 @@ def evaluate_tasks(asked: Asked) -> None:
     """Measure a model on tasks, or on a suite of them, and print what it came to."""
     described, lines = _suite(asked) if asked.suite is not None else _tasks(asked)
     if asked.as_json:
-        from daybreak.cli.json_output import print_json
-
         print_json(described)
         return
     print("\n".join(lines))

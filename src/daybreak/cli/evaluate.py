@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from daybreak.cli.json_output import print_json
+
 
 def evaluate(
     run: Annotated[str, typer.Argument(help="The run's folder; or hf:FOLDER or hf:OWNER/NAME, of Hugging Face.")],
@@ -46,7 +48,6 @@ def evaluate(
     Example: daybreak evaluate runs/gpt2 --tasks lambada_openai --local lambada_openai=lambada_test.jsonl
     """
     from daybreak.cli.benchmarks import Asked, evaluate_tasks
-    from daybreak.cli.json_output import print_json
     from daybreak.cli.text_loss import evaluate_text
     from daybreak.errors import UserError
     from daybreak.evaluate.hugging_face import PREFIX

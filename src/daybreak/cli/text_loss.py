@@ -4,6 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from daybreak.cli.json_output import print_json
+
 if TYPE_CHECKING:
     from daybreak.evaluate.language_model import LanguageModel
     from daybreak.evaluate.sweep import TextLoss, Unmeasured
@@ -28,7 +30,6 @@ def evaluate_text(
     Raises:
         UserError: anything the person can mend.
     """
-    from daybreak.cli.json_output import print_json
     from daybreak.data.documents import Fields
     from daybreak.errors import UserError
     from daybreak.evaluate.hugging_face import PREFIX, open_hugging_face
