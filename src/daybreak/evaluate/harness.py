@@ -108,13 +108,13 @@ class DaybreakLM(TemplateLM):  # type: ignore[misc]
 
     def _prompt(self, text: str, settings: dict[str, Any]) -> Prompt:
         asked = dict(normalize_gen_kwargs(settings, _TOKENS_GENERATED))
-        stops = handle_stop_sequences(asked.get("until"), eos=END_OF_TEXT)
+        stops = tuple(filter(None, handle_stop_sequences(asked.get("until"), eos=END_OF_TEXT)))
         tokens, most = fitted(self.tok_encode(text) or [self.eot_token_id], asked["max_gen_toks"], self._context)
         if not asked.get("do_sample"):
-            return Prompt(tokens, most, tuple(stops), SamplingConfig(greedy=True))
+            return Prompt(tokens, most, stops, SamplingConfig(greedy=True))
         temperature = asked.get("temperature") or 1.0
         sampling = SamplingConfig(temperature=temperature, top_k=asked.get("top_k"), top_p=asked.get("top_p"))
-        return Prompt(tokens, most, tuple(stops), sampling)
+        return Prompt(tokens, most, stops, sampling)
 
 
 @final

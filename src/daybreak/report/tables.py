@@ -153,12 +153,12 @@ def events(run: Observed) -> Element | None:
     journal = run.journal
     rows: list[tuple[Content, ...]] = [(number(mark.step), mark.text) for mark in journal.marks[:_MOST_EVENTS]]
     more = [
-        (len(journal.marks) - _MOST_EVENTS, "more of these"),
-        (len(journal.skipped_steps), f"steps skipped, not finite: {_some(journal.skipped_steps)}"),
-        (journal.lost, "steps that a crash lost, done once more"),
-        (journal.cut_short, "lines of metrics.jsonl that were cut short, passed over"),
+        (len(journal.marks) - _MOST_EVENTS, "more of these", ""),
+        (len(journal.skipped_steps), "steps skipped, not finite", f" ({_some(journal.skipped_steps)})"),
+        (journal.lost, "steps that a crash lost, done once more", ""),
+        (journal.cut_short, "lines of metrics.jsonl that were cut short, passed over", ""),
     ]
-    rows += [(NOTHING, f"{count:,} {what}") for count, what in more if count > 0]
+    rows += [(NOTHING, f"{what}: {count:,}{which}") for count, what, which in more if count > 0]
     return table(("step", "what happened"), rows, caption=f"What happened to {run.name}", texts=(1,)) if rows else None
 
 
