@@ -30,7 +30,7 @@ def shortened(words: list[str]) -> list[str]:
     """The same command for two steps, and on text that is here."""
     if words[1] == "prepare":
         return [("play.txt" if word == "shakespeare" else word) for word in words]
-    if words[1] == "plan":
+    if words[1] in ("plan", "report"):
         return words
     if words[1] in ("train", "extend") and any(word in ("auto", "runs/auto") for word in words):
         # Fifty steps are the fewest that auto accepts; small ones do.
@@ -59,6 +59,9 @@ def make_text(folder: Path) -> None:
 def test_every_command_and_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_text(tmp_path)
     monkeypatch.chdir(tmp_path)
+    study = next(each for each in blocks("toml") if "[changes]" in each)
+    short = 'seeds = 2\nsettings = ["evaluation.tokens=1000"]'
+    Path("bias.toml").write_text(study.replace("30s", "20k tokens").replace("seeds = 5", short))
     ran = []
     for words in map(shortened, commands()):
         monkeypatch.setattr(sys, "argv", words)
@@ -66,9 +69,9 @@ def test_every_command_and_example_runs(tmp_path: Path, monkeypatch: pytest.Monk
             main()
         assert not ended.value.code, words
         ran.append(words[1])
-    assert {"prepare", "train", "evaluate", "sample"} <= set(ran)
+    assert {"prepare", "train", "evaluate", "sample", "study", "report"} <= set(ran)
 
-    (toml,) = blocks("toml")
+    toml = next(each for each in blocks("toml") if "trained by" in each)
     named = re.match(r"# (\S+\.toml), trained by: daybreak (.*)", toml)
     assert named is not None
     (tmp_path / named[1]).write_text(toml)

@@ -93,7 +93,7 @@ def test_a_forest_plot_says_its_figures_and_draws_every_seed() -> None:
     words = [element.text for element in picture.iter("text")]
     assert {"wide", "sure", "once", "+0.0200, hurts"} <= set(words)
     drawn = ElementTree.tostring(picture, encoding="unicode")
-    assert drawn.count("fill: var(--surface)") == 6  # rings
+    assert drawn.count("fill: var(--surface)") == 6 + len(rows)  # rings, and behind the words of each row
 
 
 def test_without_matplotlib_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

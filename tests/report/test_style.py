@@ -7,7 +7,7 @@ import pytest
 
 from daybreak.report.svg import DEPTHS, SERIES
 
-STYLE = files("daybreak.report").joinpath("style.css").read_text()
+STYLE = files("daybreak.report").joinpath("colours.css").read_text()
 COLOURS = re.compile(r"--([\w-]+): #([0-9a-f]{6});")
 LIGHT, DARK = (dict(COLOURS.findall(part)) for part in STYLE.split("@media (prefers-color-scheme: dark)"))
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -127,7 +128,7 @@ def test_text_of_another_tokenizer_does_not_compare(write: Write, corpus: Corpus
     source = write_documents(tmp_path)
     other = prepare([str(source)], tmp_path / "bpe", tokenizer="bpe:257")
     changes = f"{{ words = ['data.corpus={other.path}', 'data.tokenizer=bpe:257'] }}"
-    with pytest.raises(UserError, match="different tokenizers, whose losses do not compare"):
+    with pytest.raises(UserError, match=r"different tokenizers .*, whose losses do not compare"):
         conduct(write(changes=changes, validation=f'"{corpus.path}"'), tmp_path / "out", data=corpus.path)
 
 
@@ -140,6 +141,13 @@ def test_a_trial_that_cannot_be_made_leaves_the_others_alone(
     assert study.missing == 2
     assert len(study.losses("base")) == 2
     assert "2 trials are missing" in shown(study)
+
+
+def test_a_verdict_waits_for_all_seeds(write: Write, corpus: Corpus, tmp_path: Path) -> None:
+    file = write()
+    study = conduct(file, tmp_path / "out", data=corpus.path)
+    shutil.rmtree(trial_folder(study.path, "wide", 2))
+    assert [each.verdict == "unfinished" for each in read_study(study.path).comparisons] == [False, True]
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ def study(
     from daybreak.executor import Workers
     from daybreak.files import write_bytes
     from daybreak.progress import say
+    from daybreak.report.standalone import differences_svg
     from daybreak.run import stop_seconds
     from daybreak.study.conduct import conduct
     from daybreak.study.document import document
@@ -48,6 +49,8 @@ def study(
     table = shown(found)
     write_bytes(folder / "results.md", table.encode())
     write_bytes(folder / "results.json", json.dumps(document(found), indent=2, allow_nan=False).encode() + b"\n")
+    for reference, picture in differences_svg(found).items():
+        write_bytes(folder / f"differences-to-{reference}.svg", picture)
     print(json.dumps(document(found), indent=2, allow_nan=False) if as_json else table, end="\n" if as_json else "")
     if found.missing:
         say(f"{found.missing} trials are missing; the same command goes on")

@@ -64,7 +64,7 @@ def _draw_row(axes: "Axes", row: Row, y: float, scale: Scale) -> None:
     axes.text(0.0, y + _LABEL, row.name, transform=axes.get_yaxis_transform(), va="center", color=placeholder("ink"))
     axes.text(
         1.0, y + _LABEL, f"{mean}, {row.verdict}", transform=axes.get_yaxis_transform(), va="center", ha="right",
-        color=colour,
+        color=colour, bbox={"facecolor": placeholder("surface"), "edgecolor": "none", "pad": 1},
     )  # fmt: skip
     if row.interval is not None:
         ends = [end / scale.unit for end in row.interval]

@@ -77,9 +77,13 @@ def section(name: str, heading: str, *content: Content | None) -> Element:
     return element("section", element("h2", heading), *content, id=name)
 
 
+def style(name: str) -> str:
+    """One of the package's style sheets: `colours.css` alone serves a picture, with `style.css` a page."""
+    return files("daybreak.report").joinpath(name).read_text(encoding="utf-8")
+
+
 def page(title: str, header: Element, sections: Sequence[Element]) -> bytes:
     """The whole file, in UTF-8, with its style in it."""
-    style = files("daybreak.report").joinpath("style.css").read_text(encoding="utf-8")
     links = [element("li", element("a", each.findtext("h2") or "", href=f"#{each.get('id')}")) for each in sections]
     head = element(
         "head",
@@ -88,7 +92,7 @@ def page(title: str, header: Element, sections: Sequence[Element]) -> bytes:
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("meta", name="color-scheme", content="light dark"),
         element("title", title),
-        element("style", style),
+        element("style", style("colours.css") + "\n" + style("style.css")),
     )
     navigation = element("nav", element("ul", *links), aria_label="Parts of this page")
     body = element("body", header, navigation, element("main", *sections))

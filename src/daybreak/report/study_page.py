@@ -19,7 +19,7 @@ from daybreak.study.results import Comparison, Study, trial_folder
 from daybreak.study.statistics import POWER
 from daybreak.study.table import sentences
 
-_COLOURS = {"helps": "good", "hurts": "bad", "diverged": "bad", "not shown": "muted"}
+_COLOURS = {"helps": "good", "hurts": "bad", "diverged": "bad", "not shown": "muted", "unfinished": "muted"}
 _AXES: tuple[Along, ...] = ("time", "steps", "tokens", "flops")
 _WIDTHS = ((860, "wide"), (420, "narrow"))
 
@@ -99,11 +99,8 @@ def _figures(study: Study, variant: str) -> tuple[Content, ...]:
 
 def _differences(comparisons: Sequence[Comparison]) -> list[Content]:
     found: list[Content] = []
-    for place, reference in enumerate(dict.fromkeys(each.reference for each in comparisons), start=1):
-        rows = [_row(each) for each in comparisons if each.reference == reference and each.difference.by_seed]
-        if not rows:
-            continue
-        label = f"difference to {reference} in validation loss (nats a token)"
+    for place, (reference, rows) in enumerate(forest_rows(comparisons).items(), start=1):
+        label = forest_label(reference)
         pictures = [
             element("div", draw_forest(rows, f"forest-{place}", label, width), class_=class_)
             for width, class_ in _WIDTHS
@@ -114,6 +111,20 @@ def _differences(comparisons: Sequence[Comparison]) -> list[Content]:
         )
         found.append(figure(caption, *pictures, class_="switched forest"))
     return found or [element("p", "No difference is known yet.", class_="note")]
+
+
+def forest_rows(comparisons: Sequence[Comparison]) -> dict[str, list[Row]]:
+    """What can be drawn, by reference."""
+    rows: dict[str, list[Row]] = {}
+    for each in comparisons:
+        if each.difference.by_seed:
+            rows.setdefault(each.reference, []).append(_row(each))
+    return rows
+
+
+def forest_label(reference: str) -> str:
+    """What its axis says."""
+    return f"difference to {reference} in validation loss (nats a token)"
 
 
 def _row(each: Comparison) -> Row:

@@ -142,7 +142,7 @@ class Design(Configuration):
     @property
     def held_equal(self) -> str:
         """What all trials are given alike, in words."""
-        by = {"pace": ", as steps at each variant's measured speed", "wall": " of training, by the clock"}
+        by = {"pace": " of training, as steps at each variant's measured speed", "wall": " of training, by the clock"}
         return f"{self.budget}{by[self.clock] if self.budget.unit is Unit.SECONDS else ''}"
 
 

@@ -9,7 +9,7 @@ from typing import Any, Self, final
 
 from daybreak.bench.subject import Subject, make_subject, some_tokens
 from daybreak.compose import choose_execution
-from daybreak.data.reading import Reading
+from daybreak.data.shards import Corpus
 from daybreak.errors import UserError
 from daybreak.recipe import Recipe
 from daybreak.training.execution import Execution
@@ -48,25 +48,24 @@ class Pace:
         return asdict(self)
 
 
-def measure_paces(recipes: dict[str, Recipe], data: Path | None, note: Callable[[str], None]) -> dict[str, Pace]:
+def measure_paces(recipes: dict[str, Recipe], note: Callable[[str], None]) -> dict[str, Pace]:
     """The pace of each recipe, by name; the first is the one that the others are timed by turns with.
 
     Args:
-        data: the corpus of those recipes that name none.
         note: told the name of each as its turn comes.
 
     Raises:
         UserError: one does not fit this machine or its corpus.
     """
     names = list(recipes)
-    base = _subject(recipes[names[0]], data)
+    base = _subject(recipes[names[0]])
     paces: dict[str, Pace] = {}
     base_seconds: list[float] = []
     ratios: dict[str, list[float]] = {}
     peaks = {names[0]: _peak(base)}
     for name in names[1:] or names:
         note(name)
-        other = _subject(recipes[name], data)
+        other = _subject(recipes[name])
         peaks[name] = _peak(other)
         of_base, of_other = _by_turns(base, other)
         base_seconds += of_base
@@ -85,12 +84,10 @@ def measure_paces(recipes: dict[str, Recipe], data: Path | None, note: Callable[
     return paces
 
 
-def _subject(recipe: Recipe, data: Path | None) -> Subject:
-    if data is not None and not recipe.data.places:
-        recipe = recipe.with_data(data)
-    reading = Reading.open(recipe.data)
-    execution = choose_execution(recipe)
-    subject = make_subject(recipe, execution, some_tokens(recipe, reading.corpora[0], execution.micro_batch, 0))
+def _subject(recipe: Recipe) -> Subject:
+    """A recipe ready to be timed, on its own text."""
+    execution, corpus = choose_execution(recipe), Corpus.open_unverified(Path(recipe.data.places[0]))
+    subject = make_subject(recipe, execution, some_tokens(recipe, corpus, execution.micro_batch, vocab_size=0))
     if execution.compile:
         subject.compile()
     return subject

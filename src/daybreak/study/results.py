@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any, final
@@ -81,11 +81,17 @@ class Study:
 
     @property
     def comparisons(self) -> list[Comparison]:
-        """Each variant against its reference, where a seed of both is done."""
-        return compare_all(
+        """Each variant against its reference, where a seed of both is done; without a verdict until all are."""
+        found = compare_all(
             {variant.name: variant.reference for variant in self.variants if variant.reference is not None},
             {variant.name: self.losses(variant.name) for variant in self.variants},
         )
+        return [each if self._is_decided(each) else replace(each, verdict="unfinished") for each in found]
+
+    def _is_decided(self, comparison: Comparison) -> bool:
+        """Whether more seeds change nothing of a verdict, or all are done: who stops at a difference would find one."""
+        done = {len(self.trials[name]) for name in (comparison.variant, comparison.reference)}
+        return comparison.verdict == "diverged" or done == {len(self.design.seeds)}
 
 
 def compare_all(references: Mapping[str, str], losses: Mapping[str, Mapping[int, float]]) -> list[Comparison]:

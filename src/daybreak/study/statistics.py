@@ -15,7 +15,7 @@ import numpy as np
 
 from daybreak.errors import UserError
 
-Verdict = Literal["helps", "hurts", "diverged", "not shown"]
+Verdict = Literal["helps", "hurts", "diverged", "not shown", "unfinished"]
 
 CONFIDENCE = 0.95
 POWER = 0.8  # with which a difference must be found to be called one that could have been shown

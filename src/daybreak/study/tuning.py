@@ -1,0 +1,75 @@
+"""What each variant chooses for itself: the same settings are tried with all of them, at the same budget."""
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from daybreak.files import write_sealed
+from daybreak.study.pace import Pace
+from daybreak.study.plan import Plan
+from daybreak.study.results import TUNED
+from daybreak.study.trials import Task, read_trial
+
+_SEED = 1_000_003  # no seed of a comparison
+Settings = tuple[str, ...]  # overrides
+
+
+def tune(
+    plan: Plan, paces: Mapping[str, Pace], make: Callable[[Sequence[Task]], None]
+) -> Mapping[str, Settings] | None:
+    """The settings with the lowest loss of each variant; none where nothing is tuned.
+
+    Args:
+        make: makes what is missing of some trials.
+
+    Returns:
+        By variant; None if not all could be tried.
+    """
+    if not plan.design.tune:
+        return {variant.name: () for variant in plan.variants}
+    grid = _grid(plan.design.tune)
+    tasks = {
+        (variant.name, settings): plan.task(
+            variant,
+            _SEED,
+            plan.out / "tuning" / variant.name / f"{number:02d}",
+            paces[variant.name],
+            tuned=settings,
+            budget=plan.design.tuning_budget,
+        )
+        for variant in plan.variants
+        for number, settings in enumerate(grid, start=1)
+    }
+    make(list(tasks.values()))
+    trials = {key: read_trial(task.out) for key, task in tasks.items()}
+    losses = {key: trial.loss for key, trial in trials.items() if trial is not None}
+    if len(losses) < len(tasks):
+        return None
+    by_variant = {name.name: {settings: losses[name.name, settings] for settings in grid} for name in plan.variants}
+    chosen = {name: min(grid, key=lambda settings: _or_infinite(tried[settings])) for name, tried in by_variant.items()}
+    record = {
+        name: {
+            "chosen": list(chosen[name]),
+            "losses": {" ".join(settings): loss if math.isfinite(loss) else None for settings, loss in tried.items()},
+        }
+        for name, tried in by_variant.items()
+    }
+    write_sealed(plan.out / TUNED, record)
+    return chosen
+
+
+def _grid(tuned: Mapping[str, Sequence[Any]]) -> list[Settings]:
+    """All combinations of the values."""
+    return [
+        tuple(f"{key}={_toml(value)}" for key, value in zip(tuned, values, strict=True))
+        for values in itertools.product(*tuned.values())
+    ]
+
+
+def _or_infinite(loss: float) -> float:
+    return loss if math.isfinite(loss) else math.inf
+
+
+def _toml(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
