@@ -1,9 +1,11 @@
-"""GPT-2 of `transformers` and ours with the same weights."""
+"""GPT-2 with weights far from its initial ones, and that of `transformers` and ours with the same."""
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from daybreak.model.gpt import GPT
+from daybreak.model.gpt import GPT, ModelConfig, build
 
 
 def scramble(model: nn.Module) -> None:
@@ -12,6 +14,14 @@ def scramble(model: nn.Module) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.15 * torch.randn(parameter.shape, generator=generator))
+
+
+def random_gpt2(**settings: Any) -> GPT:
+    """A small one, whose answers differ from one another."""
+    sizes: dict[str, Any] = {"layers": 2, "heads": 4, "dim": 32, "context": 128, "vocab_size": 257}
+    model = build(ModelConfig(**(sizes | {"mlp": {"activation": "gelu_tanh"}} | settings)), 0, torch.device("cpu"))
+    scramble(model)
+    return model
 
 
 def copy(values: dict[nn.Parameter, Tensor]) -> None:

@@ -51,7 +51,7 @@ stopped = lambda: requests[-1].requested
 if stage == "training":
     loop.unscale_and_clip = waiting(loop.unscale_and_clip)
 elif stage == "evaluation":
-    loss.Validation._batch = waiting(loss.Validation._batch)
+    loss.Validation._nll = waiting(loss.Validation._nll)
 elif stage == "compilation":
     warm_up.compile_blocks = waiting(warm_up.compile_blocks)
 elif stage == "saving":

@@ -12,7 +12,6 @@ RUN/
   tensorboard/ …    what trackers write, where the recipe names some
 """
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -39,6 +38,7 @@ from daybreak.evaluate.results import TaskResults
 from daybreak.evaluate.sweep import TextLoss, measure
 from daybreak.evaluate.text import Text, read_text, text_of_split
 from daybreak.files import read_sealed, require_text
+from daybreak.finite import or_nan
 from daybreak.hardware import PrecisionName, autocast, is_here
 from daybreak.identity import read_execution, read_recipe, read_result
 from daybreak.model.decoding import laid_out_for_one_row
@@ -94,10 +94,7 @@ class Run:
     @property
     def final_loss(self) -> float | None:
         """Validation loss at the end, on the part that is measured while training; None if it is not finished."""
-        if not self.result:
-            return None
-        loss = self.result["validation"]["loss"]
-        return math.nan if loss is None else float(loss)
+        return or_nan(self.result["validation"]["loss"]) if self.result else None
 
     @cached_property
     def model(self) -> GPT:
@@ -154,8 +151,8 @@ class Run:
             UserError: there is no such task, its items cannot be had, or the model has no positions so far.
         """
         own = self.recipe.model
-        if context is not None and context > own.context and own.position.kind == "learned":
-            raise UserError(f"{self.path} has learned positions for {own.context} tokens, not for {context}")
+        if context is not None and own.positions is not None and context > own.positions:
+            raise UserError(f"{self.path} has learned positions for {own.positions} tokens, not for {context}")
         benchmarks = open_benchmarks(choice)
         return benchmarks.measure(self.model, self.tokenizer, precision=self._precision, context=context or own.context)
 

@@ -27,6 +27,7 @@ from daybreak.duration import Duration, Unit
 from daybreak.errors import Stopped, UserError
 from daybreak.evaluate.in_training import TaskEvaluation
 from daybreak.files import locked, write_json
+from daybreak.finite import finite
 from daybreak.hardware import is_busy, peak_flops
 from daybreak.identity import (
     changes_to,
@@ -43,12 +44,10 @@ from daybreak.sample import Sampler
 from daybreak.saving import Checkpoints, sweep
 from daybreak.training import loop
 from daybreak.training.budget import FEW_STEPS, Budget, Clock, TimeBudget
-from daybreak.training.execution import (
-    Execution,
-)
+from daybreak.training.execution import Execution
 from daybreak.training.forecast import CurveLaw, Forecast
 from daybreak.training.guard import make_guard
-from daybreak.training.metrics import Metrics, finite, read_journal, read_metrics
+from daybreak.training.metrics import Metrics, read_metrics, read_progress
 from daybreak.training.optimizer import MuonConfig, muon_momentum
 from daybreak.training.outlook import Outlook, remembered
 from daybreak.training.parts import Parts
@@ -167,7 +166,7 @@ def _look(sitting: Sitting) -> _Beginning:
         return _Beginning(None, [], (), goes_on=False, finished=False)
     changes = changes_to(path, sitting.recipe, sitting.reading)
     if checkpoint is None:  # nothing can be lost
-        goes_on, recorded = not changes.all, read_journal(path / "metrics.jsonl")
+        goes_on, recorded = not changes.all, read_progress(path / "metrics.jsonl")
         if recorded:
             say(f"warning: {path} was trained before, but has no checkpoint; beginning anew")
         return _Beginning(None, recorded if goes_on else [], (), goes_on, finished=False)
@@ -188,7 +187,7 @@ def _look(sitting: Sitting) -> _Beginning:
         )
     if changes.all and not finished:
         say(f"{path} goes on with other settings:{shown}")
-    return _Beginning(checkpoint, read_journal(path / "metrics.jsonl"), changes.all, goes_on=True, finished=finished)
+    return _Beginning(checkpoint, read_progress(path / "metrics.jsonl"), changes.all, goes_on=True, finished=finished)
 
 
 def _share(sitting: Sitting, found: _Beginning | None) -> tuple[Execution, State | None, bool, bool]:

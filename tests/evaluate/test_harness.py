@@ -4,15 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from carried import byte_tokenizer_of_transformers, gpt2_tokenizer_of_transformers, random_gpt2
 from daybreak.data.tokenizer import Tokenizer, byte_tokenizer, gpt2_tokenizer
 from daybreak.errors import UserError
 from daybreak.evaluate.benchmarks import TaskChoice, open_benchmarks
 from daybreak.evaluate.harness import open_transformers
 from daybreak.evaluate.results import TaskResults
 from daybreak.model.gpt import GPT
+from gpt2_weights import random_gpt2
 from made_benchmarks import arc, blimp, lambada, task_folder, write_lines
 from sampling import as_transformers
+from tokenizers_of_transformers import bytes_of_transformers, gpt2_of_transformers
 
 pytestmark = pytest.mark.usefixtures("offline_hub")
 
@@ -32,7 +33,7 @@ def saved(gpt2: GPT, made: Path) -> Path:
     """The model in a folder, as any of the hub's."""
     folder = made / "model"
     as_transformers(gpt2).save_pretrained(folder)
-    byte_tokenizer_of_transformers().save_pretrained(folder)
+    bytes_of_transformers().save_pretrained(folder)
     return folder
 
 
@@ -199,7 +200,7 @@ def test_on_real_items_too(real: dict[str, Path], test_data: Path, tmp_path: Pat
     tokenizer = gpt2_tokenizer()
     model = random_gpt2(vocab_size=tokenizer.vocab_size, context=256)
     as_transformers(model).save_pretrained(tmp_path)
-    gpt2_tokenizer_of_transformers(test_data / "gpt2_bpe").save_pretrained(tmp_path)
+    gpt2_of_transformers(test_data / "gpt2_bpe").save_pretrained(tmp_path)
     choice = TaskChoice(tuple(real), local=real, limit=8)
     ours = measured(choice, model, tokenizer)
     theirs = open_benchmarks(choice).measure_transformers(open_transformers(str(tmp_path), device="cpu", batch=8))

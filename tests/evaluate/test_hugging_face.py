@@ -7,19 +7,20 @@ from typing import Any
 import pytest
 import torch
 
-from daybreak.data.tokenizer import Tokenizer
 from daybreak.errors import UserError
+from daybreak.evaluate.harness import open_transformers
 from daybreak.evaluate.hugging_face import HuggingFaceModel, open_hugging_face
 from daybreak.evaluate.sweep import TextLoss, Unmeasured, measure, sweep
 from daybreak.evaluate.text import read_text
 from gpt2_weights import copy_gpt2, scramble
-from small_models import make_gpt, make_model, save_bytes_tokenizer
+from small_models import make_gpt, make_model
+from tokenizers_of_transformers import bytes_of_transformers
 
 POSITIONS = 24
 TEXT = "Naïve café at daybreak; a text of no round length, which spells <|endoftext|> in the middle."
 
 
-def save_gpt2(folder: Path) -> Tokenizer:
+def save_gpt2(folder: Path) -> None:
     from transformers import GPT2Config, GPT2LMHeadModel
 
     config = GPT2Config(
@@ -28,14 +29,15 @@ def save_gpt2(folder: Path) -> Tokenizer:
     model = GPT2LMHeadModel(config)
     scramble(model)
     model.save_pretrained(folder)
-    return save_bytes_tokenizer(folder)
+    bytes_of_transformers().save_pretrained(folder)
 
 
 @pytest.fixture(scope="module")
-def gpt2(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Tokenizer]:
-    """A saved model, and our tokenizer of the same ids."""
+def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved model, of bytes."""
     folder = tmp_path_factory.mktemp("gpt2")
-    return folder, save_gpt2(folder)
+    save_gpt2(folder)
+    return folder
 
 
 @pytest.fixture
@@ -58,10 +60,9 @@ def one_by_one(model: HuggingFaceModel, context: int, stride: int) -> float:
 
 @pytest.mark.parametrize(("context", "stride"), [(POSITIONS, POSITIONS), (7, 7), (20, 3), (6, 1)])
 def test_bits_per_byte_are_those_of_each_token_alone_and_of_our_model_with_the_same_weights(
-    gpt2: tuple[Path, Tokenizer], source: str, context: int, stride: int
+    gpt2: Path, source: str, context: int, stride: int
 ) -> None:
-    folder, tokenizer = gpt2
-    theirs = open_hugging_face(f"hf:{folder}")
+    theirs = open_hugging_face(f"hf:{gpt2}")
     found = measure(theirs, [read_text(theirs, [source])], context, stride)
     size = len(TEXT.encode())
     assert found.tokens == found.amount.bytes == size
@@ -69,14 +70,14 @@ def test_bits_per_byte_are_those_of_each_token_alone_and_of_our_model_with_the_s
 
     gpt = make_gpt(context=POSITIONS, mlp={"activation": "gelu_tanh"})
     copy_gpt2(theirs.model, gpt)
-    ours = make_model(gpt, tokenizer)
+    ours = make_model(gpt)
     same = measure(ours, [read_text(ours, [source])], context, stride)
     assert (same.tokens, same.amount) == (found.tokens, found.amount)
     assert same.bits_per_byte == pytest.approx(found.bits_per_byte, rel=1e-5)
 
 
-def test_learned_positions_end(gpt2: tuple[Path, Tokenizer], source: str) -> None:
-    model = open_hugging_face(str(gpt2[0]))
+def test_learned_positions_end(gpt2: Path, source: str) -> None:
+    model = open_hugging_face(str(gpt2))
     assert (model.context, model.limit) == (POSITIONS, POSITIONS)
     first, second = sweep(model, [read_text(model, [source])], [8, POSITIONS + 1])
     assert isinstance(first, TextLoss)
@@ -90,7 +91,7 @@ def test_rotary_positions_do_not_end_and_another_beginning_is_not_predicted(tmp_
     heads: dict[str, Any] = {"num_attention_heads": 2, "num_key_value_heads": 2, "num_hidden_layers": 1}
     config = LlamaConfig(**sizes, **heads, max_position_embeddings=16, bos_token_id=256, eos_token_id=257)
     LlamaForCausalLM(config).save_pretrained(tmp_path)
-    save_bytes_tokenizer(tmp_path, bos_token="<s>", eos_token="</s>")
+    bytes_of_transformers("<s>", "</s>").save_pretrained(tmp_path)
     (tmp_path / "a.jsonl").write_text('{"text": "one text"}\n{"text": "another"}\n')
     model = open_hugging_face(str(tmp_path))
     assert (model.context, model.limit) == (16, None)
@@ -109,6 +110,8 @@ def test_safetensors_alone_are_read(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
     with pytest.raises(UserError, match="cannot be read as a causal language model"):
         open_hugging_face(f"hf:{tmp_path}")
+    with pytest.raises(UserError, match=r"hf:.* cannot be read: .*model\.safetensors"):
+        open_transformers(f"hf:{tmp_path}", device="cpu")
 
 
 def test_a_folder_that_is_not_there_is_not_looked_for_elsewhere(tmp_path: Path) -> None:

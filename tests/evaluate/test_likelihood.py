@@ -92,29 +92,28 @@ def test_a_model_of_documents_reads_one_document() -> None:
     assert_same(score_windows(model, windows), [alone(model, window) for window in windows])
 
 
-def test_the_prefix_of_a_question_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    context = some(30, 1)
-    windows = [window for end in range(4) for window in continuation_windows(context, some(5, 50 + end), CONTEXT)]
-    passed, features = [], GPT.features
+@pytest.fixture
+def passed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """The shapes of all tokens that pass through a model."""
+    shapes, features = list[tuple[int, ...]](), GPT.features
 
     def counted(self: GPT, tokens: torch.Tensor, **settings: Any) -> torch.Tensor:
-        passed.append(tuple(tokens.shape))
+        shapes.append(tuple(tokens.shape))
         return features(self, tokens, **settings)
 
     monkeypatch.setattr(GPT, "features", counted)
+    return shapes
+
+
+def test_the_prefix_of_a_question_is_computed_once(passed: list[tuple[int, ...]]) -> None:
+    context = some(30, 1)
+    windows = [window for end in range(4) for window in continuation_windows(context, some(5, 50 + end), CONTEXT)]
     score_windows(make_model(), windows)
     assert passed == [(1, 30), (4, 4)]
 
 
-def test_answers_of_one_token_need_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_of_one_token_need_one_pass(passed: list[tuple[int, ...]]) -> None:
     windows = [Window((*some(30, 1), answer), 1) for answer in (3, 4, 5, 6)]
-    passed, features = [], GPT.features
-
-    def counted(self: GPT, tokens: torch.Tensor, **settings: Any) -> torch.Tensor:
-        passed.append(tuple(tokens.shape))
-        return features(self, tokens, **settings)
-
-    monkeypatch.setattr(GPT, "features", counted)
     score_windows(make_model(), windows)
     assert passed == [(1, 30)]
 

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from carried import random_gpt2
 from daybreak.data.tokenizer import byte_tokenizer
 from daybreak.errors import UserError
 from daybreak.evaluate.benchmarks import TaskChoice, open_benchmarks
+from daybreak.evaluate.core import measure_core
+from daybreak.evaluate.gpt_star import measure_gpt_star
 from daybreak.evaluate.results import Figure, TaskResult, TaskResults
-from daybreak.evaluate.suites import measure_core, measure_gpt_star
+from gpt2_weights import random_gpt2
 from made_benchmarks import write_lines
 
 METRICS = ("acc", "acc_norm", "exact_match", "em", "perplexity", "word_perplexity")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from daybreak.training.metrics import finite
+from daybreak.finite import finite
 
 RECORD = {
     "batch_tokens": 64, "length": 16, "lr": 1e-3, "gradient_norm": 0.5, "milliseconds": 10.0,

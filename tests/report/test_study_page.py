@@ -10,7 +10,7 @@ from page_reader import Page, read
 from daybreak import Run, write_report
 from daybreak.errors import UserError
 from daybreak.files import write_sealed
-from daybreak.report.of_study import ordered
+from daybreak.report.study_page import ordered
 from daybreak.study.design import Design, variants
 from daybreak.study.pace import Pace
 from daybreak.study.results import FORMAT, PACES, STUDY, read_study, trial_folder

@@ -1,11 +1,11 @@
 """daybreak bench."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from daybreak.cli.json_output import print_json
 from daybreak.progress import human_bytes
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def bench(
 
     found = measure(Recipe.load(recipe, *(overrides or [])), data)
     if as_json:
-        print(json.dumps(_document(found), indent=2, allow_nan=False))
+        print_json(_document(found))
     else:
         _print(found)
 

@@ -1,14 +1,16 @@
 """Benchmarks and suites of them, as `daybreak evaluate --tasks` and `--suite` print them."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
+from daybreak.cli.json_output import print_json
+
 if TYPE_CHECKING:
     from daybreak.evaluate.benchmarks import TaskChoice
+    from daybreak.evaluate.language_model import LanguageModel
     from daybreak.evaluate.results import TaskResults
 
 
@@ -37,9 +39,7 @@ def evaluate_tasks(asked: Asked) -> None:
     """Measure a model on tasks, or on a suite of them, and print what it came to."""
     described, lines = _suite(asked) if asked.suite is not None else _tasks(asked)
     if asked.as_json:
-        from daybreak.training.metrics import finite
-
-        print(json.dumps(finite(described), indent=2, allow_nan=False))
+        print_json(described)
         return
     print("\n".join(lines))
     if asked.limit is not None:
@@ -59,7 +59,9 @@ def _tasks(asked: Asked) -> tuple[dict[str, Any], list[str]]:
 def _suite(asked: Asked) -> tuple[dict[str, Any], list[str]]:
     from daybreak.errors import UserError
     from daybreak.evaluate.benchmarks import parse_local, require_harness
-    from daybreak.evaluate.suites import SUITES, gpt_star_context, measure_core, measure_gpt_star
+    from daybreak.evaluate.core import measure_core
+    from daybreak.evaluate.gpt_star import gpt_star_context, measure_gpt_star
+    from daybreak.evaluate.suites import SUITES
 
     if asked.suite not in SUITES:
         raise UserError(f"--suite {asked.suite} is none; there are {', '.join(SUITES)}")
@@ -73,7 +75,7 @@ def _suite(asked: Asked) -> tuple[dict[str, Any], list[str]]:
     context = asked.context or min(gpt_star_context(), subject.positions or gpt_star_context())
     row = measure_gpt_star(
         lambda choice: subject.measure(choice, context),
-        lambda file, contexts: _swept(asked.model, file, contexts),
+        lambda file, contexts: _swept(subject.language_model(), file, contexts),
         context,
         local,
         asked.limit,
@@ -81,15 +83,12 @@ def _suite(asked: Asked) -> tuple[dict[str, Any], list[str]]:
     return {**subject.described, **row.described()}, row.table()
 
 
-def _swept(model: str, file: Path, contexts: Sequence[int]) -> list[dict[str, Any]]:
+def _swept(model: "LanguageModel", file: Path, contexts: Sequence[int]) -> list[dict[str, Any]]:
     """What a text comes to at each context, rows not overlapping."""
-    from daybreak.evaluate.hugging_face import PREFIX, open_hugging_face
     from daybreak.evaluate.sweep import sweep
     from daybreak.evaluate.text import read_text
-    from daybreak.run import load
 
-    opened = open_hugging_face(model) if model.startswith(PREFIX) else load(model).language_model
-    return [row.figures for row in sweep(opened, [read_text(opened, [str(file)])], list(contexts), None)]
+    return [row.figures for row in sweep(model, [read_text(model, [str(file)])], contexts)]
 
 
 @final
@@ -100,29 +99,29 @@ class _Subject:
     Attributes:
         positions: the longest context that there are positions for; None where there is no end to them.
         measure: what it comes to on some tasks, at a context or its own.
+        language_model: opens it, once, to measure texts with.
     """
 
     described: dict[str, Any]
     positions: int | None
     measure: "Callable[[TaskChoice, int | None], TaskResults]"
+    language_model: "Callable[[], LanguageModel]"
 
 
 def _subject(name: str) -> _Subject:
-    """A run, or a model of transformers; opened once.
+    """A run, or a model of transformers.
 
     Raises:
         UserError: there is no such run.
     """
-    from daybreak.evaluate.hugging_face import PREFIX
-
-    if name.startswith(PREFIX):
-        return _Subject({"model": name}, None, _of_transformers(name.removeprefix(PREFIX)))
+    from daybreak.evaluate.hugging_face import PREFIX, open_hugging_face
     from daybreak.run import load
 
-    run = load(Path(name))
-    own = run.recipe.model
-    positions = own.context if own.position.kind == "learned" else None
-    return _Subject({"run": name, "step": run.spent.steps}, positions, run.evaluate_tasks)
+    if name.startswith(PREFIX):
+        return _Subject({"model": name}, None, _of_transformers(name), cache(lambda: open_hugging_face(name)))
+    run = load(name)
+    described = {"run": name, "step": run.spent.steps}
+    return _Subject(described, run.recipe.model.positions, run.evaluate_tasks, lambda: run.language_model)
 
 
 def _of_transformers(name: str) -> "Callable[[TaskChoice, int | None], TaskResults]":
@@ -136,7 +135,6 @@ def _of_transformers(name: str) -> "Callable[[TaskChoice, int | None], TaskResul
         return open_transformers(name, device=str(choose_device("auto")), context=context)
 
     def measure(choice: "TaskChoice", context: int | None) -> "TaskResults":
-        benchmarks = open_benchmarks(choice)
-        return benchmarks.measure_transformers(opened(context))
+        return open_benchmarks(choice).measure_transformers(opened(context))
 
     return measure

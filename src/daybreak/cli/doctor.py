@@ -1,6 +1,5 @@
 """daybreak doctor."""
 
-import json
 import os
 import shutil
 import sys
@@ -9,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from daybreak.cli.json_output import print_json
 
 if TYPE_CHECKING:
     from daybreak.doctor.finding import Finding
@@ -44,7 +45,7 @@ def doctor(
             for name, finding in findings.items()
         ]
         document = {"daybreak": __version__, "folder": str(folder), "can_train": can_train, "findings": listed}
-        print(json.dumps(document, indent=2))
+        print_json(document)
     else:
         print(f"\n{_verdict(findings)}")
     if not can_train:

@@ -1,10 +1,11 @@
 """daybreak evaluate."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from daybreak.cli.json_output import print_json
 
 
 def evaluate(
@@ -51,7 +52,6 @@ def evaluate(
     from daybreak.errors import UserError
     from daybreak.evaluate.hugging_face import PREFIX
     from daybreak.run import load
-    from daybreak.training.metrics import finite
 
     if more_text and not text:
         raise UserError(f"{more_text[0]} stands behind the run; texts go behind --text")
@@ -88,13 +88,7 @@ def evaluate(
     }
     if as_json:
         corpus = str(data) if data is not None else trained.recipe.data.corpus
-        print(
-            json.dumps(
-                {"run": run, "corpus": corpus, "step": trained.spent.steps, **finite(figures)},
-                indent=2,
-                allow_nan=False,
-            )
-        )
+        print_json({"run": run, "corpus": corpus, "step": trained.spent.steps, **figures})
         return
     print(f"loss           {result.loss:.4f} nats a token")
     print(f"perplexity     {result.perplexity:.3f}")

@@ -1,12 +1,12 @@
 """daybreak inspect."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from daybreak.cli.json_output import print_json
 from daybreak.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,10 +41,16 @@ def inspect(
             found = inspection.window(opened, window, size=size, split=name)
         else:
             found = inspection.document(opened, document or 0, split=name)
-        print(json.dumps(asdict(found), indent=2) if as_json else printable(found.text))
+        if as_json:
+            print_json(asdict(found))
+        else:
+            print(printable(found.text))
         return
     page = inspection.inspect_corpus(opened, split=name, excerpts=samples, seed=seed)
-    print(json.dumps(_as_json(page), indent=2, allow_nan=False) if as_json else shown(page).rstrip("\n"))
+    if as_json:
+        print_json(_as_json(page))
+    else:
+        print(shown(page), end="")
 
 
 def _split(name: str) -> "SplitName":

@@ -1,10 +1,11 @@
 """daybreak plan."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from daybreak.cli.json_output import print_json
 
 if TYPE_CHECKING:
     from daybreak.planning.plan import Plan
@@ -53,7 +54,7 @@ def plan(
     loaded = Recipe.load(recipe, *asked)
     found = work_out(loaded, data=data, device=device, count=gpus or 1, mfu=USUAL_MFU if mfu is None else mfu)
     if as_json:
-        print(json.dumps(asdict(found), indent=2, allow_nan=False))
+        print_json(asdict(found))
     else:
         _print(found)
 

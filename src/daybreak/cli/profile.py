@@ -1,11 +1,11 @@
 """daybreak profile."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from daybreak.cli.json_output import print_json
 from daybreak.progress import human_bytes
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def profile(
     found = measure(asked, data, folder)
     if as_json:
         document = {**asdict(found), "execution": found.execution.model_dump(mode="json")}
-        print(json.dumps(document, indent=2, allow_nan=False))
+        print_json(document)
     else:
         _print(found)
 

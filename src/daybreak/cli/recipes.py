@@ -1,9 +1,10 @@
 """daybreak recipes."""
 
-import json
 from typing import Annotated, Any
 
 import typer
+
+from daybreak.cli.json_output import print_json
 
 
 def recipes(
@@ -22,11 +23,11 @@ def recipes(
         return
     if name is not None:
         recipe = Recipe.load(name)
-        print(json.dumps({**_facts(recipe), "recipe": recipe.model_dump(mode="json")}, indent=2))
+        print_json({**_facts(recipe), "recipe": recipe.model_dump(mode="json")})
         return
     facts = [_facts(Recipe.load(each)) for each in recipe_names()]
     if as_json:
-        print(json.dumps(facts, indent=2))
+        print_json(facts)
         return
     _print_table(facts)
     print(

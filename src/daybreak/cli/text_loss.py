@@ -1,14 +1,15 @@
 """What `daybreak evaluate` says of text, and of contexts."""
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from daybreak.cli.json_output import print_json
+
 if TYPE_CHECKING:
     from daybreak.evaluate.language_model import LanguageModel
     from daybreak.evaluate.sweep import TextLoss, Unmeasured
-    from daybreak.evaluate.text import Text
+    from daybreak.evaluate.text import Amount, Text
 
 _WIDTHS = (7, 7, 8, 11, 10, 10, 9)
 _HEADINGS = ("context", "stride", "loss", "perplexity", "bits/byte", "bits/char", "tokens/s")
@@ -49,12 +50,14 @@ def evaluate_text(
     about = {"model": model, "text": list(sources) or ["validation"]}
     if asked is None:
         found = measure(opened, texts, stride=stride)
-        print(_document({**about, **_figures(found)}) if as_json else describe(found))
+        if as_json:
+            print_json({**about, **asdict(found.amount), **found.figures})
+        else:
+            print(describe(found))
         return
     rows = sweep(opened, texts, asked, stride)
     if as_json:
-        amount = asdict(sum((text.amount for text in texts[1:]), texts[0].amount))
-        print(_document({**about, **amount, "contexts": [row.figures for row in rows]}))
+        print_json({**about, **asdict(_total(texts)), "contexts": [row.figures for row in rows]})
     else:
         _print_table(texts, rows)
 
@@ -78,7 +81,6 @@ def parse_contexts(text: str) -> list[int]:
 
 def describe(found: "TextLoss") -> str:
     """A figure a line."""
-    amount = found.amount
     return "\n".join(
         (
             f"loss                {found.loss:.4f} nats a token",
@@ -87,7 +89,7 @@ def describe(found: "TextLoss") -> str:
             f"bits per byte       {found.bits_per_byte:.4f}",
             f"bits per character  {found.bits_per_character:.4f}",
             f"measured on         {found.tokens:,} tokens at a context of {found.context:,}, stride {found.stride:,}",
-            f"                    {_amount(amount.documents, amount.bytes, amount.characters, amount.words)}",
+            f"                    {_described(found.amount)}",
         )
     )
 
@@ -96,8 +98,7 @@ def _print_table(texts: "Sequence[Text]", rows: "Iterable[TextLoss | Unmeasured]
     """Each row as soon as it is there."""
     from daybreak.evaluate.sweep import Unmeasured
 
-    total = sum((text.amount for text in texts[1:]), texts[0].amount)
-    print(_amount(total.documents, total.bytes, total.characters, total.words))
+    print(_described(_total(texts)))
     print(_line(_HEADINGS), flush=True)
     for row in rows:
         if isinstance(row, Unmeasured):
@@ -123,16 +124,10 @@ def _perplexity(value: float) -> str:
     return f"{value:,.3f}" if value < 1e6 else f"{value:.3e}"
 
 
-def _amount(documents: int, size: int, characters: int, words: int) -> str:
-    many = "1 document" if documents == 1 else f"{documents:,} documents"
-    return f"{many}, {size:,} bytes, {characters:,} characters, {words:,} words"
+def _total(texts: "Sequence[Text]") -> "Amount":
+    return sum((text.amount for text in texts[1:]), texts[0].amount)
 
 
-def _figures(found: "TextLoss") -> dict[str, object]:
-    return {**asdict(found.amount), **found.figures}
-
-
-def _document(figures: dict[str, object]) -> str:
-    from daybreak.training.metrics import finite
-
-    return json.dumps(finite(figures), indent=2, allow_nan=False)
+def _described(amount: "Amount") -> str:
+    many = "1 document" if amount.documents == 1 else f"{amount.documents:,} documents"
+    return f"{many}, {amount.bytes:,} bytes, {amount.characters:,} characters, {amount.words:,} words"

@@ -1,11 +1,11 @@
 """daybreak verify."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from daybreak.cli.json_output import print_json
 from daybreak.progress import say
 
 EXIT_DAMAGED = 1
@@ -36,7 +36,7 @@ def verify(
     problems = [each for each in checked if each.problem]
     if as_json:
         files = [{"file": str(each.path.relative_to(path)), "problem": each.problem} for each in checked]
-        print(json.dumps({"path": str(path), "bytes": total, "wrong": len(problems), "files": files}, indent=2))
+        print_json({"path": str(path), "bytes": total, "wrong": len(problems), "files": files})
     elif not problems:
         print(f"{path}: {len(checked)} files, {total / 1e6:,.1f} MB, all as they were written")
     if problems:

@@ -6,6 +6,7 @@ from daybreak.data.degenerate import visible
 from daybreak.data.document_starts import Lengths
 from daybreak.data.inspection import Excerpt, Inspection
 from daybreak.data.tokenizer_report import TokenizerReport
+from daybreak.text_table import markdown_table
 
 _BAR = 40  # signs of the longest bar
 
@@ -123,20 +124,11 @@ def _excerpt(excerpt: Excerpt) -> Iterator[str]:
     yield from (f"    {line}" for line in printable(excerpt.text).split("\n"))
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, text_columns: int = 1) -> Iterator[str]:
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, text_columns: int = 1) -> list[str]:
     """Columns of one width; the first `text_columns` and bars to the left, numbers to the right."""
     cells = [[printable(cell).replace("\n", "\\n").replace("|", "\\|") for cell in row] for row in (heads, *rows)]
-    widths = [max(3, *(len(row[column]) for row in cells)) for column in range(len(heads))]
-    left = [column < text_columns or not head for column, head in enumerate(heads)]
-    rules = [
-        f"{'-' * width}" if is_left else f"{'-' * (width - 1)}:" for width, is_left in zip(widths, left, strict=True)
-    ]
-    for row in (cells[0], rules, *cells[1:]):
-        padded = (
-            cell.ljust(width) if is_left else cell.rjust(width)
-            for cell, width, is_left in zip(row, widths, left, strict=True)
-        )
-        yield f"| {' | '.join(padded)} |"
+    left = [column for column, head in enumerate(heads) if column < text_columns or not head]
+    return markdown_table(cells[0], cells[1:], left)
 
 
 def _count(number: int | None) -> str:

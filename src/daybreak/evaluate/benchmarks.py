@@ -52,7 +52,7 @@ def open_benchmarks(choice: TaskChoice) -> "Benchmarks":
 
 
 def parse_local(pairs: Sequence[str]) -> dict[str, Path]:
-    """Files by the names of tasks, from `NAME=FILE`.
+    """Files by the names of tasks, from `NAME=FILE`, as `--local` and a recipe's `tasks.local` have them.
 
     Raises:
         UserError: one has another form, or there is no such file.
@@ -61,9 +61,9 @@ def parse_local(pairs: Sequence[str]) -> dict[str, Path]:
     for pair in pairs:
         name, equals, file = pair.partition("=")
         if not name or not equals or not file:
-            raise UserError(f"--local {pair} is not NAME=FILE, as arc_easy=ARC-Easy_validation.jsonl")
+            raise UserError(f"local items {pair!r}: write NAME=FILE, as arc_easy=ARC-Easy_validation.jsonl")
         if not Path(file).is_file():
-            raise UserError(f"--local {pair}: there is no file {file}")
+            raise UserError(f"local items {pair!r}: there is no file {file}")
         found[name] = Path(file)
     return found
 

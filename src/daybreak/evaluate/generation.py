@@ -27,7 +27,7 @@ class Prompt:
 
     Attributes:
         tokens: ids; there is room for `most` more in the context.
-        stops: the continuation ends in front of the first of these, or of end-of-text.
+        stops: the continuation ends in front of the first of these, none of which is empty, or of end-of-text.
         sampling: how tokens are chosen.
     """
 
@@ -110,5 +110,5 @@ def _together(model: GPT, tokenizer: Tokenizer, prompts: Sequence[Prompt], batch
 
 def _until(text: str, stops: Sequence[str]) -> str:
     """What stands in front of the first stop."""
-    ends = [text.index(stop) for stop in stops if stop and stop in text]
+    ends = [text.index(stop) for stop in stops if stop in text]
     return text[: min(ends, default=len(text))]

@@ -1,6 +1,6 @@
 """Our models, and those of transformers, as lm-evaluation-harness asks them; what it finds, as our results.
 
-With `tasks.py` the only file that knows that package.
+With `tasks.py` and `built_in_tasks.py` the only file that knows that package.
 """
 
 import math
@@ -20,6 +20,7 @@ from daybreak.data.tokenizer import END_OF_TEXT, Tokenizer
 from daybreak.distributed import ALONE, Ranks
 from daybreak.errors import UserError
 from daybreak.evaluate.generation import Prompt, continuations, fitted
+from daybreak.evaluate.hugging_face import PREFIX, place_of
 from daybreak.evaluate.likelihood import score_windows
 from daybreak.evaluate.quiet import quiet, variables
 from daybreak.evaluate.results import Figure, TaskResult, TaskResults
@@ -107,13 +108,13 @@ class DaybreakLM(TemplateLM):  # type: ignore[misc]
 
     def _prompt(self, text: str, settings: dict[str, Any]) -> Prompt:
         asked = dict(normalize_gen_kwargs(settings, _TOKENS_GENERATED))
-        stops = handle_stop_sequences(asked.get("until"), eos=END_OF_TEXT)
+        stops = tuple(filter(None, handle_stop_sequences(asked.get("until"), eos=END_OF_TEXT)))
         tokens, most = fitted(self.tok_encode(text) or [self.eot_token_id], asked["max_gen_toks"], self._context)
         if not asked.get("do_sample"):
-            return Prompt(tokens, most, tuple(stops), SamplingConfig(greedy=True))
+            return Prompt(tokens, most, stops, SamplingConfig(greedy=True))
         temperature = asked.get("temperature") or 1.0
         sampling = SamplingConfig(temperature=temperature, top_k=asked.get("top_k"), top_p=asked.get("top_p"))
-        return Prompt(tokens, most, tuple(stops), sampling)
+        return Prompt(tokens, most, stops, sampling)
 
 
 @final
@@ -148,10 +149,10 @@ class Watched(LM):  # type: ignore[misc]
 
 
 def open_transformers(name: str, *, device: str, context: int | None = None, batch: int = 16) -> Any:
-    """A model of transformers, in the harness's own class for them.
+    """A model of transformers, in the harness's own class for them: safetensors alone, and nobody's code is run.
 
     Args:
-        name: a folder, or a name on the hub.
+        name: a folder, or a name on the hub; with or without `hf:`.
         context: tokens that the model sees at once; its own unless given.
         batch: rows at once.
 
@@ -160,12 +161,19 @@ def open_transformers(name: str, *, device: str, context: int | None = None, bat
     """
     from lm_eval.models.huggingface import HFLM  # slow to import
 
+    place = place_of(name)
     with quiet():
         try:
-            # Said, and not only left out: transformers would ask a person otherwise.
-            return HFLM(pretrained=name, device=device, batch_size=batch, max_length=context, trust_remote_code=False)
+            return HFLM(
+                pretrained=place,
+                device=device,
+                batch_size=batch,
+                max_length=context,
+                use_safetensors=True,
+                trust_remote_code=False,  # said, and not only left out: transformers would ask a person otherwise
+            )
         except (OSError, ValueError, RuntimeError, ImportError) as error:
-            raise UserError(f"hf:{name} cannot be read: {' '.join(str(error).split())[:400]}") from error
+            raise UserError(f"{PREFIX}{place} cannot be read: {' '.join(str(error).split())[:400]}") from error
 
 
 @final

@@ -16,14 +16,12 @@ from torch import Tensor
 
 from daybreak.data.windows import IGNORED
 from daybreak.errors import UserError
-from daybreak.evaluate.language_model import LanguageModel
+from daybreak.evaluate.language_model import BYTES_PER_FEATURE, BYTES_PER_LOGIT, LanguageModel
 from daybreak.hardware import choose_device
 
 PREFIX = "hf:"
 _CONTEXT = 2048  # at most, where nothing else is asked: of long ones the logits alone take gigabytes
 _TOKENS_AT_ONCE = {"cuda": 16_384, "cpu": 2048, "mps": 4096}
-_BYTES_PER_LOGIT = 12
-_BYTES_PER_FEATURE = 64
 
 
 @final
@@ -55,7 +53,22 @@ class HuggingFaceModel(LanguageModel):
 
     def row_bytes(self, context: int) -> int:
         config = self.model.config.get_text_config()
-        return context * int(_BYTES_PER_LOGIT * config.vocab_size + _BYTES_PER_FEATURE * config.hidden_size)
+        return context * int(BYTES_PER_LOGIT * config.vocab_size + BYTES_PER_FEATURE * config.hidden_size)
+
+
+def place_of(name: str) -> str:
+    """A folder, or a name on the hub.
+
+    Args:
+        name: with or without `hf:`.
+
+    Raises:
+        UserError: it is a path, but there is no such folder.
+    """
+    place = name.removeprefix(PREFIX)
+    if not Path(place).is_dir() and (place.startswith((".", "/", "~")) or place.count("/") > 1):
+        raise UserError(f"there is no folder {place}")
+    return place
 
 
 def open_hugging_face(name: str) -> HuggingFaceModel:
@@ -70,9 +83,7 @@ def open_hugging_face(name: str) -> HuggingFaceModel:
         UserError: transformers is missing, or the model cannot be had.
     """
     tokenizers, models = _transformers()
-    place = name.removeprefix(PREFIX)
-    if not Path(place).is_dir() and (place.startswith((".", "/", "~")) or place.count("/") > 1):
-        raise UserError(f"there is no folder {place}")
+    place = place_of(name)
     device = choose_device("auto")
     try:
         tokenizer = tokenizers.from_pretrained(place, trust_remote_code=False)

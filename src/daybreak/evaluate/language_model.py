@@ -17,10 +17,10 @@ from daybreak.data.windows import IGNORED
 from daybreak.hardware import PrecisionName, autocast
 from daybreak.model.gpt import GPT
 from daybreak.model.mask import dense_mask
-from daybreak.model.position import AlibiPositionConfig, LearnedPositionConfig
+from daybreak.model.position import AlibiPositionConfig
 
-_BYTES_PER_FEATURE = 64  # of a block's activations, the widest of which are held at once
-_BYTES_PER_LOGIT = 12
+BYTES_PER_FEATURE = 64  # of a block's activations, the widest of which are held at once
+BYTES_PER_LOGIT = 12
 
 
 @dataclass(frozen=True)
@@ -89,11 +89,10 @@ class DaybreakModel(LanguageModel):
         precision: PrecisionName,
     ) -> "DaybreakModel":
         """A model that begins each document, and separates it from the one before, with end-of-text."""
-        learned = isinstance(model.config.position, LearnedPositionConfig)
         return cls(
             name=name,
             context=context,
-            limit=model.config.context if learned else None,
+            limit=model.config.positions,
             begin=tokenizer.end_of_text,
             end=tokenizer.end_of_text,
             tokens_at_once=tokens_at_once,
@@ -119,8 +118,8 @@ class DaybreakModel(LanguageModel):
 
     def row_bytes(self, context: int) -> int:
         config, rows = self.model.config, self.model.kernels.loss_rows or context
-        activations = _BYTES_PER_FEATURE * config.dim * context
-        logits = _BYTES_PER_LOGIT * config.vocab_size * min(rows, context)
+        activations = BYTES_PER_FEATURE * config.dim * context
+        logits = BYTES_PER_LOGIT * config.vocab_size * min(rows, context)
         return activations + logits + self._mask_bytes(context)
 
     def release(self) -> None:

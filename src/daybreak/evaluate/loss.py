@@ -52,7 +52,7 @@ class Loss:
 
     @property
     def perplexity(self) -> float:
-        return math.exp(self.loss) if self.loss < 700 else math.inf
+        return perplexity(self.loss)
 
     @property
     def bits_per_byte(self) -> float:
@@ -64,6 +64,30 @@ class Loss:
         """What a record of it holds."""
         by_source = {"sources": dict(self.sources)} if self.sources else {}
         return {"loss": self.loss, "bits_per_byte": self.bits_per_byte, **by_source}
+
+
+def perplexity(loss: float) -> float:
+    """e to the mean loss, in nats; infinite where a float does not reach."""
+    return math.inf if loss > 700 else math.exp(loss)
+
+
+def in_halves(at_once: Callable[[Tensor, Tensor], float]) -> Callable[[Tensor, Tensor], float]:
+    """A sum over a batch's rows as one that fits: a batch that does not fit into memory is halved until it does.
+
+    Args:
+        at_once: the sum over inputs and targets, (B, T) each.
+    """
+
+    def fitted(inputs_BT: Tensor, targets_BT: Tensor) -> float:
+        try:
+            return at_once(inputs_BT, targets_BT)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or len(inputs_BT) == 1:
+                raise
+        halves = zip(inputs_BT.tensor_split(2), targets_BT.tensor_split(2), strict=True)
+        return math.fsum(fitted(inputs, targets) for inputs, targets in halves)
+
+    return fitted
 
 
 def row_starts(tokens: int, length: int, sample: int | None = None) -> list[int]:
@@ -144,15 +168,13 @@ class Validation:
         return torch.from_numpy(inputs_BT).to(self.device)
 
     def _nll(self, model: GPT, inputs_BT: Tensor, targets_BT: Tensor, ranks: Ranks) -> float:
-        """Sum of a batch's losses; one that does not fit into memory is halved until it does."""
-        try:
+        """Sum of a batch's losses; in halves where it must, but for ranks, which pass through the model together."""
+
+        def at_once(inputs_BT: Tensor, targets_BT: Tensor) -> float:
             with autocast(self.device, self.precision):
                 return float(model(inputs_BT.to(self.device), targets_BT.to(self.device)).item())
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or len(inputs_BT) == 1 or ranks.count > 1:
-                raise
-        halves = zip(inputs_BT.tensor_split(2), targets_BT.tensor_split(2), strict=True)
-        return math.fsum(self._nll(model, inputs, targets, ranks) for inputs, targets in halves)
+
+        return (at_once if ranks.count > 1 else in_halves(at_once))(inputs_BT, targets_BT)
 
     def _batch(self, index: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Inputs and targets (B, T), short rows and batches filled up with targets to ignore."""

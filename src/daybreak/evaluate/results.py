@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
+from daybreak.text_table import plain_table
+
 _SPOKEN = {
     "acc": "accuracy",
     "acc_norm": "normalised accuracy",
@@ -76,7 +78,7 @@ class TaskResult:
 
     def line(self) -> str:
         """`lambada_openai accuracy 36.2 %, perplexity 28.60`."""
-        return f"{self.name} " + ", ".join(f"{spoken(name)} {shown(name, f)}" for name, f in self.figures.items())
+        return f"{self.name} " + ", ".join(f"{spoken(name)} {shown(name, f.value)}" for name, f in self.figures.items())
 
 
 @final
@@ -107,24 +109,12 @@ class TaskResults:
         for task in self.tasks:
             about = ("  " * task.member + task.name, f"{task.items:,}", str(task.shots), task.version)
             for name, figure in task.figures.items():
-                error = "" if figure.standard_error is None else shown(name, Figure(figure.standard_error))
-                rows.append((about[0], spoken(name), shown(name, figure), error, *about[1:]))
+                error = "" if figure.standard_error is None else shown(name, figure.standard_error)
+                rows.append((about[0], spoken(name), shown(name, figure.value), error, *about[1:]))
                 about = ("", "", "", "")
-        lines = aligned(rows, left=2)
+        lines = plain_table(rows, left=(0, 1))
         notes = [f"{task.name}: {task.note}" for task in self.tasks if task.note]
         return [*lines, *notes, f"context {self.context:,} tokens; lm-evaluation-harness {self.harness}"]
-
-
-def aligned(rows: Sequence[tuple[str, ...]], left: int) -> list[str]:
-    """Rows as lines whose columns stand under one another, the first `left` of them by their beginnings."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join(
-            cell.ljust(width) if column < left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
 
 
 def spoken(metric: str) -> str:
@@ -133,8 +123,8 @@ def spoken(metric: str) -> str:
     return f"{_SPOKEN.get(name, name.replace('_', ' '))}{f' [{way}' if way else ''}"
 
 
-def shown(metric: str, figure: Figure) -> str:
-    """A share in percent, everything else with four digits."""
+def shown(metric: str, value: float) -> str:
+    """A share in percent, everything else with four digits behind the point, or four in all where it is large."""
     if metric.startswith(_SHARES):
-        return f"{100 * figure.value:.2f} %"
-    return f"{figure.value:,.4g}" if figure.value >= 1e4 else f"{figure.value:.4f}"
+        return f"{100 * value:.2f} %"
+    return f"{value:,.4g}" if value >= 1e4 else f"{value:.4f}"

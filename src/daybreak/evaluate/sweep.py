@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, final
 
 import numpy as np
@@ -21,6 +22,7 @@ from daybreak.data.shards import TokenStream
 from daybreak.data.windows import IGNORED
 from daybreak.errors import UserError
 from daybreak.evaluate.language_model import LanguageModel
+from daybreak.evaluate.loss import in_halves, perplexity
 from daybreak.evaluate.text import Amount, Text
 from daybreak.hardware import free_memory, is_out_of_memory
 from daybreak.progress import human_bytes, progress
@@ -54,12 +56,12 @@ class TextLoss:
 
     @property
     def perplexity(self) -> float:
-        return _exp(self.loss)
+        return perplexity(self.loss)
 
     @property
     def word_perplexity(self) -> float:
         """Of words that white space separates, whatever the tokens."""
-        return _exp(self._by(self.amount.words))
+        return perplexity(self._by(self.amount.words))
 
     @property
     def bits_per_byte(self) -> float:
@@ -189,35 +191,24 @@ def _reason_against(model: LanguageModel, texts: Sequence[Text], context: int) -
 
 
 def _measure(model: LanguageModel, texts: Sequence[Text], context: int, stride: int) -> TextLoss:
-    nll: list[float] = []
+    sum_of_losses, nll = in_halves(partial(_sum_of_losses, model)), list[float]()
     tokens, amount = 0, Amount(0, 0, 0, 0)
     started = time.monotonic()
     with progress(f"context {context:,}", sum(len(text.tokens) - 1 for text in texts), "tok") as advance:
         for text in texts:
             rows, amount = Rows(text.tokens, context, stride), amount + text.amount
-            at_once = max(1, model.tokens_at_once // min(context, len(text.tokens) - 1))
-            for first in range(0, len(rows), at_once):
-                inputs_BT, targets_BT = rows.read(first, at_once)
+            count = max(1, model.tokens_at_once // min(context, len(text.tokens) - 1))
+            for first in range(0, len(rows), count):
+                inputs_BT, targets_BT = rows.read(first, count)
                 passed = int((targets_BT != IGNORED).sum())
                 if text.uncounted is not None:
                     targets_BT[targets_BT == text.uncounted] = IGNORED
                 tokens += int((targets_BT != IGNORED).sum())
-                nll.append(_sum_of_losses(model, inputs_BT, targets_BT))
+                nll.append(sum_of_losses(inputs_BT, targets_BT))
                 advance(passed)
     return TextLoss(math.fsum(nll), tokens, amount, context, stride, max(time.monotonic() - started, 1e-9))
 
 
 def _sum_of_losses(model: LanguageModel, inputs_BT: Tensor, targets_BT: Tensor) -> float:
-    """In double precision; a batch that does not fit into memory is halved until it does."""
-    try:
-        losses_N = model.losses(inputs_BT.to(model.device), targets_BT.to(model.device))
-        return float(losses_N.cpu().double().sum())
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error) or len(inputs_BT) == 1:
-            raise
-    halves = zip(inputs_BT.tensor_split(2), targets_BT.tensor_split(2), strict=True)
-    return math.fsum(_sum_of_losses(model, inputs, targets) for inputs, targets in halves)
-
-
-def _exp(value: float) -> float:
-    return math.inf if value > 700 else math.exp(value)
+    """In nats, in double precision."""
+    return float(model.losses(inputs_BT.to(model.device), targets_BT.to(model.device)).cpu().double().sum())

@@ -70,6 +70,11 @@ class ModelConfig(Configuration):
     initialisation: InitialisationConfig = InitialisationConfig()
 
     @property
+    def positions(self) -> int | None:
+        """The longest context that there are positions for; None where they have no end."""
+        return self.context if isinstance(self.position, LearnedPositionConfig) else None
+
+    @property
     def value_width(self) -> int:
         """Numbers that a layer's attention values take for one token."""
         return (self.attention.kv_heads or self.heads) * (self.dim // self.heads)

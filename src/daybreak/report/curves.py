@@ -2,25 +2,30 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, final
+from typing import Any, Literal, final
 
 import numpy as np
 
+from daybreak.finite import or_nan
 from daybreak.report import scales
-from daybreak.report.figures import Chart, Line, Look, Rule
-from daybreak.report.journal import Column
+from daybreak.report.charts import Chart, Line, Look, Rule
 from daybreak.report.observed import Along, Observed
 from daybreak.report.scales import Scale
-from daybreak.report.thin import Curve
+from daybreak.report.thin import Curve, Values
 
 AXES: dict[Along, str] = {"steps": "steps", "tokens": "tokens", "time": "time", "flops": "FLOPs"}
 _MOST_BANDS = 3  # lines whose bands can still be told apart; where bands are thinner, as over seeds, twice as many
-_POINTS = {"large": 160, "small": 80, "later": 40}
+Room = Literal["large", "small", "later"]  # that a line has on the page
+_POINTS: dict[Room, int] = {"large": 160, "small": 80, "later": 40}
 _MOST_POINTS = 640  # of all lines of a figure together
 _FEWEST_POINTS = 40
 _MUCH_LONGER = 4.0
 _SEEN_OF_THE_SHORTEST = 30.0
 LOSS = "(nats a token)"
+FLOPS_NOTE = (
+    "FLOPs are counted by nanoGPT's convention (PaLM, appendix B): 6 N + 12 layers × width × row length a token, N "
+    "being the parameters that are multiplied."
+)
 _SCALES: dict[Along, Callable[[float], Scale]] = {
     "steps": scales.of_steps,
     "tokens": scales.of_tokens,
@@ -107,10 +112,10 @@ def together(charts: Sequence[Chart | None]) -> int:
 
 
 def _lines(
-    groups: Sequence[Group], column: str, along: Along, size: str, *, since: float = 0.0, unit: float = 1.0
+    groups: Sequence[Group], column: str, along: Along, room: Room, *, since: float = 0.0, unit: float = 1.0
 ) -> tuple[Line, ...]:
     """A column of the training records, a line for each group that has any from `since` on."""
-    points = _points(size, len(groups))
+    points = _points(room, len(groups))
     lines = []
     for index, group in enumerate(groups):
         curves = []
@@ -126,8 +131,8 @@ def _lines(
     return tuple(lines) if len(groups) <= most else _without_bands(lines)
 
 
-def _points(size: str, lines: int) -> int:
-    return min(_POINTS[size], max(_FEWEST_POINTS, _MOST_POINTS // lines))
+def _points(room: Room, lines: int) -> int:
+    return min(_POINTS[room], max(_FEWEST_POINTS, _MOST_POINTS // lines))
 
 
 def _validations(groups: Sequence[Group], along: Along) -> tuple[Line, ...]:
@@ -146,12 +151,13 @@ def _validations(groups: Sequence[Group], along: Along) -> tuple[Line, ...]:
     return tuple(lines)
 
 
-def measured(run: Observed, value: Callable[[dict[str, Any]], object]) -> tuple[Column, Column]:
+def measured(run: Observed, value: Callable[[dict[str, Any]], object]) -> tuple[Values, Values]:
+    """Steps of a run's validations, and a value of the record of each."""
     steps = np.array([record["step"] for record in run.validations], dtype=np.float64)
-    return steps, np.array([number(value(record)) for record in run.validations])
+    return steps, np.array([or_nan(value(record)) for record in run.validations])
 
 
-def _happened(runs: Sequence[Observed], along: Along) -> tuple[tuple[Rule, ...], Column | None]:
+def _happened(runs: Sequence[Observed], along: Along) -> tuple[tuple[Rule, ...], Values | None]:
     """Of one run: what happened to it, and the steps that the guard refused."""
     if len(runs) > 1:
         return (), None
@@ -179,13 +185,11 @@ def _without_bands(lines: Sequence[Line]) -> tuple[Line, ...]:
     return tuple(replace(line, curve=line.curve.without_band) for line in lines)
 
 
-def plain(x: Column, y: Column) -> Curve:
+def plain(x: Values, y: Values) -> Curve:
+    """All points as they are, without a band."""
     return Curve(x, y, y, y, 1)
 
 
-def extents(lines: Sequence[Line]) -> list[Column]:
+def extents(lines: Sequence[Line]) -> list[Values]:
+    """What an axis must reach to show the lines and their bands."""
     return [values for line in lines for values in (line.curve.low, line.curve.high)]
-
-
-def number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else np.nan

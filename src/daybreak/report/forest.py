@@ -8,7 +8,7 @@ from xml.etree.ElementTree import Element
 import numpy as np
 
 from daybreak.report import scales
-from daybreak.report.figures import Size, canvas, label_axes
+from daybreak.report.charts import Size, canvas, label_axes
 from daybreak.report.scales import Scale
 from daybreak.report.svg import inline_svg, placeholder
 from daybreak.report.words import signed
@@ -60,7 +60,7 @@ def draw_forest(rows: Sequence[Row], name: str, label: str, width: int) -> Eleme
 def _draw_row(axes: "Axes", row: Row, y: float, scale: Scale) -> None:
     low, high = scale.limits
     colour, line = placeholder(row.colour), y + _LINE
-    mean = signed(row.mean / 1.0, 4)
+    mean = signed(row.mean, 4)
     axes.text(0.0, y + _LABEL, row.name, transform=axes.get_yaxis_transform(), va="center", color=placeholder("ink"))
     axes.text(
         1.0, y + _LABEL, f"{mean}, {row.verdict}", transform=axes.get_yaxis_transform(), va="center", ha="right",
@@ -92,7 +92,9 @@ def _scale(rows: Sequence[Row], label: str) -> Scale:
 
 
 def _said(row: Row) -> str:
-    interval = (
-        "" if row.interval is None else f", 95 % interval {signed(row.interval[0], 4)} to {signed(row.interval[1], 4)}"
-    )
-    return f"{row.name}: {signed(row.mean, 4)}{interval}, {row.verdict}"
+    """What somebody hears who does not see it."""
+    mean, interval = signed(row.mean, 4), ""
+    if row.interval is not None:
+        low, high = (signed(end, 4) for end in row.interval)
+        interval = f", 95 % interval {low} to {high}"
+    return f"{row.name}: {mean}{interval}, {row.verdict}"

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, final
 
 import numpy as np
-import numpy.typing as npt
 
+from daybreak.finite import or_nan
 from daybreak.progress import progress
+from daybreak.report.thin import Values
 from daybreak.training.metrics import each_record
 
-Column = npt.NDArray[np.float64]
 _COLUMNS = (
     "step",
     "attempt",
@@ -61,7 +61,7 @@ class Journal:
         cut_short: lines that hold no record.
     """
 
-    columns: Mapping[str, Column]
+    columns: Mapping[str, Values]
     rarer: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
     lost: int = 0
     cut_short: int = 0
@@ -70,13 +70,13 @@ class Journal:
         return len(self.columns["step"])
 
     @property
-    def steps(self) -> Column:
+    def steps(self) -> Values:
         return self.columns["step"]
 
     def of_kind(self, kind: str) -> list[dict[str, Any]]:
         return self.rarer.get(kind, [])
 
-    def at(self, steps: Column, values: Column) -> Column:
+    def at(self, steps: Values, values: Values) -> Values:
         """`values`, (steps,), at some other steps; between two records a straight line."""
         return np.interp(steps, self.steps, values) if len(self) else np.full(len(steps), np.nan)
 
@@ -112,7 +112,7 @@ class Journal:
         for record in self.of_kind("rollback"):
             back_to, loss = record.get("back_to"), record.get("loss")
             where = "only this step is passed by" if back_to is None else f"back to the weights of step {back_to:,}"
-            found.append(Mark(record["step"], "rollback", f"loss {_number(loss)} is a spike; {where}"))
+            found.append(Mark(record["step"], "rollback", f"loss {_loss(loss)} is a spike; {where}"))
         for record in self.of_kind("missing_tasks"):
             found.append(Mark(record["step"], "missing_tasks", f"benchmarks were left out: {record.get('why')}"))
         for record in self.of_kind("micro_batch"):
@@ -126,7 +126,7 @@ def read_journal(path: Path) -> Journal:
     columns = {name: array("d") for name in _COLUMNS}
     rarer: dict[str, list[dict[str, Any]]] = {}
     attempt = lost = cut_short = 0
-    with _shown(path) as advance:
+    with _progress_over(path) as advance:
         for record in each_record(path):
             advance(1)
             if record is None:
@@ -138,7 +138,7 @@ def read_journal(path: Path) -> Journal:
                     attempt = record["attempt"]
                     lost += _forget_from(record["step"], columns, rarer)
                 for name, column in columns.items():
-                    column.append(_as_number(record.get(name)))
+                    column.append(or_nan(record.get(name)))
     steps, last = np.unique(np.array(columns["step"])[::-1], return_index=True)
     kept = len(columns["step"]) - 1 - last  # of equal steps the one written last
     return Journal(
@@ -149,8 +149,8 @@ def read_journal(path: Path) -> Journal:
     )
 
 
-def _shown(path: Path) -> AbstractContextManager[Callable[[int], None]]:
-    """Progress over the lines of a file that takes a while to read."""
+def _progress_over(path: Path) -> AbstractContextManager[Callable[[int], None]]:
+    """Shown for the lines of a file that takes a while to read."""
     if not path.is_file() or path.stat().st_size < _WORTH_A_BAR:
         return nullcontext(lambda _: None)
     with path.open("rb") as file:
@@ -174,9 +174,5 @@ def _by_step(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [by_step[step] for step in sorted(by_step)]
 
 
-def _as_number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else np.nan
-
-
-def _number(value: object) -> str:
+def _loss(value: object) -> str:
     return f"{value:.4f}" if isinstance(value, int | float) else "that is not finite"

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from daybreak.finite import or_nan
 from daybreak.report import scales
-from daybreak.report.curves import LOSS, extents, measured, number, plain, x_scale
-from daybreak.report.figures import Chart, Line, Look
+from daybreak.report.charts import Chart, Line, Look
+from daybreak.report.curves import LOSS, extents, measured, plain, x_scale
 from daybreak.report.observed import Observed
 from daybreak.report.svg import DEPTHS
 from daybreak.report.thin import Curve
@@ -87,7 +88,7 @@ def layer_chart(runs: Sequence[Observed], measure: str, label: str) -> Chart | N
             Look.of(index, dotted=True),
             plain(
                 np.arange(len(layers), dtype=np.float64),
-                np.array([number(by_layer.get(layer)) for layer in layers]),
+                np.array([or_nan(by_layer.get(layer)) for layer in layers]),
             ),
         )
         for index, by_layer in last
@@ -117,7 +118,7 @@ def _layers_over_steps(records: Sequence[dict[str, object]], measure: str) -> tu
     steps = np.array([record["step"] for record in records], dtype=np.float64)
     lines = []
     for layer in layers:
-        values = np.array([number(_table(record, measure).get(layer)) for record in records])
+        values = np.array([or_nan(_table(record, measure).get(layer)) for record in records])
         curve = Curve.of(steps, values, points=_POINTS).without_band
         if layer in depths:
             alike = [_short(other) for other, depth in depths.items() if depth == depths[layer]]

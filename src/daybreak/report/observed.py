@@ -1,6 +1,5 @@
 """A run as its folder shows it: read-only, without its lock, while it trains or long after."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,10 +12,12 @@ from daybreak.checkpoint import Checkpoint, checkpoint_path
 from daybreak.compose import mean_flops_per_token
 from daybreak.errors import UserError
 from daybreak.files import read_sealed, require_text
+from daybreak.finite import or_nan
 from daybreak.identity import read_execution, read_recipe, read_result
 from daybreak.model.gpt import count_parameters
 from daybreak.recipe import Recipe
-from daybreak.report.journal import Column, Journal, read_journal
+from daybreak.report.journal import Journal, read_journal
+from daybreak.report.thin import Values
 from daybreak.training.execution import Execution
 
 LAST_STEPS = 200
@@ -45,7 +46,7 @@ class Observed:
     step_seconds: float | None = None
 
     @cached_property
-    def flops(self) -> Column:
+    def flops(self) -> Values:
         """Of training, up to and with each step: as recorded, else by the row lengths that steps had."""
         columns = self.journal.columns
         if len(self.journal) and np.isfinite(columns["flops"]).all():
@@ -55,7 +56,7 @@ class Observed:
         tokens = np.diff(columns["tokens"], prepend=0.0)
         return np.cumsum(tokens * np.array([per_token[length] for length in lengths.tolist()]))
 
-    def along(self, axis: Along) -> Column:
+    def along(self, axis: Along) -> Values:
         """Steps, tokens, seconds or FLOPs at each step."""
         match axis:
             case "steps":
@@ -69,7 +70,7 @@ class Observed:
             case "flops":
                 return self.flops
 
-    def at(self, steps: Column, axis: Along) -> Column:
+    def at(self, steps: Values, axis: Along) -> Values:
         """The same at some steps; at what is measured behind a step, as a validation, the step's own end."""
         return steps if axis == "steps" else self.journal.at(steps, self.along(axis))
 
@@ -118,18 +119,17 @@ class Observed:
     def final_loss(self) -> float | None:
         """Validation loss: at the end of the budget, else the newest."""
         if self.result is not None:
-            loss = self.result["validation"]["loss"]
-            return math.nan if loss is None else float(loss)
-        return None if not self.validations else _or_nan(self.validations[-1].get("loss"))
+            return or_nan(self.result["validation"]["loss"])
+        return None if not self.validations else or_nan(self.validations[-1].get("loss"))
 
     @property
     def bits_per_byte(self) -> float | None:
         if self.result is not None:
-            return _or_nan(self.result["validation"].get("bits_per_byte"))
-        return None if not self.validations else _or_nan(self.validations[-1].get("bits_per_byte"))
+            return or_nan(self.result["validation"].get("bits_per_byte"))
+        return None if not self.validations else or_nan(self.validations[-1].get("bits_per_byte"))
 
     @property
-    def last_losses(self) -> Column:
+    def last_losses(self) -> Values:
         """Training losses of the last steps that have one."""
         losses = self.journal.columns["loss"][-LAST_STEPS:]
         return losses[np.isfinite(losses)]
@@ -172,7 +172,3 @@ def names_of(paths: list[Path]) -> list[str]:
         if len(set(names)) == len(names):
             break
     return names
-
-
-def _or_nan(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else math.nan

@@ -5,7 +5,7 @@ from xml.etree.ElementTree import Element
 
 from daybreak.report.forest import draw_forest
 from daybreak.report.html import style
-from daybreak.report.of_study import forest_label, forest_rows, ordered
+from daybreak.report.study_page import forest_label, forest_rows, ordered
 from daybreak.study.results import Study
 
 _WIDTH = 860

@@ -1,11 +1,12 @@
 """Numbers that people compare: tables of runs."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from xml.etree.ElementTree import Element
 
 import numpy as np
 
 from daybreak.duration import human_dollars, human_seconds
+from daybreak.finite import or_nan
 from daybreak.report.html import Content, table
 from daybreak.report.measures import task_points
 from daybreak.report.observed import LAST_STEPS, Observed
@@ -15,7 +16,7 @@ _MOST_EVENTS = 60
 
 
 def outcome(runs: Sequence[Observed]) -> Element:
-    """What the runs came to; of one run a row for each figure, of several a row for each run."""
+    """What the runs came to."""
     figures: dict[str, list[Content]] = {
         "validation loss (nats a token)": [number(run.final_loss, 4) for run in runs],
         "bits a byte": [number(run.bits_per_byte, 4) for run in runs],
@@ -32,10 +33,7 @@ def outcome(runs: Sequence[Observed]) -> Element:
     }
     if all(value == NOTHING for value in figures["cost"]):
         del figures["cost"]
-    caption = "What came of it" if len(runs) == 1 else "What came of the runs"
-    if len(runs) == 1:
-        return table(("figure", "value"), [(name, values[0]) for name, values in figures.items()], caption=caption)
-    return table(("run", *figures), _turned(runs, figures.values()), caption=caption)
+    return _by_run(runs, figures, "What came of it" if len(runs) == 1 else "What came of the runs")
 
 
 def state(run: Observed) -> str:
@@ -57,10 +55,10 @@ def validations(run: Observed, most: int) -> Element | None:
             number(record["step"]),
             number(record.get("tokens")),
             _time(record.get("elapsed_seconds")),
-            number(_nan(record.get("loss")), 4),
-            *(number(_nan(record.get("sources", {}).get(source)), 4) for source in sources),
-            number(_nan(record.get("bits_per_byte")), 4),
-            _perplexity(_nan(record.get("loss"))),
+            number(or_nan(record.get("loss")), 4),
+            *(number(or_nan(record.get("sources", {}).get(source)), 4) for source in sources),
+            number(or_nan(record.get("bits_per_byte")), 4),
+            _perplexity(or_nan(record.get("loss"))),
         )
         for record in (records[index] for index in chosen)
     ]
@@ -83,7 +81,7 @@ def sources(runs: Sequence[Observed]) -> Element | None:
     if not names:
         return None
     newest = [run.validations[-1].get("sources", {}) if run.validations else {} for run in runs]
-    rows = [(name, *(number(_nan(each.get(name)), 4) for each in newest)) for name in names]
+    rows = [(name, *(number(or_nan(each.get(name)), 4) for each in newest)) for name in names]
     heads = ("source", *(run.name for run in runs))
     return table(heads, rows, caption="Newest validation loss by source (nats a token)")
 
@@ -120,7 +118,7 @@ def layers(runs: Sequence[Observed]) -> Element | None:
         (
             name,
             *(
-                significant(_nan(record.get(measure, {}).get(name)))
+                significant(or_nan(record.get(measure, {}).get(name)))
                 for _, record in newest
                 for measure in ("update_size", "largest_logit")
             ),
@@ -147,10 +145,7 @@ def speed(runs: Sequence[Observed]) -> Element:
         ],
         "cost": [NOTHING if run.dollars is None else human_dollars(run.dollars) for run in runs],
     }
-    caption = "Speed, time and cost"
-    if len(runs) == 1:
-        return table(("figure", "value"), [(name, values[0]) for name, values in figures.items()], caption=caption)
-    return table(("run", *figures), _turned(runs, figures.values()), caption=caption)
+    return _by_run(runs, figures, "Speed, time and cost")
 
 
 def events(run: Observed) -> Element | None:
@@ -158,12 +153,12 @@ def events(run: Observed) -> Element | None:
     journal = run.journal
     rows: list[tuple[Content, ...]] = [(number(mark.step), mark.text) for mark in journal.marks[:_MOST_EVENTS]]
     more = [
-        (len(journal.marks) - _MOST_EVENTS, "more of these"),
-        (len(journal.skipped_steps), f"steps skipped, not finite: {_some(journal.skipped_steps)}"),
-        (journal.lost, "steps that a crash lost, done once more"),
-        (journal.cut_short, "lines of metrics.jsonl that were cut short, passed over"),
+        (len(journal.marks) - _MOST_EVENTS, "more of these", ""),
+        (len(journal.skipped_steps), "steps skipped, not finite", f" ({_some(journal.skipped_steps)})"),
+        (journal.lost, "steps that a crash lost, done once more", ""),
+        (journal.cut_short, "lines of metrics.jsonl that were cut short, passed over", ""),
     ]
-    rows += [(NOTHING, f"{count:,} {what}") for count, what in more if count > 0]
+    rows += [(NOTHING, f"{what}: {count:,}{which}") for count, what, which in more if count > 0]
     return table(("step", "what happened"), rows, caption=f"What happened to {run.name}", texts=(1,)) if rows else None
 
 
@@ -174,9 +169,16 @@ def spread(count: int, most: int) -> list[int]:
     return sorted({round(index * (count - 1) / (most - 1)) for index in range(most)})
 
 
-def _turned(runs: Sequence[Observed], columns: Iterable[Sequence[Content]]) -> list[tuple[Content, ...]]:
-    """A row for each run."""
-    return [(run.name, *row) for run, row in zip(runs, zip(*columns, strict=True), strict=True)]
+def _by_run(runs: Sequence[Observed], figures: Mapping[str, Sequence[Content]], caption: str) -> Element:
+    """Of one run a row for each figure, of several a row for each run.
+
+    Args:
+        figures: by name, one for each run.
+    """
+    if len(runs) == 1:
+        return table(("figure", "value"), [(name, values[0]) for name, values in figures.items()], caption=caption)
+    rows = zip([run.name for run in runs], *figures.values(), strict=True)
+    return table(("run", *figures), rows, caption=caption)
 
 
 def _mean(run: Observed) -> str:
@@ -229,7 +231,3 @@ def _by_depth(layer: str) -> tuple[int, int, str]:
     if block.isdecimal():
         return 1, int(block), layer
     return (0 if layer == "embedding" else 2), 0, layer
-
-
-def _nan(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) else None

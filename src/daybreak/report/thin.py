@@ -59,6 +59,10 @@ class Curve:
         return cls(places, values.mean(0), values.min(0), values.max(0), together)
 
     @property
+    def has_band(self) -> bool:
+        return bool((self.high > self.low).any())
+
+    @property
     def without_band(self) -> "Curve":
         return replace(self, low=self.mean, high=self.mean)
 

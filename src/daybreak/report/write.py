@@ -5,10 +5,10 @@ from pathlib import Path
 
 from daybreak.errors import UserError
 from daybreak.files import require_text, write_bytes
-from daybreak.report.figures import MOST_LOOKS
+from daybreak.report.charts import MOST_LOOKS
 from daybreak.report.observed import names_of, observe
-from daybreak.report.of_run import page_of_runs
-from daybreak.report.of_study import page_of_study
+from daybreak.report.run_page import page_of_runs
+from daybreak.report.study_page import page_of_study
 from daybreak.study.results import STUDY, read_study
 
 

@@ -4,11 +4,11 @@ import json
 import sys
 import zlib
 from collections.abc import Iterator
-from math import isfinite
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, final
 
+from daybreak.finite import finite
 from daybreak.progress import say
 from daybreak.training.display import LiveDisplay, PlainDisplay
 from daybreak.training.outlook import Prospect
@@ -115,7 +115,7 @@ def each_record(path: Path) -> Iterator[dict[str, Any] | None]:
                 yield record
 
 
-def read_journal(path: Path) -> list[dict[str, Any]]:
+def read_progress(path: Path) -> list[dict[str, Any]]:
     """The training records that tell at what progress and time each step was done."""
     needed = ("elapsed_seconds", "progress", "progress_share")
     return [
@@ -160,14 +160,3 @@ def _record(line: bytes) -> dict[str, Any] | None:
     if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
         return None
     return record if all(type(record.get(key)) is int for key in ("step", "attempt")) else None
-
-
-def finite(record: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN and no infinity: they become null."""
-    return {key: _finite(value) for key, value in record.items()}
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return finite(value)
-    return None if isinstance(value, float) and not isfinite(value) else value

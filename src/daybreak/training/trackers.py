@@ -15,10 +15,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, BinaryIO, Literal, final
 
 TrackerKind = Literal["tensorboard", "trackio", "wandb"]
-_SENT = ("train", "validation", "sample", "tasks", "layers")  # kinds of records
+_KINDS = ("train", "validation", "sample", "tasks", "layers")  # of records that are sent
 _NO_SCALARS = ("kind", "step", "attempt", "crc32")
 _SECONDS_TO_END = 60.0  # once the input ended
 _FLUSH_SECONDS = 5
@@ -188,13 +188,14 @@ def _numbers(name: str, content: Any) -> Iterator[tuple[str, float]]:
         yield name, content
 
 
-def _track(lines: Any) -> None:
+def _track(lines: BinaryIO) -> None:
+    """Send on what comes in; the first line is the assignment."""
     tracker = open_tracker(Assignment(**json.loads(lines.readline())))
     for line in lines:
         if not line.endswith(b"\n"):
             break  # the run ended within a line
         record = json.loads(line)
-        if record["kind"] in _SENT:
+        if record["kind"] in _KINDS:
             tracker.log(record["step"], scalars_of(record), texts_of(record))
     _end_within(_SECONDS_TO_END)
     tracker.close()

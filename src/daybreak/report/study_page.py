@@ -6,14 +6,14 @@ from dataclasses import replace
 from xml.etree.ElementTree import Element
 
 from daybreak.duration import Unit
-from daybreak.report.curves import AXES, Group, loss_charts
-from daybreak.report.figures import MOST_LOOKS
+from daybreak.finite import or_nan
+from daybreak.report.charts import MOST_LOOKS
+from daybreak.report.curves import AXES, FLOPS_NOTE, Group, loss_charts
+from daybreak.report.figures import switched_figure
 from daybreak.report.forest import Row, draw_forest
 from daybreak.report.html import Content, details, element, figure, page, section, table
-from daybreak.report.notes import FLOPS_NOTE
 from daybreak.report.observed import Along, Observed, observe
 from daybreak.report.settings import difference_to_parent
-from daybreak.report.shown import switched_figure
 from daybreak.report.words import NOTHING, number, percent, signed
 from daybreak.study.results import Comparison, Study, trial_folder
 from daybreak.study.statistics import POWER
@@ -99,10 +99,10 @@ def _figures(study: Study, variant: str) -> tuple[Content, ...]:
 
 def _differences(comparisons: Sequence[Comparison]) -> list[Content]:
     found: list[Content] = []
-    for number_, (reference, rows) in enumerate(forest_rows(comparisons).items(), start=1):
+    for place, (reference, rows) in enumerate(forest_rows(comparisons).items(), start=1):
         label = forest_label(reference)
         pictures = [
-            element("div", draw_forest(rows, f"forest-{number_}", label, width), class_=class_)
+            element("div", draw_forest(rows, f"forest-{place}", label, width), class_=class_)
             for width, class_ in _WIDTHS
         ]
         caption = (
@@ -171,7 +171,7 @@ def _trials(study: Study) -> list[Content]:
     heads = ("variant", *(f"seed {seed}" for seed in seeds), "steps")
     found: list[Content] = [table(heads, rows, caption="Validation loss of every trial (nats a token)")]
     for name, choice in study.tuned.items():
-        tried = [(settings, number(_nan(loss), 4)) for settings, loss in choice["losses"].items()]
+        tried = [(settings, number(or_nan(loss), 4)) for settings, loss in choice["losses"].items()]
         chosen = " ".join(choice["chosen"])
         found.append(details(f"{name} chose {chosen}", table(("tried", "loss"), tried, caption=f"What {name} tried")))
     return found
@@ -265,7 +265,3 @@ def _notes() -> Element:
 
 def _p(p: float | None) -> str:
     return "" if p is None else ("< 0.0001" if p < 1e-4 else number(p, 4))
-
-
-def _nan(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) else None

@@ -10,7 +10,7 @@ import pytest
 
 from daybreak.errors import UserError
 from daybreak.report import scales
-from daybreak.report.figures import SMALL, TALL, Chart, Line, Look, Rule, draw
+from daybreak.report.charts import SMALL, TALL, Chart, Line, Look, Rule, draw
 from daybreak.report.forest import Row, draw_forest
 from daybreak.report.thin import Curve
 

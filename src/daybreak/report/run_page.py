@@ -5,11 +5,10 @@ from xml.etree.ElementTree import Element
 
 from daybreak.duration import human_dollars, human_seconds
 from daybreak.report import curves, measures, settings, tables
-from daybreak.report.figures import Chart
+from daybreak.report.charts import Chart
+from daybreak.report.figures import small_figure, switched_figure
 from daybreak.report.html import Content, details, element, page, section
-from daybreak.report.notes import FLOPS_NOTE
 from daybreak.report.observed import LAST_STEPS, Observed
-from daybreak.report.shown import small_figure, switched_figure
 from daybreak.report.words import NOTHING, number
 
 _MOST_CHARTS = 9
@@ -89,7 +88,7 @@ def _loss(runs: Sequence[Observed]) -> list[Content]:
     whole, *_ = charts = choices[0][1]
     closer = curves.together(charts)
     later = f" Over the later half it is up to {closer:,}." if closer > curves.together([whole]) else ""
-    return [switched_figure("loss-against", choices, f"{_thinned([whole])}{later} {FLOPS_NOTE}")]
+    return [switched_figure("loss-against", choices, f"{_thinned([whole])}{later} {curves.FLOPS_NOTE}")]
 
 
 def _thinned(charts: Sequence[Chart]) -> str:
@@ -97,8 +96,8 @@ def _thinned(charts: Sequence[Chart]) -> str:
     steps = curves.together(charts)
     if steps == 1:
         return "Every step is drawn."
-    drawn = any((line.curve.high > line.curve.low).any() for chart in charts for line in chart.lines)
-    band = "; the band reaches from the lowest of them to the highest" if drawn else ""
+    has_band = any(line.curve.has_band for chart in charts for line in chart.lines)
+    band = "; the band reaches from the lowest of them to the highest" if has_band else ""
     return f"A point is the mean of up to {steps:,} steps{band}."
 
 
@@ -131,8 +130,8 @@ def _evaluations(runs: Sequence[Observed]) -> list[Content]:
 
 
 def _task_caption(chart: Chart) -> str:
-    has_errors = any((line.curve.high > line.curve.low).any() for line in chart.lines)
-    band = "; the band is a standard error wide on either side" if has_errors else ""
+    has_band = any(line.curve.has_band for line in chart.lines)
+    band = "; the band is a standard error wide on either side" if has_band else ""
     return f"The {chart.says}{band}."
 
 
@@ -240,7 +239,7 @@ def _notes(runs: Sequence[Observed]) -> list[Content]:
         "validation losses. Two runs whose difference is as small as that between two seeds do not differ.",
         "Curves of many steps are drawn in points that stand for as many neighbouring steps each: their mean, and a "
         "band from the lowest to the highest, so that no spike is lost. With more than three runs bands are left out.",
-        FLOPS_NOTE + " What windows spare is not subtracted, what is recomputed not added.",
+        curves.FLOPS_NOTE + " What windows spare is not subtracted, what is recomputed not added.",
         "Time counts from process start over all sittings, with work that a crash lost, without downtime.",
     ]
     return [element("ul", *(element("li", note) for note in notes))]
