@@ -12,6 +12,7 @@ from daybreak.data.prepare import prepare
 from daybreak.data.shards import Corpus
 from daybreak.errors import UserError
 from daybreak.executor import Workers
+from daybreak.finite import finite
 from daybreak.recipe import Recipe
 from daybreak.run import train
 from daybreak.study.conduct import conduct
@@ -172,7 +173,7 @@ def test_a_change_that_changes_nothing_is_said(write: Write, corpus: Corpus, tmp
 
 
 def test_the_document_holds_every_seed_and_is_json(made: Study) -> None:
-    content = json.loads(json.dumps(document(made), allow_nan=False))
+    content = json.loads(json.dumps(finite(document(made)), allow_nan=False))
     by_name = {variant["name"]: variant for variant in content["variants"]}
     assert {trial["seed"]: trial["loss"] for trial in by_name["wide"]["trials"]} == made.losses("wide")
     assert [each["variant"] for each in content["comparisons"]] == ["no-bias", "wide"]

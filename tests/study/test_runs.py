@@ -46,7 +46,7 @@ def test_runs_are_paired_by_seed_and_grouped_by_recipe(runs: dict[str, Path]) ->
     (base, other), (comparison,) = found.groups, found.comparisons
     assert (base.name, other.name, found.equal) == ("a1", "b2", "640 tokens")
     assert sorted(base.losses) == sorted(other.losses) == [1, 2]
-    assert other.changes == ("optimizer.lr: 0.01 here, 0.003 there",)
+    assert other.changes == {"optimizer.lr": (0.01, 0.003)}
     assert comparison.difference == paired_difference(other.losses, base.losses)
 
 

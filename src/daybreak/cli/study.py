@@ -26,13 +26,13 @@ def study(
 
     Example: daybreak study studies/cramming.toml --data data/wikipedia --out runs/cramming --for 40m
     """
-    import json
-
     from daybreak.cli.command import command
     from daybreak.cli.ending import EXIT_STOPPED
+    from daybreak.cli.json_output import print_json
     from daybreak.errors import UserError
     from daybreak.executor import Workers
-    from daybreak.files import write_bytes
+    from daybreak.files import write_bytes, write_json
+    from daybreak.finite import finite
     from daybreak.progress import say
     from daybreak.report.standalone import differences_svg
     from daybreak.run import stop_seconds
@@ -48,10 +48,13 @@ def study(
     )
     table = shown(found)
     write_bytes(folder / "results.md", table.encode())
-    write_bytes(folder / "results.json", json.dumps(document(found), indent=2, allow_nan=False).encode() + b"\n")
+    write_json(folder / "results.json", finite(document(found)))
     for reference, picture in differences_svg(found).items():
         write_bytes(folder / f"differences-to-{reference}.svg", picture)
-    print(json.dumps(document(found), indent=2, allow_nan=False) if as_json else table, end="\n" if as_json else "")
+    if as_json:
+        print_json(document(found))
+    else:
+        print(table, end="")
     if found.missing:
         say(f"{found.missing} trials are missing; the same command goes on")
         raise typer.Exit(EXIT_STOPPED)

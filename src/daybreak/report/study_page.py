@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from xml.etree.ElementTree import Element
 
-from daybreak.duration import Unit
 from daybreak.finite import or_nan
 from daybreak.report.charts import MOST_LOOKS
 from daybreak.report.curves import AXES, FLOPS_NOTE, Group, loss_charts
@@ -17,7 +16,7 @@ from daybreak.report.settings import difference_to_parent
 from daybreak.report.words import NOTHING, number, percent, signed
 from daybreak.study.results import Comparison, Study, trial_folder
 from daybreak.study.statistics import POWER
-from daybreak.study.table import sentences
+from daybreak.study.table import sentences, shown_p
 
 _COLOURS = {"helps": "good", "hurts": "bad", "diverged": "bad", "not shown": "muted", "unfinished": "muted"}
 _AXES: tuple[Along, ...] = ("time", "steps", "tokens", "flops")
@@ -27,8 +26,7 @@ _WIDTHS = ((860, "wide"), (420, "narrow"))
 def page_of_study(study: Study) -> bytes:
     """The whole file; the same study gives the same bytes."""
     design, comparisons = study.design, ordered(study)
-    seeds = f"{len(design.seeds)} seed{'s' if len(design.seeds) > 1 else ''}"
-    said = f"{design.base}, {len(study.variants) - 1} variants over {seeds}, equal in {design.held_equal}"
+    said = f"{design.base}, {len(study.variants) - 1} variants over {design.seeds_said}, equal in {design.held_equal}"
     title = f"Study {study.path.resolve().name}"
     header = element("header", element("h1", title), element("p", said, class_="subtitle"))
     parts = [
@@ -68,8 +66,8 @@ def _verdicts(study: Study, comparisons: Sequence[Comparison]) -> list[Content]:
                 element("strong", each.verdict, class_=f"verdict {_COLOURS[each.verdict]}"),
                 f"{signed(found.mean, 4)}{against}",
                 "" if found.low is None else f"{signed(found.low, 4)} to {signed(found.high, 4)}",
-                _p(found.p),
-                _p(each.p_adjusted),
+                shown_p(found.p),
+                shown_p(each.p_adjusted),
                 "" if found.detectable is None else f"±{number(found.detectable, 4)}",
             ]
         )
@@ -159,7 +157,7 @@ def _observed(study: Study) -> dict[str, tuple[Observed, ...]]:
 
 
 def _is_paced(study: Study) -> bool:
-    return study.design.clock == "pace" and study.design.budget.unit is Unit.SECONDS and bool(study.paces)
+    return study.design.is_paced and bool(study.paces)
 
 
 def _trials(study: Study) -> list[Content]:
@@ -261,7 +259,3 @@ def _notes() -> Element:
         f"so scattered seeds to find it in {POWER:.0%} of studies.",
     )
     return element("ul", *(element("li", note) for note in notes))
-
-
-def _p(p: float | None) -> str:
-    return "" if p is None else ("< 0.0001" if p < 1e-4 else number(p, 4))

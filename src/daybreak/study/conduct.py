@@ -74,7 +74,7 @@ def _paces(plan: Plan) -> Mapping[str, Pace]:
     """The pace of each variant, measured once in the study's life."""
     path = plan.out / PACES
     if not path.exists():
-        if plan.is_paced:
+        if plan.design.is_paced:
             for name, recipe in plan.recipes.items():
                 require_steady(name, recipe)
         say(f"measuring the speed of {len(plan.recipes)} variants, by turns")

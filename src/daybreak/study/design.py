@@ -1,7 +1,7 @@
 """What a study compares: a base, its changes one by one and taken away one by one, at one budget, over seeds."""
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, final
 
@@ -14,9 +14,8 @@ from daybreak.recipe import Recipe, parse_overrides
 
 BASE, ALL = "base", "all"
 _BUDGETS = {Unit.SECONDS: "time", Unit.TOKENS: "tokens", Unit.FLOPS: "FLOPs"}
-# What the study itself sets, and what must be the same for all, since it measures.
+# What the study itself sets.
 _SET = ("budget", "counts", "price", "seed", "name", "description", "extends")
-_HELD = (*_SET, "evaluation")
 _OTHER_TEXT = ("data.corpus", "data.mixture", "data.tokenizer")
 
 
@@ -86,31 +85,27 @@ class Design(Configuration):
             raise ValueError("modes: neither add-one nor leave-one-out is on, so there is nothing to compare")
         if self.modes.leave_one_out and len(self.changes) < 2:
             raise ValueError("modes.leave-one-out needs two changes or more")
-        for name, overrides in self.changes.items():
-            self._require_fair(name, overrides)
-        self._require_fair("settings", self.settings, of_all=True)
-        for key in self.tune:
-            self._require_fair("tune", (f"{key}=",), of_all=True)
+        _require_unset("settings", self.settings)
+        _require_unset("tune", self.tune)
         if any(not values for values in self.tune.values()):
             raise ValueError('tune: each key needs the values to try, as "optimizer.lr" = [1e-3, 3e-3]')
+        for name, overrides in self.changes.items():
+            _require_a_name(name)
+            self._require_fair(name, overrides)
         return self
 
-    def _require_fair(self, name: str, overrides: tuple[str, ...], *, of_all: bool = False) -> None:
-        """Raises ValueError where overrides change what is held equal."""
-        if not of_all and (not name or name in (BASE, ALL) or not all(c.isalnum() or c in "-_.+" for c in name)):
-            raise ValueError(
-                f"a change may not be named {name!r}: use letters, digits and - _ . +, but not base or all"
-            )
-        for override in overrides:
-            key = override.partition("=")[0].strip()
-            if _is_under(key, _SET if of_all else _HELD):
-                raise ValueError(f"{name}: {key} is what a study sets, or measures by; it cannot be changed in one")
-            if not of_all and _is_under(key, _OTHER_TEXT) and self.validation is None:
+    def _require_fair(self, name: str, overrides: tuple[str, ...]) -> None:
+        """Raises ValueError for a change of what is held equal, of what measures, or of what is tuned."""
+        _require_unset(name, overrides)
+        for key in map(_key, overrides):
+            if _is_under(key, ("evaluation",)):
+                raise ValueError(f"{name}: {key} is what a study measures by; it cannot be changed in one")
+            if _is_under(key, _OTHER_TEXT) and self.validation is None:
                 raise ValueError(
                     f"{name}: {key} changes the text, and with it what the loss is measured on; give validation, the "
                     "corpus whose held-out text measures all variants"
                 )
-            if not of_all and key in self.tune:
+            if key in self.tune:
                 raise ValueError(
                     f"{name}: {key} is tuned, for every variant alike; leave it out of the change or of tune"
                 )
@@ -140,10 +135,22 @@ class Design(Configuration):
             raise UserError(f"study {where} is not valid:\n  {problems}") from None
 
     @property
+    def is_paced(self) -> bool:
+        """Whether a time is given to trials as steps, at the speed of each variant."""
+        return self.budget.unit is Unit.SECONDS and self.clock == "pace"
+
+    @property
     def held_equal(self) -> str:
         """What all trials are given alike, in words."""
-        by = {"pace": " of training, as steps at each variant's measured speed", "wall": " of training, by the clock"}
-        return f"{self.budget}{by[self.clock] if self.budget.unit is Unit.SECONDS else ''}"
+        if self.budget.unit is not Unit.SECONDS:
+            return f"{self.budget.amount:,.0f} {self.budget.unit.value}"
+        by = "as steps at each variant's measured speed" if self.is_paced else "by the clock"
+        return f"{self.budget} of training, {by}"
+
+    @property
+    def seeds_said(self) -> str:
+        """How many, in words."""
+        return f"{len(self.seeds)} seed{'s' if len(self.seeds) > 1 else ''}"
 
 
 @final
@@ -209,6 +216,23 @@ def _require_together(changes: Mapping[str, tuple[str, ...]]) -> None:
                 )
 
 
+def _require_a_name(name: str) -> None:
+    """Raises ValueError for a name that is the study's own, or cannot be a folder's."""
+    if name in ("", ".", "..", BASE, ALL) or not all(sign.isalnum() or sign in "-_.+" for sign in name):
+        raise ValueError(f"a change may not be named {name!r}: use letters, digits and - _ . +, but not base or all")
+
+
+def _require_unset(where: str, overrides: Iterable[str]) -> None:
+    """Raises ValueError for overrides, or their keys, of what the study sets."""
+    for key in map(_key, overrides):
+        if _is_under(key, _SET):
+            raise ValueError(f"{where}: {key} is what the study sets itself; leave it out")
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].strip()
+
+
 def _is_under(key: str, tables: tuple[str, ...]) -> bool:
     return any(key == table or key.startswith(f"{table}.") for table in tables)
 
@@ -222,6 +246,5 @@ def _explained(error: Any) -> str:
     """One validation error as a person would say it."""
     key, message = ".".join(map(str, error["loc"])), error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
-        known = "base, settings, budget, clock, seeds, changes, modes, tune, tuning_budget, validation, keep"
-        return f"unknown key {key}; a study has {known}"
+        return f"unknown key {key}; a study has {', '.join(Design.model_fields)}"
     return f"{key}: {message}" if key else str(message)

@@ -1,15 +1,15 @@
-"""A study as one JSON document, for scripts."""
+"""A study, or runs compared, as one JSON document for scripts."""
 
-import math
 from dataclasses import asdict
 from typing import Any
 
 from daybreak.study.results import Study
+from daybreak.study.runs import ComparedRuns
 
 
 def document(study: Study) -> dict[str, Any]:
-    """All trials and all comparisons; what is no number is null."""
-    content = {
+    """All trials and all comparisons."""
+    return {
         "base": study.design.base,
         "equal": study.design.held_equal,
         "seeds": list(study.design.seeds),
@@ -30,14 +30,12 @@ def document(study: Study) -> dict[str, Any]:
         "torch": study.torch,
         "machine": study.machine,
     }
-    found: dict[str, Any] = finite(content)
-    return found
 
 
-def finite(value: Any) -> Any:
-    """The same as JSON can hold it: keys are text, and what is no number is null."""
-    if isinstance(value, dict):
-        return {str(key): finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def document_of_runs(compared: ComparedRuns) -> dict[str, Any]:
+    """All groups and all comparisons."""
+    return {
+        "equal": compared.equal,
+        "groups": [{**asdict(group), "recipe": group.recipe.model_dump(mode="json")} for group in compared.groups],
+        "comparisons": [asdict(each) for each in compared.comparisons],
+    }

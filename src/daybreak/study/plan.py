@@ -66,11 +66,6 @@ class Plan:
         return cls(design, file.parent, data, out, workers, made, recipes, readings, until)
 
     @property
-    def is_paced(self) -> bool:
-        """Whether a time is given to trials as steps."""
-        return self.design.budget.unit is Unit.SECONDS and self.design.clock == "pace"
-
-    @property
     def in_time(self) -> bool:
         """Whether this sitting goes on."""
         return self.until is None or time.monotonic() < self.until

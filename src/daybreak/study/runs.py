@@ -23,14 +23,14 @@ class Group:
         name: of the first of their folders.
         losses: by seed, in nats a token on held-out text.
         tokens_per_second: the median over their steps.
-        changes: what differs from the recipe of the first group, one line a setting.
+        changes: settings that differ from the recipe of the first group: the value here, and there.
     """
 
     name: str
     recipe: Recipe
     losses: Mapping[int, float]
     tokens_per_second: float
-    changes: tuple[str, ...]
+    changes: Mapping[str, tuple[Any, Any]]
 
 
 @final
@@ -94,10 +94,15 @@ def _group(runs: Sequence[Run], base: Recipe) -> Group:
         losses[run.recipe.seed] = run.final_loss
     first = runs[0]
     rates = [record["tokens_per_second"] for run in runs for record in run.metrics()]
-    same = first.recipe.model_copy(
-        update={key: getattr(base, key) for key in ("name", "description", "seed", "execution", "data")}
-    )
-    return Group(first.path.resolve().name, first.recipe, losses, median(rates), tuple(same.differences(base)))
+    return Group(first.path.resolve().name, first.recipe, losses, median(rates), _changes(first.recipe, base))
+
+
+def _changes(recipe: Recipe, base: Recipe) -> dict[str, tuple[Any, Any]]:
+    """Settings that differ, but for those that name a run, its text or its execution."""
+    same = {key: getattr(base, key) for key in ("name", "description", "seed", "execution", "data")}
+    ours, theirs = recipe.model_copy(update=same).settings, base.settings
+    keys = sorted(ours.keys() | theirs.keys())
+    return {key: (ours.get(key), theirs.get(key)) for key in keys if ours.get(key) != theirs.get(key)}
 
 
 def _require_comparable(one: Run, other: Run) -> None:

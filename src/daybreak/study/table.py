@@ -4,7 +4,9 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from daybreak.study.results import Comparison, Study
+from daybreak.study.runs import ComparedRuns
 from daybreak.study.statistics import CONFIDENCE, POWER
+from daybreak.text_table import markdown_table
 
 _HEADS = (
     "variant", "to", "loss", "difference", "95 % interval", "p", "could show", "tokens/s", "memory", "verdict",
@@ -18,8 +20,7 @@ def shown(study: Study) -> str:
 
 def _lines(study: Study) -> Iterator[str]:
     design = study.design
-    seeds = f"{len(design.seeds)} seed{'s' if len(design.seeds) > 1 else ''}"
-    yield f"{design.base}, {seeds}, equal in {design.held_equal}"
+    yield f"{design.base}, {design.seeds_said}, equal in {design.held_equal}"
     yield ""
     figures = {
         variant.name: (study.tokens_per_second(variant.name), _memory(study, variant.name))
@@ -34,6 +35,21 @@ def _lines(study: Study) -> Iterator[str]:
         yield f"Not finished: {study.missing} trials are missing; what stands here is of those that are done."
     for name, choice in study.tuned.items():
         yield f"{name} was trained with {' '.join(choice['chosen'])}, the best of {_tried(choice['losses'])}."
+
+
+def shown_runs(compared: ComparedRuns) -> str:
+    """The same of runs, and in what their recipes differ."""
+    first = compared.groups[0].name
+    losses = {group.name: group.losses for group in compared.groups}
+    figures = {group.name: (group.tokens_per_second, None) for group in compared.groups}
+    lines = [f"equal in {compared.equal}", ""]
+    lines += [*comparison_table(first, losses, compared.comparisons, figures), "", *sentences(compared.comparisons)]
+    for group in compared.groups[1:]:
+        lines += ["", f"{group.name} differs from {first} in"]
+        lines += [
+            f"  {key}: {here} in {group.name}, {there} in {first}" for key, (here, there) in group.changes.items()
+        ]
+    return "\n".join(lines) + "\n"
 
 
 def comparison_table(
@@ -58,13 +74,13 @@ def comparison_table(
                 _mean(losses[each.variant]),
                 "" if math.isnan(found.mean) else f"{found.mean:+.4f}",
                 "" if found.low is None else f"{found.low:+.4f} … {found.high:+.4f}",
-                _p(each.p_adjusted),
+                shown_p(each.p_adjusted),
                 "" if found.detectable is None else f"{found.detectable:.4f}",
                 *_speed(figures[each.variant]),
                 each.verdict,
             )
         )
-    yield from _table(_HEADS, rows)
+    yield from markdown_table(_HEADS, rows, left=(0, 1, len(_HEADS) - 1))
 
 
 def sentences(comparisons: Sequence[Comparison]) -> Iterator[str]:
@@ -92,7 +108,8 @@ def _mean(losses: Mapping[int, float]) -> str:
     return "n/a" if math.isnan(mean) else f"{mean:.4f}"
 
 
-def _p(p: float | None) -> str:
+def shown_p(p: float | None) -> str:
+    """Four digits; empty where there is none."""
     return "" if p is None else ("< 0.0001" if p < 1e-4 else f"{p:.4f}")
 
 
@@ -105,16 +122,3 @@ def _tried(losses: Mapping[str, float | None]) -> str:
     return ", ".join(
         f"{settings} ({'diverged' if loss is None else f'{loss:.4f}'})" for settings, loss in losses.items()
     )
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Columns of one width, numbers to the right."""
-    widths = [max(3, *(len(row[column]) for row in (heads, *rows))) for column in range(len(heads))]
-    left = {0, 1, len(heads) - 1}
-    rules = ["-" * width if column in left else "-" * (width - 1) + ":" for column, width in enumerate(widths)]
-    for row in (heads, rules, *rows):
-        cells = (
-            cell.ljust(width) if column in left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        yield f"| {' | '.join(cells)} |"

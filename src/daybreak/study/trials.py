@@ -20,6 +20,7 @@ from daybreak.compose import build_validation
 from daybreak.data.reading import Reading
 from daybreak.errors import UserError
 from daybreak.files import read_sealed, write_sealed
+from daybreak.finite import finite, or_nan
 from daybreak.hardware import is_out_of_memory
 from daybreak.recipe import Recipe
 from daybreak.run import Run, train
@@ -122,7 +123,7 @@ def perform(task: Task) -> Trial | None:
         if not run.finished:
             return None
         trial = _measured(run, task)
-    write_sealed(task.out / _RECORD, {key: _or_none(value) for key, value in asdict(trial).items()})
+    write_sealed(task.out / _RECORD, finite(asdict(trial)))
     if not task.keep:
         shutil.rmtree(task.out / "checkpoints")
     return trial
@@ -152,8 +153,8 @@ def _measured(run: Run, task: Task) -> Trial:
     return Trial(
         variant=task.variant,
         seed=task.seed,
-        loss=_number(figures["loss"]),
-        bits_per_byte=_number(figures["bits_per_byte"]),
+        loss=or_nan(figures["loss"]),
+        bits_per_byte=or_nan(figures["bits_per_byte"]),
         steps=spent.steps,
         tokens=spent.tokens,
         flops=spent.flops,
@@ -179,12 +180,3 @@ def _on_other_text(run: Run, corpus: str) -> Mapping[str, Any]:
     loss = part.measure(model)
     assert loss is not None  # nothing interrupts it
     return loss.figures
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)
-
-
-def _or_none(value: Any) -> Any:
-    """JSON has no NaN."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from daybreak.files import write_sealed
+from daybreak.finite import finite
 from daybreak.study.pace import Pace
 from daybreak.study.plan import Plan
 from daybreak.study.results import TUNED
@@ -46,16 +47,17 @@ def tune(
     losses = {key: trial.loss for key, trial in trials.items() if trial is not None}
     if len(losses) < len(tasks):
         return None
-    by_variant = {name.name: {settings: losses[name.name, settings] for settings in grid} for name in plan.variants}
+    names = [variant.name for variant in plan.variants]
+    by_variant = {name: {settings: losses[name, settings] for settings in grid} for name in names}
     chosen = {name: min(grid, key=lambda settings: _or_infinite(tried[settings])) for name, tried in by_variant.items()}
     record = {
         name: {
             "chosen": list(chosen[name]),
-            "losses": {" ".join(settings): loss if math.isfinite(loss) else None for settings, loss in tried.items()},
+            "losses": {" ".join(settings): loss for settings, loss in tried.items()},
         }
         for name, tried in by_variant.items()
     }
-    write_sealed(plan.out / TUNED, record)
+    write_sealed(plan.out / TUNED, finite(record))
     return chosen
 
 
