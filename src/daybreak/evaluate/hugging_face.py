@@ -16,6 +16,7 @@ from torch import Tensor
 
 from daybreak.data.windows import IGNORED
 from daybreak.errors import UserError
+from daybreak.evaluate.benchmarks import avoid_an_unreachable_hub
 from daybreak.evaluate.language_model import LanguageModel
 from daybreak.hardware import choose_device
 
@@ -69,10 +70,14 @@ def open_hugging_face(name: str) -> HuggingFaceModel:
     Raises:
         UserError: transformers is missing, or the model cannot be had.
     """
-    tokenizers, models = _transformers()
     place = name.removeprefix(PREFIX)
-    if not Path(place).is_dir() and (place.startswith((".", "/", "~")) or place.count("/") > 1):
-        raise UserError(f"there is no folder {place}")
+    if not Path(place).is_dir() and (not place or place.startswith((".", "/", "~")) or place.count("/") > 1):
+        raise UserError(f"there is no folder {place or 'behind hf:'}")
+    if Path(place).is_dir() and not (Path(place) / "config.json").is_file():
+        raise UserError(f"{PREFIX}{place} holds no model: it has no config.json; save_pretrained writes such a folder")
+    if not Path(place).is_dir():
+        avoid_an_unreachable_hub()
+    tokenizers, models = _transformers()
     device = choose_device("auto")
     try:
         tokenizer = tokenizers.from_pretrained(place, trust_remote_code=False)

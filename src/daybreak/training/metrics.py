@@ -170,4 +170,6 @@ def finite(record: dict[str, Any]) -> dict[str, Any]:
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return finite(value)
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
     return None if isinstance(value, float) and not isfinite(value) else value
