@@ -155,4 +155,6 @@ def is_busy() -> bool:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory was short, of the device or of the machine."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return any(said in str(error) for said in ("can't allocate memory", "Storage size calculation overflowed"))

@@ -248,6 +248,8 @@ def load(path: Path | str) -> Run:
     if not (path / "recipe.toml").is_file():
         raise UserError(f"{path} is not a run: it has no recipe.toml; daybreak train makes one")
     checkpoint = open_latest(path / "checkpoints")
+    if checkpoint is None and (path / "finished.json").exists():
+        raise UserError(f"{path} is finished, but its weights were dropped; a study with keep = true leaves them")
     if checkpoint is None:
         raise UserError(f"{path} has no checkpoint yet; let it train until its first one")
     tokenizer = Tokenizer.load(path / "tokenizer.json")

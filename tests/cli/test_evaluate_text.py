@@ -2,13 +2,16 @@
 
 import io
 import json
+import math
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from daybreak import Recipe, cli, load, train
 from daybreak.data.shards import Corpus
+from daybreak.evaluate.language_model import DaybreakModel
 from daybreak.evaluate.sweep import sweep
 
 TINY = ("budget=2 steps", "data.window=16", "batch.tokens=64", "execution.threads=1", "evaluation.tokens=64")
@@ -110,6 +113,15 @@ def test_mistakes_are_one_message(
     assert said in err
     assert "Traceback" not in err
     assert out == ""
+
+
+def test_a_loss_that_is_no_number_is_null_at_every_context(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(DaybreakModel, "losses", lambda self, inputs_BT, targets_BT: torch.full((1,), math.nan))
+    (tmp_path / "a.txt").write_text("Naïve café at daybreak")
+    out, _ = evaluate(monkeypatch, capsys, run, "--text", tmp_path / "a.txt", "--contexts", "8,16", "--json")
+    assert [(row["context"], row["loss"]) for row in json.loads(out)["contexts"]] == [(8, None), (16, None)]
 
 
 def test_a_model_of_hugging_face_has_no_split_of_its_own(

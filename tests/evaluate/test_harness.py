@@ -177,6 +177,12 @@ def test_a_task_file_that_is_no_yaml_is_named(tmp_path: Path) -> None:
         open_benchmarks(TaskChoice(folder=tmp_path))
 
 
+def test_a_task_whose_name_is_a_number_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "five.yaml").write_text("task: 5\n")
+    with pytest.raises(UserError, match=r"five\.yaml: task: 5 is no name"):
+        open_benchmarks(TaskChoice(folder=tmp_path))
+
+
 def test_a_file_that_a_task_names_but_is_nowhere(tmp_path: Path) -> None:
     folder = task_folder(tmp_path / "tasks")
     (folder / "cloze.jsonl").unlink()

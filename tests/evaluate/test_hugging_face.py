@@ -114,6 +114,11 @@ def test_safetensors_alone_are_read(tmp_path: Path) -> None:
         open_transformers(f"hf:{tmp_path}", device="cpu")
 
 
+def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"holds no model: it has no config\.json"):
+        open_hugging_face(f"hf:{tmp_path}")
+
+
 def test_a_folder_that_is_not_there_is_not_looked_for_elsewhere(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no folder"):
         open_hugging_face(f"hf:{tmp_path / 'missing'}")

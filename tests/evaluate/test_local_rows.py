@@ -58,6 +58,8 @@ def test_a_text_is_wikitexts_articles(tmp_path: Path) -> None:
         ("a.jsonl", b'{"a": 1}\n{"a": \n', r"a\.jsonl:2 is not JSON"),
         ("a.jsonl", b"", r"a\.jsonl holds no items"),
         ("a.json", b"[1, 2]", r"each item must be a JSON object"),
+        ("a.json", b"[" * 200_000, r"a\.json is not JSON"),
+        ("a.jsonl", b'{"a": 1}\n' + b'{"a":' * 200_000, r"a\.jsonl:2 is not JSON"),
         ("a.jsonl.xz", lzma.compress(LINES)[:-9], r"a\.jsonl\.xz cannot be read"),
         ("a.parquet", b"PAR1", r"a\.parquet cannot be read"),
         ("a.bin", b"\xff\xfe\x00", r"neither JSONL, JSON, Parquet nor text"),

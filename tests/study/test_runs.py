@@ -1,5 +1,6 @@
 """Finished runs compared by hand; and runs that do not compare."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -65,6 +66,13 @@ def test_runs_are_paired_by_seed_and_grouped_by_recipe(runs: dict[str, Path]) ->
 def test_runs_whose_losses_say_nothing_are_refused(runs: dict[str, Path], names: tuple[str, ...], said: str) -> None:
     with pytest.raises(UserError, match=said):
         compare_runs([runs[name] for name in names])
+
+
+def test_a_run_whose_weights_were_dropped_is_said_to_be(runs: dict[str, Path], tmp_path: Path) -> None:
+    dropped = shutil.copytree(next(iter(runs.values())), tmp_path / "dropped")
+    shutil.rmtree(dropped / "checkpoints")
+    with pytest.raises(UserError, match="is finished, but its weights were dropped"):
+        compare_runs([dropped, dropped])
 
 
 def test_a_run_that_is_not_finished_is_refused(runs: dict[str, Path], corpus: Corpus, tmp_path: Path) -> None:

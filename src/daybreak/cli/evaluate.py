@@ -57,7 +57,7 @@ def evaluate(
         raise UserError(f"{more_text[0]} stands behind the run; texts go behind --text")
     if text and data is not None:
         raise UserError("--text and --data exclude each other: a text, or the validation split of a corpus")
-    if tasks or tasks_from or suite or local:
+    if tasks is not None or tasks_from or suite is not None or local:
         if text or contexts or stride or data is not None:
             raise UserError(
                 "tasks have texts of their own; ask for them without --text, --contexts, --stride and --data"

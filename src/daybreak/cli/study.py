@@ -26,6 +26,8 @@ def study(
 
     Example: daybreak study studies/cramming.toml --data data/wikipedia --out runs/cramming --for 40m
     """
+    import shlex
+
     from daybreak.cli.command import command
     from daybreak.cli.ending import EXIT_STOPPED
     from daybreak.cli.json_output import print_json
@@ -38,14 +40,19 @@ def study(
     from daybreak.run import stop_seconds
     from daybreak.study.conduct import conduct
     from daybreak.study.document import document
+    from daybreak.study.results import STUDY, read_study
     from daybreak.study.table import shown
 
     if engine == "here" and (not workers or gpus or cores > 1):
         raise UserError("--cores, --gpus and --workers 0 are of a Ray cluster: add --engine ray")
     folder = out or Path("runs") / file.stem
-    found = conduct(
-        file, folder, data=data, workers=Workers(workers, engine, cores, gpus), seconds=stop_seconds(sitting)
-    )
+    seconds = stop_seconds(sitting)
+    try:
+        found = conduct(file, folder, data=data, workers=Workers(workers, engine, cores, gpus), seconds=seconds)
+    except KeyboardInterrupt:  # between two trials, or while speeds are measured: what is done is on disk
+        if not (folder / STUDY).is_file():
+            raise
+        found = read_study(folder)
     table = shown(found)
     write_bytes(folder / "results.md", table.encode())
     write_json(folder / "results.json", finite(document(found)))
@@ -56,6 +63,7 @@ def study(
     else:
         print(table, end="")
     if found.missing:
-        say(f"{found.missing} trials are missing; the same command goes on")
+        what = "1 trial is" if found.missing == 1 else f"{found.missing} trials are"
+        say(f"{what} missing; the same command goes on")
         raise typer.Exit(EXIT_STOPPED)
-    say(f"next: {command()} report {folder}")
+    say(f"next: {command()} report {shlex.quote(str(folder))}")

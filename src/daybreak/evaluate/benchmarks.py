@@ -64,6 +64,8 @@ def parse_local(pairs: Sequence[str]) -> dict[str, Path]:
             raise UserError(f"local items {pair!r}: write NAME=FILE, as arc_easy=ARC-Easy_validation.jsonl")
         if not Path(file).is_file():
             raise UserError(f"local items {pair!r}: there is no file {file}")
+        if name in found:
+            raise UserError(f"local items {pair!r}: {name} was given {found[name]} before; give one")
         found[name] = Path(file)
     return found
 
@@ -77,7 +79,12 @@ def require_harness() -> None:
         )
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if not _reaches_the_hub():  # else each data set is tried for half a minute
+    avoid_an_unreachable_hub()
+
+
+def avoid_an_unreachable_hub() -> None:
+    """Keep to what was downloaded where there is no network, else each name is tried for half a minute."""
+    if not _reaches_the_hub():
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 

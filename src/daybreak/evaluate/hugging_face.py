@@ -16,6 +16,7 @@ from torch import Tensor
 
 from daybreak.data.windows import IGNORED
 from daybreak.errors import UserError
+from daybreak.evaluate.benchmarks import avoid_an_unreachable_hub
 from daybreak.evaluate.language_model import BYTES_PER_FEATURE, BYTES_PER_LOGIT, LanguageModel
 from daybreak.hardware import choose_device
 
@@ -66,8 +67,10 @@ def place_of(name: str) -> str:
         UserError: it is a path, but there is no such folder.
     """
     place = name.removeprefix(PREFIX)
-    if not Path(place).is_dir() and (place.startswith((".", "/", "~")) or place.count("/") > 1):
-        raise UserError(f"there is no folder {place}")
+    if not Path(place).is_dir() and (not place or place.startswith((".", "/", "~")) or place.count("/") > 1):
+        raise UserError(f"there is no folder {place or 'behind hf:'}")
+    if Path(place).is_dir() and not (Path(place) / "config.json").is_file():
+        raise UserError(f"{PREFIX}{place} holds no model: it has no config.json; save_pretrained writes such a folder")
     return place
 
 
@@ -84,6 +87,8 @@ def open_hugging_face(name: str) -> HuggingFaceModel:
     """
     tokenizers, models = _transformers()
     place = place_of(name)
+    if not Path(place).is_dir():
+        avoid_an_unreachable_hub()
     device = choose_device("auto")
     try:
         tokenizer = tokenizers.from_pretrained(place, trust_remote_code=False)

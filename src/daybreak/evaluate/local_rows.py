@@ -40,7 +40,7 @@ def _json(path: Path) -> list[dict[str, Any]]:
         else:
             lines = ((number, line) for number, line in enumerate(content.splitlines(), 1) if line.strip())
             rows = [_line(line, f"{path}:{number}") for number, line in lines]
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}") from None
     if not all(isinstance(row, dict) for row in rows):
         raise UserError(f"{path}: each item must be a JSON object")
@@ -50,7 +50,7 @@ def _json(path: Path) -> list[dict[str, Any]]:
 def _line(line: bytes, where: str) -> Any:
     try:
         return json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{where} is not JSON: {error}") from None
 
 

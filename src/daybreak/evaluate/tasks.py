@@ -284,6 +284,9 @@ def _require_readable(folder: Path) -> None:
 
     for path in sorted(folder.rglob("*.yaml")):
         try:
-            yaml.compose(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            root = yaml.compose(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
             raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+        for key, value in root.value if isinstance(root, yaml.MappingNode) else ():
+            if key.value == "task" and isinstance(value, yaml.ScalarNode) and value.tag != "tag:yaml.org,2002:str":
+                raise UserError(f'{path}: task: {value.value} is no name; write it as task: "{value.value}-items"')

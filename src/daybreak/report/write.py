@@ -33,6 +33,8 @@ def write_report(paths: Sequence[Path | str] | Path | str, out: Path | str | Non
         raise UserError(f"{len(folders)} runs are more than the {MOST_LOOKS} that a figure can tell apart; give fewer")
     for folder in folders:
         require_text(folder)
+        if not folder.is_dir():
+            raise UserError(f"{folder} is no folder of a run or a study; daybreak train and daybreak study make them")
     page = Path(out) if out is not None else (folders[0] if len(folders) == 1 else Path()) / "report.html"
     require_text(page)
     if page.is_dir():

@@ -1,7 +1,8 @@
 """The speed and the memory of every variant, each measured by turns with the base, since a machine's speed drifts."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -11,6 +12,7 @@ from daybreak.bench.subject import Subject, make_subject, some_tokens
 from daybreak.compose import choose_execution
 from daybreak.data.shards import Corpus
 from daybreak.errors import UserError
+from daybreak.hardware import is_out_of_memory
 from daybreak.recipe import Recipe
 from daybreak.training.execution import Execution
 
@@ -58,16 +60,18 @@ def measure_paces(recipes: dict[str, Recipe], note: Callable[[str], None]) -> di
         UserError: one does not fit this machine or its corpus.
     """
     names = list(recipes)
-    base = _subject(recipes[names[0]])
+    with _named(names[0]):
+        base = _subject(recipes[names[0]])
+        peaks = {names[0]: _peak(base)}
     paces: dict[str, Pace] = {}
     base_seconds: list[float] = []
     ratios: dict[str, list[float]] = {}
-    peaks = {names[0]: _peak(base)}
     for name in names[1:] or names:
         note(name)
-        other = _subject(recipes[name])
-        peaks[name] = _peak(other)
-        of_base, of_other = _by_turns(base, other)
+        with _named(name):
+            other = _subject(recipes[name])
+            peaks[name] = _peak(other)
+            of_base, of_other = _by_turns(base, other)
         base_seconds += of_base
         ratios[name] = [theirs / ours for ours, theirs in zip(of_base, of_other, strict=True)]
     seconds = median(base_seconds)
@@ -82,6 +86,19 @@ def measure_paces(recipes: dict[str, Recipe], note: Callable[[str], None]) -> di
             choose_execution(recipe).micro_batch,
         )
     return paces
+
+
+@contextmanager
+def _named(variant: str) -> Iterator[None]:
+    """Say of which variant it is that something does not work."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{variant}: {error}") from None
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(f"{variant}: out of memory: {error}; make it smaller, or leave it out") from None
 
 
 def _subject(recipe: Recipe) -> Subject:
