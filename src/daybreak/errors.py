@@ -11,6 +11,13 @@ class UserError(Exception):
 
 
 @final
+class DivergedError(Exception):
+    """Training has come to losses that are no numbers: says since when, and what to do."""
+
+    exit_code = 2
+
+
+@final
 class LostRankError(Exception):
     """Another rank of the run died or hangs: says which, and what it was doing."""
 

@@ -120,7 +120,7 @@ class Recipe(Configuration):
     @property
     def settings(self) -> dict[str, Any]:
         """Every setting by its key, as `optimizer.lr`."""
-        return _flatten(self.model_dump(mode="json"))
+        return flattened(self.model_dump(mode="json"))
 
     @property
     def budget_seconds(self) -> float | None:
@@ -336,28 +336,29 @@ def _nearest(name: object, known: list[str]) -> str:
     return f" (did you mean {close[0]}?)" if close else ""
 
 
-def _flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flattened(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Tables within tables as one, by dotted keys; the items of a list of tables are numbered from 1."""
     flat: dict[str, Any] = {}
     for key, value in content.items():
         if isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
             value = {str(number): item for number, item in enumerate(value, start=1)}
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+        flat |= flattened(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
     return flat
 
 
 def _toml_lines(table: Mapping[str, Any]) -> list[str]:
     """`key = value` lines; TOML has no null, and what is None is the default."""
-    return [f"{key} = {_toml(value)}" for key, value in table.items() if value is not None]
+    return [f"{key} = {toml_value(value)}" for key, value in table.items() if value is not None]
 
 
-def _toml(value: Any) -> str:
+def toml_value(value: Any) -> str:
     """A value as TOML; a JSON string is a TOML string, and a float never reads as an integer."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items() if item is not None) + " }"
+        return "{ " + ", ".join(f"{key} = {toml_value(item)}" for key, item in value.items() if item is not None) + " }"
     if isinstance(value, list):
-        return "[" + ", ".join(_toml(item) for item in value) + "]"
+        return "[" + ", ".join(toml_value(item) for item in value) + "]"
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return repr(value)

@@ -282,6 +282,7 @@ def train(
 
     Raises:
         UserError: anything the person can mend; nothing is lost or half-written.
+        DivergedError: losses are no numbers any more, or spike again and again.
         LostRankError: another rank died or hangs.
     """
     clock = Clock(time.monotonic() if started is None else started)

@@ -136,7 +136,7 @@ def test_text_of_another_tokenizer_does_not_compare(write: Write, corpus: Corpus
 def test_a_trial_that_cannot_be_made_leaves_the_others_alone(
     write: Write, corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = write(changes="{ odd = ['schedule.warmup=30s'] }")
+    file = write(changes="{ odd = ['schedule.warmup=30s'] }")  # no time is known where tokens count
     study = conduct(file, tmp_path / "out", data=corpus.path)
     assert "odd, seed 1 failed: schedule.warmup" in capsys.readouterr().err
     assert study.missing == 2
@@ -149,6 +149,58 @@ def test_a_verdict_waits_for_all_seeds(write: Write, corpus: Corpus, tmp_path: P
     study = conduct(file, tmp_path / "out", data=corpus.path)
     shutil.rmtree(trial_folder(study.path, "wide", 2))
     assert [each.verdict == "unfinished" for each in read_study(study.path).comparisons] == [False, True]
+
+
+def test_a_variant_that_the_guard_ends_has_diverged_and_the_study_is_done(
+    write: Write, corpus: Corpus, tmp_path: Path
+) -> None:
+    lines = {"tune": '{ "optimizer.lr" = [3e-3, 1e30] }', "changes": "{ hot = ['guard.most_skipped=1'] }"}
+    study = conduct(write(**lines, budget='"1280 tokens"'), tmp_path / "out", data=corpus.path)
+    assert study.missing == 0
+    assert [study.tuned[name]["chosen"] for name in ("base", "hot")] == [["optimizer.lr=0.003"]] * 2
+    assert study.tuned["hot"]["losses"]["optimizer.lr=1e+30"] is None
+
+
+def test_a_study_that_measured_nothing_yet_may_be_changed(write: Write, corpus: Corpus, tmp_path: Path) -> None:
+    conduct(write(budget='"128 tokens"'), tmp_path / "out", data=corpus.path, seconds=1e-6)
+    (tmp_path / "out" / "paces.json").unlink()
+    study = conduct(write(budget='"192 tokens"'), tmp_path / "out", data=corpus.path, seconds=1e-6)
+    assert study.design.budget.amount == 192
+
+
+def test_speeds_by_which_trials_were_made_are_not_measured_anew(made: Study, corpus: Corpus, tmp_path: Path) -> None:
+    shutil.copytree(made.path, tmp_path / "copy")
+    (tmp_path / "copy" / "paces.json").unlink()
+    with pytest.raises(UserError, match=r"paces\.json is missing, by which the trials"):
+        conduct(made.path.with_name("study.toml"), tmp_path / "copy", data=corpus.path)
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ({"budget": '"10 tokens"'}, "base: budget = 10 tokens is less than one step"),
+        ({"changes": "{ odd = ['model.dims=3'] }"}, r"odd: .*\n.* unknown key model\.dims"),
+        ({"tune": "{ 'optimizer.nope' = [1, 2] }"}, r"unknown key optimizer\.nope"),
+        ({"changes": "{ words = ['model.vocab_size=100'] }"}, "words: the corpus's tokenizer"),
+    ],
+)
+def test_what_cannot_be_trained_is_said_before_anything_is_measured(
+    write: Write, corpus: Corpus, tmp_path: Path, lines: dict[str, str], said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        conduct(write(**lines), tmp_path / "out", data=corpus.path)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_folder_of_a_run_is_not_a_studys(write: Write, corpus: Corpus, made: Study) -> None:
+    with pytest.raises(UserError, match="is the folder of a run"):
+        conduct(write(), trial_folder(made.path, "base", 1), data=corpus.path)
+
+
+def test_rows_of_another_length_are_said(write: Write, corpus: Corpus, tmp_path: Path) -> None:
+    file = write(changes="{ short = ['model.context=8'] }", seeds="1", budget='"128 tokens"')
+    study = conduct(file, tmp_path / "out", data=corpus.path)
+    assert "short was measured in rows of 8 tokens, base in rows of 16" in shown(study)
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,9 @@ def test_seeds_are_counted_from_one_or_named(write: Write) -> None:
         ({"changes": "{ text = ['data.corpus=elsewhere'] }"}, "text: data.corpus changes the text.*give validation"),
         ({"changes": "{ x = ['optimizer.lr=1'] }", "tune": "{ 'optimizer.lr' = [1e-3] }"}, "x: optimizer.lr is tuned"),
         ({"tune": "{ 'optimizer.lr' = [] }"}, "needs the values to try"),
+        ({"tune": "{ 'evaluation.tokens' = [1] }"}, "tune: evaluation.tokens is what the loss is measured on"),
+        ({"changes": "{ text = ['data={corpus=\"x\"}'] }"}, "text: data.corpus changes the text"),
+        ({"changes": "{ x = ['optimizer={lr=1}'] }", "tune": "{ 'optimizer.lr' = [1e-3] }"}, "optimizer.lr is tuned"),
         ({"modes": "{ add-one = false }"}, "nothing to compare"),
         ({"modes": "{ add-two = true }"}, "modes.add-two"),
         ({"budgets": "3"}, "unknown key budgets; a study has base"),
@@ -85,9 +88,38 @@ def test_changes_that_undo_one_another_cannot_all_be_made(write: Write) -> None:
         variants(design)
 
 
+def test_tables_and_keys_of_the_same_setting_undo_one_another(write: Write) -> None:
+    changes = "{ a = ['model={dim=32}'], b = ['model.dim=64'] }"
+    with pytest.raises(UserError, match=r"changes a and b both set model\.dim"):
+        variants(Design.load(write(changes=changes, modes="{ leave-one-out = true }")))
+
+
 def test_a_file_that_is_none_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         Design.load(tmp_path / "no.toml")
     (tmp_path / "bad.toml").write_text("seeds = = 3")
     with pytest.raises(UserError, match="not valid TOML"):
         Design.load(tmp_path / "bad.toml")
+
+
+@pytest.mark.parametrize("name", ["..", ".hidden", "-rf", "x" * 101])
+def test_a_change_is_named_as_a_folder_can_be(name: str, write: Write) -> None:
+    with pytest.raises(UserError, match="a change may not be named"):
+        Design.load(write(changes=f"{{ '{name}' = ['model.bias=false'] }}"))
+
+
+def test_two_variants_of_one_name_are_refused(write: Write) -> None:
+    changes = "{ a = ['model.bias=false'], all-without-a = ['model.dim=32'] }"
+    with pytest.raises(UserError, match="two variants would be named all-without-a"):
+        variants(Design.load(write(changes=changes, modes="{ leave-one-out = true }")))
+
+
+@pytest.mark.parametrize("key", ["evaluation.tokens", "data.corpus"])
+def test_what_measures_is_not_tuned(key: str, write: Write) -> None:
+    with pytest.raises(UserError, match="cannot be chosen by the loss"):
+        Design.load(write(tune=f'{{ "{key}" = [1, 2] }}'))
+
+
+def test_a_change_that_is_no_list_is_said_with_its_name(write: Write) -> None:
+    with pytest.raises(UserError, match=r"changes\.a: give a list"):
+        Design.load(write(changes="{ a = 'model.bias=false' }"))

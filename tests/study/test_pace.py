@@ -20,4 +20,4 @@ def test_a_variant_that_cannot_be_made_is_named(override: str, said: str, corpus
     base = Recipe.load("gpt2-tiny", *SETTINGS, "budget=640 tokens").with_data(corpus.path)
     wide = Recipe.load("gpt2-tiny", *SETTINGS, "budget=640 tokens", override).with_data(corpus.path)
     with pytest.raises(UserError, match=said):
-        measure_paces({"base": base, "wide": wide}, None, note=lambda _: None)
+        measure_paces({"base": base, "wide": wide}, note=lambda _: None)

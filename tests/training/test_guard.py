@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from daybreak.checkpoint import open_latest
 from daybreak.data.shards import Corpus
-from daybreak.errors import UserError
+from daybreak.errors import DivergedError
 from daybreak.model.gpt import GPT
 from daybreak.recipe import Recipe
 from daybreak.run import Run, train
@@ -232,7 +232,7 @@ def test_twenty_refused_steps_in_a_row_end_the_run_and_name_the_last_good_checkp
     tmp_path: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     poisoned(monkeypatch, set(range(4, 100)), math.nan)
-    with pytest.raises(UserError, match=r"20 steps in a row .* lower optimizer\.lr") as caught:
+    with pytest.raises(DivergedError, match=r"20 steps in a row .* lower optimizer\.lr") as caught:
         trained(tmp_path, corpus, "budget=50 steps", "checkpoint.every=3 steps")
     assert [record["skipped"] for record in read_metrics(tmp_path / "run" / "metrics.jsonl", "train")] == [
         *[0] * 3,
@@ -260,7 +260,7 @@ def test_how_many_refused_steps_end_the_run_is_a_setting(
     tmp_path: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
     poisoned(monkeypatch, {3, 4, 5, 6}, math.nan)
-    with pytest.raises(UserError, match=rf"^{most} steps in a row"):
+    with pytest.raises(DivergedError, match=rf"^{most} steps in a row"):
         trained(tmp_path, corpus, f"guard.most_skipped={most}")
 
 
@@ -300,7 +300,7 @@ def test_a_run_that_only_spikes_ends_with_a_message(
     tmp_path: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     poisoned(monkeypatch, set(range(19, 31)), 1e4)
-    with pytest.raises(UserError, match=r"spiked 3 times.*step-00000020.*lower optimizer\.lr"):
+    with pytest.raises(DivergedError, match=r"spiked 3 times.*step-00000020.*lower optimizer\.lr"):
         trained(tmp_path, corpus, *SPIKES, "guard.most_rollbacks=3")
     assert len(read_metrics(tmp_path / "run" / "metrics.jsonl", "rollback")) == 2
 
@@ -310,5 +310,5 @@ def test_a_run_that_only_overflows_ends_with_a_message(
 ) -> None:
     poisoned(monkeypatch, set(range(1, 100)), math.nan)
     (tmp_path / "recipe.toml").write_text(RECIPE.replace("6 steps", "50 steps"))
-    with pytest.raises(UserError, match=r"lower optimizer\.lr"):
+    with pytest.raises(DivergedError, match=r"lower optimizer\.lr"):
         train(Recipe.load(tmp_path / "recipe.toml"), data=corpus.path, out=tmp_path / "run")

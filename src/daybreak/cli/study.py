@@ -63,7 +63,6 @@ def study(
     else:
         print(table, end="")
     if found.missing:
-        what = "1 trial is" if found.missing == 1 else f"{found.missing} trials are"
-        say(f"{what} missing; the same command goes on")
+        say("the same command goes on, and tries again what failed")
         raise typer.Exit(EXIT_STOPPED)
     say(f"next: {command()} report {shlex.quote(str(folder))}")

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from daybreak.duration import human_seconds
+from daybreak.errors import UserError
 from daybreak.executor import Workers, run_tasks
 from daybreak.files import locked, read_sealed, write_sealed
 from daybreak.progress import say
@@ -20,8 +21,11 @@ from daybreak.study.folder import write_or_compare
 from daybreak.study.pace import Pace, measure_paces, require_steady
 from daybreak.study.plan import Plan
 from daybreak.study.results import PACES, Study, read_study, trial_folder
+from daybreak.study.statistics import scipy_stats
 from daybreak.study.trials import Task, attempt, read_trial
 from daybreak.study.tuning import tune
+
+_UNSTEADY = 0.03  # of a speed
 
 
 def conduct(
@@ -43,7 +47,11 @@ def conduct(
         UserError: the design is not sound, or `out` holds another study.
     """
     until = None if seconds is None else time.monotonic() + seconds
+    if (out / "recipe.toml").exists():
+        raise UserError(f"{out} is the folder of a run; choose another --out")
     plan = Plan.of(file, out, data, workers or Workers(), until)
+    if len(plan.design.seeds) > 1:
+        scipy_stats()  # a missing one is said before hours of training
     with locked(out):
         write_or_compare(plan)
         paces = _paces(plan)
@@ -77,9 +85,20 @@ def _paces(plan: Plan) -> Mapping[str, Pace]:
         if plan.design.is_paced:
             for name, recipe in plan.recipes.items():
                 require_steady(name, recipe)
+        if any((plan.out / made).exists() for made in ("tuning", "trials")):
+            raise UserError(
+                f"{path} is missing, by which the trials of {plan.out} were made; restore it, or begin anew"
+            )
         say(f"measuring the speed of {len(plan.recipes)} variants, by turns")
         (_, paces), *_ = run_tasks(_measure, [dict(plan.recipes)], replace(plan.workers, count=1))
         write_sealed(path, {name: pace.to_json() for name, pace in paces.items()})
+        unsteady = {name: pace.error for name, pace in paces.items() if pace.error > _UNSTEADY}
+        if unsteady and plan.design.is_paced:
+            shown = ", ".join(f"{name} {error:.0%}" for name, error in unsteady.items())
+            say(
+                f"warning: speeds are known no better than {shown}: this machine is busy; better begin anew when it "
+                "is not"
+            )
     return {name: Pace.from_json(content) for name, content in read_sealed(path).items()}
 
 

@@ -1,5 +1,6 @@
 """What a study compares: a base, its changes one by one and taken away one by one, at one budget, over seeds."""
 
+import itertools
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,9 +11,10 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from daybreak.configuration import Configuration
 from daybreak.duration import Duration, DurationField, Unit
 from daybreak.errors import UserError
-from daybreak.recipe import Recipe, parse_overrides
+from daybreak.recipe import Recipe, flattened, parse_overrides, toml_value
 
 BASE, ALL = "base", "all"
+_LONGEST_NAME = 100  # of a change, in characters: it becomes a folder
 _BUDGETS = {Unit.SECONDS: "time", Unit.TOKENS: "tokens", Unit.FLOPS: "FLOPs"}
 # What the study itself sets.
 _SET = ("budget", "counts", "price", "seed", "name", "description", "extends")
@@ -77,16 +79,21 @@ class Design(Configuration):
                 raise ValueError(
                     f"{name} = {budget}: trials are held equal in time, tokens or FLOPs; give one of these"
                 )
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds = {list(self.seeds)}: give at least one, each once")
+        if not self.seeds:
+            raise ValueError("seeds: give at least one")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds = {list(self.seeds)}: give each once")
         if min(self.seeds) < 0:
             raise ValueError(f"seeds = {list(self.seeds)}: they count from 0")
         if not self.modes.add_one and not self.modes.leave_one_out:
             raise ValueError("modes: neither add-one nor leave-one-out is on, so there is nothing to compare")
         if self.modes.leave_one_out and len(self.changes) < 2:
             raise ValueError("modes.leave-one-out needs two changes or more")
-        _require_unset("settings", self.settings)
+        _require_unset("settings", _leaves("settings", self.settings))
         _require_unset("tune", self.tune)
+        for key in self.tune:
+            if _is_under(key, ("data", "evaluation")):
+                raise ValueError(f"tune: {key} is what the loss is measured on or by; it cannot be chosen by the loss")
         if any(not values for values in self.tune.values()):
             raise ValueError('tune: each key needs the values to try, as "optimizer.lr" = [1e-3, 3e-3]')
         for name, overrides in self.changes.items():
@@ -96,8 +103,9 @@ class Design(Configuration):
 
     def _require_fair(self, name: str, overrides: tuple[str, ...]) -> None:
         """Raises ValueError for a change of what is held equal, of what measures, or of what is tuned."""
-        _require_unset(name, overrides)
-        for key in map(_key, overrides):
+        keys = _leaves(name, overrides)
+        _require_unset(name, keys)
+        for key in keys:
             if _is_under(key, ("evaluation",)):
                 raise ValueError(f"{name}: {key} is what a study measures by; it cannot be changed in one")
             if _is_under(key, _OTHER_TEXT) and self.validation is None:
@@ -166,6 +174,10 @@ class Variant(Configuration):
     reference: str | None
     overrides: tuple[str, ...]
 
+    def with_overrides(self, more: Iterable[str]) -> Self:
+        """The same with other settings as well."""
+        return self.model_copy(update={"overrides": (*self.overrides, *more)})
+
     def recipe(self, design: Design, beside: Path) -> Recipe:
         """What it trains, but for budget, seed and what is tuned.
 
@@ -175,8 +187,21 @@ class Variant(Configuration):
         base = beside / design.base
         name = str(base) if base.suffix == ".toml" and base.is_file() else design.base
         overrides = (*design.settings, *self.overrides)
-        recipe = Recipe.load(name, *overrides, f"budget={design.budget}", "counts=train")
+        try:
+            recipe = Recipe.load(name, *overrides, f"budget={design.budget}", "counts=train")
+        except UserError as error:
+            raise UserError(f"{self.name}: {error}") from None
         return recipe.model_copy(update={"name": self.name})
+
+
+def settings_to_try(design: Design) -> list[tuple[str, ...]]:
+    """All combinations of what is tuned, as overrides; none where nothing is."""
+    if not design.tune:
+        return []
+    return [
+        tuple(f"{key}={toml_value(value)}" for key, value in zip(design.tune, values, strict=True))
+        for values in itertools.product(*design.tune.values())
+    ]
 
 
 def variants(design: Design) -> list[Variant]:
@@ -194,6 +219,10 @@ def variants(design: Design) -> list[Variant]:
         for name in design.changes:
             others = {other: each for other, each in design.changes.items() if other != name}
             made.append(Variant(name=f"{ALL}-without-{name}", reference=ALL, overrides=_together(others)))
+    names = [variant.name for variant in made]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"two variants would be named {name}; name that change otherwise")
     return made
 
 
@@ -205,32 +234,41 @@ def _require_together(changes: Mapping[str, tuple[str, ...]]) -> None:
     """Raises UserError for changes that would undo one another."""
     seen: dict[str, tuple[str, Any]] = {}
     for name, overrides in changes.items():
-        parse_overrides(overrides)
-        for override in overrides:
-            key, _, value = override.partition("=")
-            other, before = seen.setdefault(key.strip(), (name, value.strip()))
-            if before != value.strip():
-                raise UserError(
-                    f"changes {other} and {name} both set {key.strip()}, to {before} and {value.strip()}: they cannot "
-                    "be made together; set modes.leave-one-out = false, or make them one change"
-                )
+        for key, value in _leaves(name, overrides).items():
+            for other, (change, before) in seen.items():
+                if key == other and value == before:
+                    continue
+                if _is_under(key, (other,)) or _is_under(other, (key,)):
+                    raise UserError(
+                        f"changes {change} and {name} both set {key}, to {before} and {value}: they cannot be made "
+                        "together; set modes.leave-one-out = false, or make them one change"
+                    )
+            seen[key] = name, value
 
 
 def _require_a_name(name: str) -> None:
     """Raises ValueError for a name that is the study's own, or cannot be a folder's."""
-    if name in ("", ".", "..", BASE, ALL) or not all(sign.isalnum() or sign in "-_.+" for sign in name):
-        raise ValueError(f"a change may not be named {name!r}: use letters, digits and - _ . +, but not base or all")
+    signs = all(sign.isalnum() or sign in "-_.+" for sign in name)
+    if name in ("", BASE, ALL) or name[0] in "-." or not signs or len(name) > _LONGEST_NAME:
+        raise ValueError(
+            f"a change may not be named {name!r}: use up to {_LONGEST_NAME} letters, digits and - _ . +, none of - . "
+            "first, and neither base nor all"
+        )
 
 
-def _require_unset(where: str, overrides: Iterable[str]) -> None:
-    """Raises ValueError for overrides, or their keys, of what the study sets."""
-    for key in map(_key, overrides):
+def _require_unset(where: str, keys: Iterable[str]) -> None:
+    """Raises ValueError for keys of what the study sets."""
+    for key in keys:
         if _is_under(key, _SET):
             raise ValueError(f"{where}: {key} is what the study sets itself; leave it out")
 
 
-def _key(override: str) -> str:
-    return override.partition("=")[0].strip()
+def _leaves(where: str, overrides: Iterable[str]) -> dict[str, Any]:
+    """What overrides set, by whole keys: `model.mlp={kind='glu'}` sets `model.mlp.kind`."""
+    try:
+        return flattened(parse_overrides(overrides))
+    except UserError as error:
+        raise ValueError(f"{where}: {error}") from None
 
 
 def _is_under(key: str, tables: tuple[str, ...]) -> bool:
@@ -245,6 +283,10 @@ def budget_in_steps(seconds: float, step_seconds: float) -> Duration:
 def _explained(error: Any) -> str:
     """One validation error as a person would say it."""
     key, message = ".".join(map(str, error["loc"])), error["msg"].removeprefix("Value error, ")
+    if error["type"] == "tuple_type":
+        return f'{key}: give a list, as ["model.bias=false"]' if key != "seeds" else "seeds: give a number, or a list"
+    if error["type"] == "extra_forbidden" and error["loc"][0] == "modes":
+        return f"unknown key {key}; modes has add-one, leave-one-out"
     if error["type"] == "extra_forbidden":
         return f"unknown key {key}; a study has {', '.join(Design.model_fields)}"
     return f"{key}: {message}" if key else str(message)

@@ -15,7 +15,7 @@ from daybreak.hardware import device_name
 from daybreak.recipe import Recipe
 from daybreak.study.design import BASE, Design
 from daybreak.study.plan import Plan
-from daybreak.study.results import FORMAT, STUDY
+from daybreak.study.results import FORMAT, PACES, STUDY
 
 
 def write_or_compare(plan: Plan) -> None:
@@ -25,7 +25,7 @@ def write_or_compare(plan: Plan) -> None:
         UserError: it holds another study, or one that cannot go on here.
     """
     path, described = plan.out / STUDY, _described(plan)
-    if not path.exists():
+    if not path.exists() or not _has_begun(plan.out):
         write_sealed(path, described)
         return
     before = read_sealed(path)
@@ -45,6 +45,11 @@ def write_or_compare(plan: Plan) -> None:
         )
     if differing:
         raise UserError(f"{plan.out} holds another study: {', '.join(differing)} differ; choose another --out")
+
+
+def _has_begun(out: Path) -> bool:
+    """Whether anything was measured or made, which another study would mix with its own."""
+    return any((out / made).exists() for made in (PACES, "tuning", "trials"))
 
 
 def _described(plan: Plan) -> dict[str, Any]:

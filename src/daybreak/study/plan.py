@@ -7,16 +7,17 @@ from functools import cache
 from pathlib import Path
 from typing import Self, final
 
-from daybreak.compose import choose_execution, require_fitting_tokenizer
+from daybreak.compose import build_budget, choose_execution, require_fitting_tokenizer
 from daybreak.data.reading import Reading
 from daybreak.data.shards import Corpus
 from daybreak.duration import Duration, Unit
 from daybreak.errors import UserError
 from daybreak.executor import Workers, available_cores
 from daybreak.recipe import Recipe
-from daybreak.study.design import BASE, Design, Variant, budget_in_steps, variants
+from daybreak.study.design import BASE, Design, Variant, budget_in_steps, settings_to_try, variants
 from daybreak.study.pace import Pace
 from daybreak.study.trials import Task
+from daybreak.training.budget import Clock
 
 
 @final
@@ -56,10 +57,13 @@ class Plan:
         for variant in made:
             recipe = _with_data(variant.recipe(design, file.parent), data)
             reading = Reading.open(recipe.data, read)
-            require_fitting_tokenizer(recipe, reading.tokenizer)
+            _require_possible(variant.name, recipe, reading)
             recipes[variant.name] = _with_threads(recipe, workers).model_copy(update={"data": reading.placed})
             readings[variant.name] = reading
         _require_comparable(made, recipes, readings)
+        for variant in made:  # a setting that cannot be tried is said before anything is
+            for tried in settings_to_try(design):
+                variant.with_overrides(tried).recipe(design, file.parent)
         on_gpu = choose_execution(recipes[BASE]).device != "cpu"
         if workers.engine == "here" and workers.count > 1 and on_gpu:
             raise UserError("one GPU makes one trial at a time: leave --workers out, or use --engine ray with --gpus")
@@ -88,8 +92,7 @@ class Plan:
         """
         recipe = self.recipes[variant.name]
         if tuned:
-            with_tuned = variant.model_copy(update={"overrides": (*variant.overrides, *tuned)})
-            changed = _with_threads(with_tuned.recipe(self.design, self.beside), self.workers)
+            changed = _with_threads(variant.with_overrides(tuned).recipe(self.design, self.beside), self.workers)
             recipe = changed.model_copy(update={"data": recipe.data})
         budget = budget or self.design.budget
         if budget.unit is Unit.SECONDS and self.design.clock == "pace":
@@ -111,6 +114,15 @@ def _with_threads(recipe: Recipe, workers: Workers) -> Recipe:
     share = workers.cores if workers.engine == "ray" else max(1, available_cores() // workers.count)
     execution = recipe.execution.model_copy(update={"threads": recipe.execution.threads or share})
     return recipe.model_copy(update={"execution": execution})
+
+
+def _require_possible(name: str, recipe: Recipe, reading: Reading) -> None:
+    """Raises UserError for a variant that does not fit its corpus, or whose budget is less than a step."""
+    try:
+        require_fitting_tokenizer(recipe, reading.tokenizer)
+        build_budget(recipe, reading.pass_windows, Clock(0.0))
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from None
 
 
 def _require_comparable(

@@ -6,12 +6,36 @@ from pathlib import Path
 from statistics import median
 from typing import Any, final
 
+from daybreak.checkpoint import list_checkpoints, step_of
 from daybreak.duration import Unit
 from daybreak.errors import UserError
 from daybreak.files import read_sealed
+from daybreak.finite import or_nan
+from daybreak.identity import read_execution, read_recipe
 from daybreak.recipe import Recipe
-from daybreak.run import Run, load
 from daybreak.study.results import Comparison, compare_all
+from daybreak.training.execution import Execution
+from daybreak.training.metrics import read_metrics
+from daybreak.training.spent import Spent
+
+
+@final
+@dataclass(frozen=True)
+class FinishedRun:
+    """What a finished run says of itself; its weights are not needed, and may be gone.
+
+    Attributes:
+        measured: tokens and bytes of held-out text that its loss is the mean over.
+        identity: hashes of what it read.
+    """
+
+    path: Path
+    recipe: Recipe
+    execution: Execution
+    spent: Spent
+    loss: float
+    measured: tuple[int, int]
+    identity: Mapping[str, Any]
 
 
 @final
@@ -57,7 +81,7 @@ def compare_runs(paths: Sequence[Path]) -> ComparedRuns:
     runs = [_finished(path) for path in paths]
     for run in runs[1:]:
         _require_comparable(runs[0], run)
-    by_recipe: dict[str, list[Run]] = {}
+    by_recipe: dict[str, list[FinishedRun]] = {}
     for run in runs:
         by_recipe.setdefault(run.recipe.model_copy(update={"seed": 0}).fingerprint, []).append(run)
     if len(by_recipe) < 2:
@@ -76,24 +100,37 @@ def compare_runs(paths: Sequence[Path]) -> ComparedRuns:
     return ComparedRuns(_equal(runs[0]), groups, comparisons)
 
 
-def _finished(path: Path) -> Run:
-    run = load(path)
-    if not run.finished:
-        raise UserError(
-            f"{path} is not finished; its loss before the end of its schedule says nothing. Let it end first"
-        )
-    return run
+def _finished(path: Path) -> FinishedRun:
+    """Raises UserError if there is no run, or it has not come to its end."""
+    if not (path / "recipe.toml").is_file():
+        raise UserError(f"{path} is not a run: it has no recipe.toml; daybreak train makes one")
+    recipe = read_recipe(path)
+    result = read_sealed(path / "finished.json") if (path / "finished.json").is_file() else None
+    steps = None if result is None else result["spent"]["steps"]
+    if result is None or any(step_of(each) != steps for each in list_checkpoints(path / "checkpoints")[-1:]):
+        raise UserError(f"{path} is not finished; its loss before the end says nothing. Let it end first")
+    found = result["validation"]
+    return FinishedRun(
+        path=path,
+        recipe=recipe,
+        execution=read_execution(path),
+        spent=Spent(**result["spent"]),
+        loss=or_nan(found["loss"]),
+        measured=(found["tokens"], found["bytes"]),
+        identity=read_sealed(path / "identity.json"),
+    )
 
 
-def _group(runs: Sequence[Run], base: Recipe) -> Group:
+def _group(runs: Sequence[FinishedRun], base: Recipe) -> Group:
     losses: dict[int, float] = {}
     for run in runs:
         if run.recipe.seed in losses:
             raise UserError(f"{run.path} has the recipe and the seed of another of these runs; leave one of them out")
-        assert run.final_loss is not None  # it is finished
-        losses[run.recipe.seed] = run.final_loss
+        losses[run.recipe.seed] = run.loss
     first = runs[0]
-    rates = [record["tokens_per_second"] for run in runs for record in run.metrics()]
+    rates = [
+        record["tokens_per_second"] for run in runs for record in read_metrics(run.path / "metrics.jsonl", "train")
+    ]
     return Group(first.path.resolve().name, first.recipe, losses, median(rates), _changes(first.recipe, base))
 
 
@@ -105,22 +142,22 @@ def _changes(recipe: Recipe, base: Recipe) -> dict[str, tuple[Any, Any]]:
     return {key: (ours.get(key), theirs.get(key)) for key in keys if ours.get(key) != theirs.get(key)}
 
 
-def _require_comparable(one: Run, other: Run) -> None:
+def _require_comparable(one: FinishedRun, other: FinishedRun) -> None:
     """Raises UserError with all that makes two losses incomparable."""
     reasons = [*_budgets_differ(one, other)]
     for key, what in (("tokenizer", "they have other tokenizers"), ("corpus", "they read other text")):
-        if _identity(one).get(key) != _identity(other).get(key):
+        if one.identity.get(key) != other.identity.get(key):
             reasons.append(what)
-    if _identity(one).get("mixture") != _identity(other).get("mixture"):
+    if one.identity.get("mixture") != other.identity.get("mixture"):
         reasons.append("they read other mixtures")
-    measured = [_measured(run) for run in (one, other)]
-    if measured[0] != measured[1]:
-        reasons.append(f"their losses were measured on {measured[0]} and {measured[1]} of held-out text")
+    if one.measured != other.measured:
+        told = ["{:,} tokens ({:,} bytes)".format(*run.measured) for run in (one, other)]
+        reasons.append(f"their losses were measured on {told[0]} and {told[1]} of held-out text")
     if reasons:
         raise UserError(f"{one.path} and {other.path} do not compare: {'; '.join(reasons)}")
 
 
-def _budgets_differ(one: Run, other: Run) -> list[str]:
+def _budgets_differ(one: FinishedRun, other: FinishedRun) -> list[str]:
     """Why what two runs could spend is not the same."""
     asked = [run.recipe.budget for run in (one, other)]
     spent = [run.spent for run in (one, other)]
@@ -138,18 +175,8 @@ def _budgets_differ(one: Run, other: Run) -> list[str]:
     return []
 
 
-def _equal(run: Run) -> str:
+def _equal(run: FinishedRun) -> str:
     """What all were given alike."""
     if run.recipe.budget.unit in (Unit.SECONDS, Unit.DOLLARS, Unit.FLOPS):
         return str(run.recipe.budget)
     return f"{run.spent.tokens:,} tokens"
-
-
-def _identity(run: Run) -> dict[str, Any]:
-    return read_sealed(run.path / "identity.json")
-
-
-def _measured(run: Run) -> str:
-    assert run.result is not None  # it is finished
-    found = run.result["validation"]
-    return f"{found['tokens']:,} tokens ({found['bytes']:,} bytes)"

@@ -68,7 +68,7 @@ def _interval_and_p(differences: Sequence[float], mean: float, spread: float) ->
     """Of Student's paired test."""
     if not spread:  # the same difference at every seed: two names of one recipe, or beyond all doubt
         return mean, mean, float(mean == 0)
-    tested = _scipy_stats().ttest_1samp(differences, 0.0)
+    tested = scipy_stats().ttest_1samp(differences, 0.0)
     interval = tested.confidence_interval(CONFIDENCE)
     return float(interval.low), float(interval.high), float(tested.pvalue)
 
@@ -103,14 +103,14 @@ def power_of(shift: float, seeds: int) -> float:
     noncentral t fails at the large shifts that few seeds need.
     """
     critical, spreads = _critical_and_spreads(seeds - 1)
-    norm = _scipy_stats().norm
+    norm = scipy_stats().norm
     return float((norm.sf(critical * spreads - shift) + norm.cdf(-critical * spreads - shift)).mean())
 
 
 @cache
 def _critical_and_spreads(freedom: int) -> tuple[float, Any]:
     """The t from which a difference is called, and evenly likely values of S."""
-    stats = _scipy_stats()
+    stats = scipy_stats()
     shares = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
     return float(stats.t.ppf(0.5 + CONFIDENCE / 2, freedom)), stats.chi.ppf(shares, freedom) / math.sqrt(freedom)
 
@@ -120,7 +120,7 @@ def adjusted(p_values: Sequence[float | None]) -> list[float | None]:
     known = [p for p in p_values if p is not None]
     if not known:
         return list(p_values)
-    mended = iter(_scipy_stats().false_discovery_control(known, method="bh"))
+    mended = iter(scipy_stats().false_discovery_control(known, method="bh"))
     return [None if p is None else float(next(mended)) for p in p_values]
 
 
@@ -133,7 +133,8 @@ def verdict(difference: PairedDifference, p_adjusted: float | None) -> Verdict:
     return "helps" if difference.mean < 0 else "hurts"
 
 
-def _scipy_stats() -> Any:
+def scipy_stats() -> Any:
+    """Raises UserError if scipy is not installed."""
     try:
         from scipy import stats
     except ImportError:

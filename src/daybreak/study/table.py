@@ -31,8 +31,16 @@ def _lines(study: Study) -> Iterator[str]:
     yield from comparison_table(first, losses, study.comparisons, figures)
     yield ""
     yield from sentences(study.comparisons)
+    lengths = {name: recipe.row_length for name, recipe in study.recipes.items()}
+    for each in study.comparisons:
+        if lengths[each.variant] != lengths[each.reference]:
+            yield (
+                f"{each.variant} was measured in rows of {lengths[each.variant]} tokens, {each.reference} in rows of "
+                f"{lengths[each.reference]}: other rows of the same split, so part of the difference is of the text."
+            )
     if study.missing:
-        yield f"Not finished: {study.missing} trials are missing; what stands here is of those that are done."
+        trials = "1 trial is" if study.missing == 1 else f"{study.missing} trials are"
+        yield f"Not finished: {trials} missing; what stands here is of those that are done."
     for name, choice in study.tuned.items():
         yield f"{name} was trained with {' '.join(choice['chosen'])}, the best of {_tried(choice['losses'])}."
 
@@ -88,15 +96,19 @@ def sentences(comparisons: Sequence[Comparison]) -> Iterator[str]:
     yield "Loss in nats a token on held-out text, mean over seeds; a difference below zero is better."
     if any(each.difference.p is not None for each in comparisons):
         yield (
-            f"Intervals by the paired t test over seeds. p is adjusted for {len(comparisons)} comparisons (Benjamini "
+            f"Intervals by the paired t test over seeds. p is adjusted for {_counted(len(comparisons))} (Benjamini "
             f"and Hochberg); below {1 - CONFIDENCE:.2g} is a verdict."
         )
         yield f"Could show: the true difference that these seeds would find {POWER:.0%} of the time."
-    else:
-        yield "One seed says nothing of chance: give two or more for intervals."
+    elif comparisons and all(len(each.difference.by_seed) == 1 for each in comparisons):
+        yield "One seed says nothing of chance."
     for each in comparisons:
         if each.difference.diverged:
             yield f"{each.variant} diverged with seeds {', '.join(map(str, each.difference.diverged))}."
+
+
+def _counted(comparisons: int) -> str:
+    return "1 comparison" if comparisons == 1 else f"{comparisons} comparisons"
 
 
 def _memory(study: Study, variant: str) -> int | None:

@@ -18,12 +18,13 @@ from typing import Any, final
 
 from daybreak.compose import build_validation
 from daybreak.data.reading import Reading
-from daybreak.errors import UserError
+from daybreak.errors import DivergedError, UserError
 from daybreak.files import read_sealed, write_sealed
 from daybreak.finite import finite, or_nan
 from daybreak.hardware import is_out_of_memory
 from daybreak.recipe import Recipe
 from daybreak.run import Run, train
+from daybreak.training.metrics import read_metrics
 
 _RECORD = "trial.json"
 
@@ -71,7 +72,7 @@ class Trial:
 
     @property
     def tokens_per_second(self) -> float:
-        return self.tokens / self.train_seconds
+        return self.tokens / self.train_seconds if self.train_seconds else math.nan
 
 
 @final
@@ -119,13 +120,18 @@ def perform(task: Task) -> Trial | None:
         stop_after = f"{left:.3f}s"
     task.out.mkdir(parents=True, exist_ok=True)
     with (task.out / "log.txt").open("a", encoding="utf-8") as log, contextlib.redirect_stderr(log):
-        run = train(task.recipe, out=task.out, stop_after=stop_after)
-        if not run.finished:
-            return None
-        trial = _measured(run, task)
+        try:
+            run = train(task.recipe, out=task.out, stop_after=stop_after)
+        except DivergedError as error:
+            print(error, file=log)
+            trial = _diverged(task)
+        else:
+            if not run.finished:
+                return None
+            trial = _measured(run, task)
     write_sealed(task.out / _RECORD, finite(asdict(trial)))
     if not task.keep:
-        shutil.rmtree(task.out / "checkpoints")
+        shutil.rmtree(task.out / "checkpoints", ignore_errors=True)  # one that diverged at once has none
     return trial
 
 
@@ -141,7 +147,7 @@ def read_trial(out: Path) -> Trial | None:
     try:
         return Trial(**content)
     except TypeError:
-        raise UserError(f"{out / _RECORD} is not a trial's record; delete {out}, and start the study again") from None
+        raise UserError(f"{out / _RECORD} is not a trial's record; delete {out}, and the study makes it anew") from None
 
 
 def _measured(run: Run, task: Task) -> Trial:
@@ -159,6 +165,21 @@ def _measured(run: Run, task: Task) -> Trial:
         tokens=spent.tokens,
         flops=spent.flops,
         train_seconds=spent.train_seconds,
+    )
+
+
+def _diverged(task: Task) -> Trial:
+    """A run that the guard ended, since its losses are no numbers."""
+    steps = read_metrics(task.out / "metrics.jsonl", "train")
+    return Trial(
+        variant=task.variant,
+        seed=task.seed,
+        loss=math.nan,
+        bits_per_byte=math.nan,
+        steps=len(steps),
+        tokens=steps[-1]["tokens"] if steps else 0,
+        flops=steps[-1]["flops"] if steps else 0.0,
+        train_seconds=sum(step["milliseconds"] for step in steps) / 1000,
     )
 
 

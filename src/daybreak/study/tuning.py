@@ -1,12 +1,11 @@
 """What each variant chooses for itself: the same settings are tried with all of them, at the same budget."""
 
-import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from daybreak.files import write_sealed
 from daybreak.finite import finite
+from daybreak.study.design import settings_to_try
 from daybreak.study.pace import Pace
 from daybreak.study.plan import Plan
 from daybreak.study.results import TUNED
@@ -29,7 +28,7 @@ def tune(
     """
     if not plan.design.tune:
         return {variant.name: () for variant in plan.variants}
-    grid = _grid(plan.design.tune)
+    grid = settings_to_try(plan.design)
     tasks = {
         (variant.name, settings): plan.task(
             variant,
@@ -61,17 +60,5 @@ def tune(
     return chosen
 
 
-def _grid(tuned: Mapping[str, Sequence[Any]]) -> list[Settings]:
-    """All combinations of the values."""
-    return [
-        tuple(f"{key}={_toml(value)}" for key, value in zip(tuned, values, strict=True))
-        for values in itertools.product(*tuned.values())
-    ]
-
-
 def _or_infinite(loss: float) -> float:
     return loss if math.isfinite(loss) else math.inf
-
-
-def _toml(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,18 +1,18 @@
 """Bad steps: go on behind those that spiked, from the last good weights; give up where none is good."""
 
 from daybreak.checkpoint import Checkpoint, checkpoint_path, restore
-from daybreak.errors import UserError
+from daybreak.errors import DivergedError
 from daybreak.training.parts import Parts
 from daybreak.training.spent import Spent
 from daybreak.training.state import State
 
 
 def require_a_good_step(parts: Parts) -> None:
-    """Raises UserError if too many steps in a row were not finite."""
+    """Raises DivergedError if too many steps in a row were not finite."""
     if parts.guard.skipped_in_a_row < parts.guard.config.most_skipped:
         return
     step = _agreed_step(parts, _newest(parts))
-    raise UserError(
+    raise DivergedError(
         f"{parts.guard.skipped_in_a_row} steps in a row had a loss or gradient that is not finite. "
         f"{_last_good(parts, step)} with --accept-changes and a lower optimizer.lr, or execution.precision=fp32"
     )
@@ -40,7 +40,7 @@ def roll_back(parts: Parts, spent: Spent, loss: float) -> None:
     checkpoint = _newest(parts)
     step = _agreed_step(parts, checkpoint)
     if guard.rollbacks_in_a_row >= guard.config.most_rollbacks:
-        raise UserError(
+        raise DivergedError(
             f"the loss spiked {guard.rollbacks_in_a_row} times, each within {guard.config.spike_window} good steps of "
             f"the one before. {_last_good(parts, step)} with --accept-changes and a lower optimizer.lr"
         )
