@@ -3,7 +3,6 @@
 from typing import final
 
 
-@final
 class UserError(Exception):
     """Something the person can mend: says what is wrong, where, and what to do."""
 
@@ -11,10 +10,8 @@ class UserError(Exception):
 
 
 @final
-class DivergedError(Exception):
-    """Training has come to losses that are no numbers: says since when, and what to do."""
-
-    exit_code = 2
+class DivergedError(UserError):
+    """Training has come to losses that are no numbers, or spike again and again: says since when, and what to do."""
 
 
 @final

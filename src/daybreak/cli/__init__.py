@@ -34,7 +34,7 @@ from daybreak.cli import (
     train,
     verify,
 )
-from daybreak.errors import DivergedError, LostRankError, Stopped, UserError
+from daybreak.errors import LostRankError, Stopped, UserError
 
 app = typer.Typer(
     name="daybreak",
@@ -96,7 +96,7 @@ def main() -> None:
             signal.signal(ending, _stop)
     try:
         app()
-    except (UserError, DivergedError, LostRankError) as error:
+    except (UserError, LostRankError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     except (MemoryError, RuntimeError) as error:
