@@ -24,7 +24,7 @@ def study(
 ) -> None:
     """Find out which change helps: train each at equal budget over several seeds. The same command goes on.
 
-    Example: daybreak study studies/cramming.toml --data data/wikipedia --out runs/cramming --for 40m
+    Example: daybreak study cramming.toml --data data/wikipedia --out runs/cramming --for 40m
     """
     import shlex
 

@@ -55,7 +55,7 @@ def conduct(
     with locked(out):
         write_or_compare(plan)
         paces = _paces(plan)
-        tuned = tune(plan, paces, lambda tasks: _make(plan, tasks, "tuning trial"))
+        tuned = tune(plan, paces, lambda tasks: _make(plan, paces, tasks, "tuning trial"))
         if tuned is not None:
             trials = [
                 plan.task(
@@ -67,7 +67,7 @@ def conduct(
                 )
                 for seed, variant in _turns(plan)
             ]
-            _make(plan, trials, "trial")
+            _make(plan, paces, trials, "trial")
     return read_study(out)
 
 
@@ -106,13 +106,17 @@ def _measure(recipes: dict[str, Recipe]) -> dict[str, Pace]:
     return measure_paces(recipes, note=lambda name: say(f"  {name}"))
 
 
-def _make(plan: Plan, tasks: Sequence[Task], what: str) -> None:
+def _make(plan: Plan, paces: Mapping[str, Pace], tasks: Sequence[Task], what: str) -> None:
     """Make what is missing, and say how far it is."""
     missing = [task for task in tasks if read_trial(task.out) is None]
     if not missing:
         return
     done, began = len(tasks) - len(missing), time.monotonic()
-    say(f"{len(missing)} of {len(tasks)} {what}s to make, each with {plan.design.held_equal}")
+    expected = sum(paces[task.variant].seconds_of(task.recipe) for task in missing) / max(1, plan.workers.count)
+    say(
+        f"{len(missing)} of {len(tasks)} {what}s to make, each with {plan.design.held_equal}: "
+        f"about {human_seconds(expected)} of training"
+    )
     attempts = run_tasks(attempt, itertools.takewhile(lambda _: plan.in_time, missing), plan.workers)
     for made, (task, attempted) in enumerate(attempts, start=1):
         if attempted.failure is not None:

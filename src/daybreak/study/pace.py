@@ -11,10 +11,12 @@ from typing import Any, Self, final
 from daybreak.bench.subject import Subject, make_subject, some_tokens
 from daybreak.compose import choose_execution
 from daybreak.data.shards import Corpus
+from daybreak.duration import Unit
 from daybreak.errors import UserError
 from daybreak.hardware import is_out_of_memory
 from daybreak.recipe import Recipe
 from daybreak.training.execution import Execution
+from daybreak.training.flops import flops_per_token
 
 _SECONDS_A_PAIR = 6.0
 _MOST_ROUNDS = 40
@@ -41,6 +43,18 @@ class Pace:
     error: float
     peak_bytes: int
     micro_batch: int
+
+    def seconds_of(self, recipe: Recipe) -> float:
+        """What the steps of a whole run take at this pace."""
+        budget = recipe.budget
+        match budget.unit:
+            case Unit.SECONDS:
+                return budget.amount
+            case Unit.STEPS:
+                return budget.amount * self.step_seconds
+            case Unit.TOKENS:
+                return budget.amount / self.tokens_per_second
+        return budget.amount / flops_per_token(recipe.model, recipe.row_length) / self.tokens_per_second
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Self:
