@@ -108,18 +108,23 @@ def _task_chart(name: str, task: str, metric: str, runs: Sequence[Observed], lin
     if is_share(metric):
         y = scales.linear(f"{label} (%)", [*extents(lines), np.array([_LEAST_PERCENT])], from_zero=True)
     elif "perplexity" in metric:
-        lines = _above_zero(lines)
-        y = scales.logarithmic(label, extents(lines))
+        # A perplexity is positive, however large its standard error is.
+        y = scales.logarithmic(label, extents(_cut_below(lines, 0.5 * _lowest(lines))))
+        lines = _cut_below(lines, y.limits[0] * y.unit)
     else:
         y = scales.linear(label, extents(lines))
     return Chart(name, f"{spoken(metric)} on {task} against steps", x_scale(runs, "steps"), y, tuple(lines))
 
 
-def _above_zero(lines: Sequence[Line]) -> list[Line]:
-    """With bands that end at half the lowest value: a perplexity is positive, however large its standard error is."""
+def _lowest(lines: Sequence[Line]) -> float:
+    """Of the values above zero; infinite where there is none."""
     values = np.concatenate([line.curve.mean for line in lines])
-    lowest = 0.5 * float(values[values > 0].min(initial=np.inf))
-    return [replace(line, curve=replace(line.curve, low=np.maximum(line.curve.low, lowest))) for line in lines]
+    return float(values[values > 0].min(initial=np.inf))
+
+
+def _cut_below(lines: Sequence[Line], low: float) -> list[Line]:
+    """With bands that reach no lower."""
+    return [replace(line, curve=replace(line.curve, low=np.maximum(line.curve.low, low))) for line in lines]
 
 
 def _of_source(run: Observed, source: str, label: str, index: int) -> Line:

@@ -32,7 +32,7 @@ def page_of_study(study: Study) -> bytes:
     changes = f"{len(design.changes)} change{'s' if len(design.changes) > 1 else ''}"
     base = without_folders(design.base)
     said = (
-        f"{base}, {changes} over {design.seeds_said}, equal in {design.held_equal}, measured on {_measured_on(study)}"
+        f"{base}, {changes} over {design.seeds_said}, equal in {design.held_equal}; measured on {_measured_on(study)}"
     )
     title = f"Study {study.path.resolve().name}"
     header = element("header", element("h1", title), element("p", said, class_="subtitle"))
