@@ -8,12 +8,14 @@ import pytest
 from page_reader import Page, read
 
 from daybreak import Run, write_report
+from daybreak.data.shards import Corpus
 from daybreak.errors import UserError
 from daybreak.files import write_sealed
 from daybreak.report.study_page import ordered
 from daybreak.study.design import Design, variants
 from daybreak.study.pace import Pace
 from daybreak.study.results import FORMAT, PACES, STUDY, read_study, trial_folder
+from daybreak.study.table import shown
 
 LOSSES = {
     "base": (2.70, 2.75, 2.72),
@@ -66,17 +68,32 @@ def test_verdicts_come_first_and_are_those_of_the_study(study: Path, page: Page)
     assert page.text.index("Verdicts") < page.text.index("Differences") < page.text.index("Every trial")
     assert {each.variant: each.verdict for each in found.comparisons}["better"] == "helps"
     for each in found.comparisons:
-        verdict, difference, interval, p, adjusted, detectable, loss, rate, memory = page.row(each.variant)
-        assert verdict == each.verdict
+        verdict, to, difference, interval, p, could_show, loss, rate, memory = page.row(each.variant)
+        assert (verdict, to) == (each.verdict, each.reference)
         assert float(difference.replace("−", "-")) == pytest.approx(each.difference.mean, abs=5e-5)
         low, high = (float(end.replace("−", "-")) for end in interval.split(" to "))
         assert (low, high) == pytest.approx((each.difference.low, each.difference.high), abs=5e-5)
-        assert each.difference.p is not None
-        assert p == ("< 0.0001" if each.difference.p < 1e-4 else f"{each.difference.p:.4f}")
-        assert adjusted
-        assert float(detectable.lstrip("±")) == pytest.approx(each.difference.detectable or 0, abs=5e-5)
+        assert each.p_adjusted is not None
+        assert p == ("< 0.0001" if each.p_adjusted < 1e-4 else f"{each.p_adjusted:.4f}")
+        assert float(could_show) == pytest.approx(each.difference.detectable or 0, abs=5e-5)
         assert float(loss) == pytest.approx(sum(LOSSES[each.variant]) / 3, abs=5e-5)
-        assert (rate, memory) == ("1,000", "12")
+        assert (rate, memory) == ("1,000", "12 MB")
+
+
+def test_words_are_those_of_the_command_line(study: Path, page: Page) -> None:
+    heads = next(row for row in page.rows if row[:2] == ["variant", "verdict"])
+    printed = next(line for line in shown(read_study(study)).splitlines() if line.startswith("| variant"))
+    assert set(heads) == {head.strip() for head in printed.strip("|").split("|")}
+    assert "detectable" not in page.text.lower()
+    assert "3 changes over 3 seeds" in page.text
+    assert "may still be “not shown”: p is adjusted" in page.text
+
+
+def test_what_was_measured_on_is_named(page: Page, corpus: Corpus) -> None:
+    measured_on = f"the held-out text of {corpus.path.name} ({corpus.identity[:12]})"
+    assert page.row("measured on") == [measured_on]
+    assert f"measured on {measured_on}" in page.text
+    assert str(corpus.path.parent) not in page.content
 
 
 def test_variants_stand_from_the_best_to_the_worst(study: Path, page: Page) -> None:

@@ -15,8 +15,8 @@ from daybreak.report.thin import Curve, Values
 
 AXES: dict[Along, str] = {"steps": "steps", "tokens": "tokens", "time": "time", "flops": "FLOPs"}
 _MOST_BANDS = 3  # lines whose bands can still be told apart; where bands are thinner, as over seeds, twice as many
-Room = Literal["large", "small", "later"]  # that a line has on the page
-_POINTS: dict[Room, int] = {"large": 160, "small": 80, "later": 40}
+Room = Literal["large", "small"]  # that a line has on the page
+_POINTS: dict[Room, int] = {"large": 160, "small": 80}
 _MOST_POINTS = 640  # of all lines of a figure together
 _FEWEST_POINTS = 40
 _MUCH_LONGER = 4.0
@@ -69,10 +69,8 @@ def loss_charts(groups: Sequence[Group], along: Along) -> tuple[Chart, ...]:
     whole = Chart(f"loss-{along}", f"{what} against {x.label}", x, y, drawn, *_happened(runs, along))
     charts = [whole]
     half = x.limits[1] * x.unit / 2
-    later = _without_bands(_lines(groups, "loss", along, "later", since=half))
-    if len(runs) == 1:
-        later = (*_named(later, "training loss", 0), *_since(validation, half))
-    if not x.logarithmic:
+    later = (*_without_bands(_since(training, half)), *(_since(validation, half) if len(runs) == 1 else ()))
+    if later and not x.logarithmic:
         y = scales.linear(f"{what}, later half {LOSS}", extents(later))
         charts.append(Chart(f"later-{along}", f"{what} over the later half, against {x.label}", x.later_half, y, later))
     if len(runs) > 1 and max((len(line.curve.x) for line in validation), default=0) > 1:
@@ -111,19 +109,16 @@ def together(charts: Sequence[Chart | None]) -> int:
     return max((line.curve.together for chart in charts if chart for line in chart.lines), default=1)
 
 
-def _lines(
-    groups: Sequence[Group], column: str, along: Along, room: Room, *, since: float = 0.0, unit: float = 1.0
-) -> tuple[Line, ...]:
-    """A column of the training records, a line for each group that has any from `since` on."""
+def _lines(groups: Sequence[Group], column: str, along: Along, room: Room, *, unit: float = 1.0) -> tuple[Line, ...]:
+    """A column of the training records, a line for each group that has any."""
     points = _points(room, len(groups))
     lines = []
     for index, group in enumerate(groups):
         curves = []
         for run in group.runs:
             x = run.along(along)
-            chosen = x >= since
-            if chosen.any():
-                curves.append(Curve.of(x[chosen], run.journal.columns[column][chosen] / unit, points=points))
+            if len(x):
+                curves.append(Curve.of(x, run.journal.columns[column] / unit, points=points))
         if curves:
             curve = curves[0] if len(group.runs) == 1 else Curve.over(curves, points=points)
             lines.append(Line(group.name, Look.of(index), curve))
@@ -178,7 +173,9 @@ def _named(lines: Sequence[Line], label: str, number: int) -> tuple[Line, ...]:
 
 
 def _since(lines: Sequence[Line], x: float) -> tuple[Line, ...]:
-    return tuple(replace(line, curve=line.curve.since(x)) for line in lines)
+    """Those that have a later part, in the points that they have in the whole."""
+    later = (replace(line, curve=line.curve.since(x)) for line in lines)
+    return tuple(line for line in later if len(line.curve.x))
 
 
 def _without_bands(lines: Sequence[Line]) -> tuple[Line, ...]:

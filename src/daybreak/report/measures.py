@@ -1,9 +1,11 @@
 """What is measured now and then, as charts: sources, benchmarks, layers."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from daybreak.evaluate.results import shown, spoken
 from daybreak.finite import or_nan
 from daybreak.report import scales
 from daybreak.report.charts import Chart, Line, Look
@@ -14,6 +16,7 @@ from daybreak.report.thin import Curve
 
 _POINTS = 80
 _LONGEST_ON_AN_AXIS = 4
+_LEAST_PERCENT = 5.0  # that an axis of shares reaches
 _OTHER_DASHES = ((5.0, 2.0), (1.5, 1.5), (6.0, 1.5, 1.5, 1.5))
 
 
@@ -40,19 +43,20 @@ def task_charts(runs: Sequence[Observed], most: int) -> tuple[Chart, ...]:
     for index, run in enumerate(runs):
         for (task, metric), points in task_points(run).items():
             steps, values, errors = (np.array(each, dtype=np.float64) for each in zip(*points, strict=True))
+            if is_share(metric):
+                values, errors = 100 * values, 100 * errors
             curve = Curve(steps, values, values - errors, values + errors, 1)
             measured.setdefault((task, metric), []).append(Line(run.name, Look.of(index, dotted=True), curve))
     several = {key: lines for key, lines in measured.items() if max(len(line.curve.x) for line in lines) > 1}
     return tuple(
-        Chart(
-            f"task-{number}",
-            f"{metric} on {task} against steps",
-            x_scale(runs, "steps"),
-            scales.linear(f"{task}: {metric}", extents(lines)),
-            tuple(lines),
-        )
+        _task_chart(f"task-{number}", task, metric, runs, lines)
         for number, ((task, metric), lines) in enumerate(list(several.items())[:most], start=1)
     )
+
+
+def is_share(metric: str) -> bool:
+    """Whether a metric is read in percent, as the command line shows it."""
+    return shown(metric, 1.0).endswith("%")
 
 
 def task_points(run: Observed) -> dict[tuple[str, str], list[tuple[int, float, float]]]:
@@ -97,6 +101,30 @@ def layer_chart(runs: Sequence[Observed], measure: str, label: str) -> Chart | N
     return Chart(
         name, f"{label} over the layers", scales.of_names("layer", [_shorter(each) for each in layers]), y, lines
     )
+
+
+def _task_chart(name: str, task: str, metric: str, runs: Sequence[Observed], lines: Sequence[Line]) -> Chart:
+    label = f"{task}: {spoken(metric)}"
+    if is_share(metric):
+        y = scales.linear(f"{label} (%)", [*extents(lines), np.array([_LEAST_PERCENT])], from_zero=True)
+    elif "perplexity" in metric:
+        # A perplexity is positive, however large its standard error is.
+        y = scales.logarithmic(label, extents(_cut_below(lines, 0.5 * _lowest(lines))))
+        lines = _cut_below(lines, y.limits[0] * y.unit)
+    else:
+        y = scales.linear(label, extents(lines))
+    return Chart(name, f"{spoken(metric)} on {task} against steps", x_scale(runs, "steps"), y, tuple(lines))
+
+
+def _lowest(lines: Sequence[Line]) -> float:
+    """Of the values above zero; infinite where there is none."""
+    values = np.concatenate([line.curve.mean for line in lines])
+    return float(values[values > 0].min(initial=np.inf))
+
+
+def _cut_below(lines: Sequence[Line], low: float) -> list[Line]:
+    """With bands that reach no lower."""
+    return [replace(line, curve=replace(line.curve, low=np.maximum(line.curve.low, low))) for line in lines]
 
 
 def _of_source(run: Observed, source: str, label: str, index: int) -> Line:

@@ -20,7 +20,7 @@ from daybreak.report.journal import Journal, read_journal
 from daybreak.report.thin import Values
 from daybreak.training.execution import Execution
 
-LAST_STEPS = 200
+_MOST_LAST_STEPS = 200
 Along = Literal["steps", "tokens", "time", "flops"]
 
 
@@ -129,9 +129,14 @@ class Observed:
         return None if not self.validations else or_nan(self.validations[-1].get("bits_per_byte"))
 
     @property
+    def last_steps(self) -> int:
+        """Over which a training loss is averaged: 200, and of a short run the last tenth, without its descent."""
+        return max(1, min(_MOST_LAST_STEPS, len(self.journal) // 10))
+
+    @property
     def last_losses(self) -> Values:
-        """Training losses of the last steps that have one."""
-        losses = self.journal.columns["loss"][-LAST_STEPS:]
+        """Training losses of those steps, where they have one."""
+        losses = self.journal.columns["loss"][-self.last_steps :]
         return losses[np.isfinite(losses)]
 
 

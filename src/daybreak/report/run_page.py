@@ -8,7 +8,8 @@ from daybreak.report import curves, measures, settings, tables
 from daybreak.report.charts import Chart
 from daybreak.report.figures import small_figure, switched_figure
 from daybreak.report.html import Content, details, element, page, section
-from daybreak.report.observed import LAST_STEPS, Observed
+from daybreak.report.observed import Observed
+from daybreak.report.places import with_names
 from daybreak.report.words import NOTHING, number
 
 _MOST_CHARTS = 9
@@ -53,7 +54,7 @@ def _header(title: str, runs: Sequence[Observed]) -> Element:
         (
             "training loss",
             number(float(run.last_losses.mean()) if len(run.last_losses) else None, 4),
-            f"mean of the last {min(LAST_STEPS, max(1, len(run.last_losses)))} steps",
+            tables.over_last(run.last_steps),
         ),
         ("budget", str(run.recipe.budget), tables.state(run)),
         ("time", NOTHING if run.seconds is None else human_seconds(run.seconds), f"{number(run.last('step'))} steps"),
@@ -85,10 +86,8 @@ def _loss(runs: Sequence[Observed]) -> list[Content]:
     if not any(len(run.journal) for run in runs):
         return [_nothing("No step was recorded yet.")]
     choices = [(name, curves.loss_charts(curves.alone(runs), along)) for along, name in curves.AXES.items()]
-    whole, *_ = charts = choices[0][1]
-    closer = curves.together(charts)
-    later = f" Over the later half it is up to {closer:,}." if closer > curves.together([whole]) else ""
-    return [switched_figure("loss-against", choices, f"{_thinned([whole])}{later} {curves.FLOPS_NOTE}")]
+    whole = choices[0][1][0]
+    return [switched_figure("loss-against", choices, f"{_thinned([whole])} {curves.FLOPS_NOTE}")]
 
 
 def _thinned(charts: Sequence[Chart]) -> str:
@@ -131,7 +130,8 @@ def _evaluations(runs: Sequence[Observed]) -> list[Content]:
 
 def _task_caption(chart: Chart) -> str:
     has_band = any(line.curve.has_band for line in chart.lines)
-    band = "; the band is a standard error wide on either side" if has_band else ""
+    as_far = ", as far as the axis reaches" if chart.y.logarithmic else ""
+    band = f"; the band is a standard error wide on either side{as_far}" if has_band else ""
     return f"The {chart.says}{band}."
 
 
@@ -224,7 +224,7 @@ def _recipe(runs: Sequence[Observed]) -> list[Content]:
     found: list[Content] = []
     for run in runs:
         said, table = settings.difference_to_parent(run.recipe, run.name)
-        whole = details(f"The whole recipe of {run.name}", element("pre", run.recipe.to_toml()))
+        whole = details(f"The whole recipe of {run.name}", element("pre", with_names(run.recipe).to_toml()))
         if len(runs) > 1:
             found.append(element("h3", run.name))
         found += [element("p", said), table if table is not None else _nothing("No setting differs."), whole]

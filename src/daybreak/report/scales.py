@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.ticker import NullLocator
 
 _FEW_TICKS = 5
+_WIDE_ON_X, _WIDE_ON_Y = 1e7, 1e6  # from here on a tick is written as a power of ten
 _AIR = 1.015  # behind the last point of an x axis
 _TICKS_OF_A_DECADE = ((1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8), (1, 1.5, 2, 3, 4, 5, 7), (1, 2, 5), (1,))
 _THOUSANDS = {1e3: "thousands", 1e6: "millions", 1e9: "billions", 1e12: "trillions"}
@@ -43,7 +44,8 @@ class Scale:
         """Set an axis of matplotlib accordingly."""
         axis.axes.set(**{f"{axis.axis_name}scale": "log" if self.logarithmic else "linear"})  # type: ignore[attr-defined]
         axis.set_minor_locator(_nowhere())
-        axis.set_ticks(list(self.ticks), labels=self.names or [plainly(tick) for tick in self.ticks])
+        below = _WIDE_ON_Y if axis.axis_name == "y" else _WIDE_ON_X  # type: ignore[attr-defined]
+        axis.set_ticks(list(self.ticks), labels=self.names or [plainly(tick, below) for tick in self.ticks])
         axis.axes.set(**{f"{axis.axis_name}lim": self.limits})  # type: ignore[attr-defined]
 
     @property

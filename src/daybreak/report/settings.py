@@ -7,6 +7,7 @@ from daybreak.family import depth_of
 from daybreak.recipe import Recipe, recipe_names
 from daybreak.report.html import Content, element, table
 from daybreak.report.observed import Observed
+from daybreak.report.places import corpora, with_names
 from daybreak.report.words import NOTHING
 
 _LONGEST_SETTING = 120
@@ -15,7 +16,7 @@ _LONGEST_ON_A_LINE = 32
 
 def differences(runs: Sequence[Observed]) -> Element | None:
     """Settings in which the runs differ; None if they are alike."""
-    settings = [_given(run.recipe) for run in runs]
+    settings = [_given(with_names(run.recipe, run.identity)) for run in runs]
     keys = sorted({key for each in settings for key in each if key not in ("name", "description")})
     rows = [
         (key, *(_setting(each.get(key)) for each in settings))
@@ -29,7 +30,7 @@ def differences(runs: Sequence[Observed]) -> Element | None:
 def difference_to_parent(recipe: Recipe, name: str) -> tuple[str, Element | None]:
     """What the recipe was compared with, and the settings that differ from it; None if none does."""
     parent, is_named = _parent(recipe)
-    mine, theirs = _given(recipe), _given(parent)
+    mine, theirs = _given(with_names(recipe)), _given(parent)
     keys = sorted(
         key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key) and key != "description"
     )
@@ -49,13 +50,12 @@ def environment(runs: Sequence[Observed]) -> Element:
     found: list[dict[str, object]] = []
     for run in runs:
         execution = {} if run.execution is None else run.execution.model_dump(mode="json")
-        corpora = run.identity.get("mixture") or [{"name": "corpus", "identity": run.identity.get("corpus")}]
         found.append(
             {
                 **execution,
                 "recipe": run.recipe.name,
                 "fingerprint of the recipe": run.identity.get("fingerprint"),
-                **{f"SHA-256 of {each.get('name') or each.get('corpus')}": each.get("identity") for each in corpora},
+                "corpora and their identities": ", ".join(corpora(run.recipe, run.identity)) or None,
                 "tokenizer": run.identity.get("tokenizer"),
             }
         )

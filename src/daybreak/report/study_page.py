@@ -3,8 +3,10 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from xml.etree.ElementTree import Element
 
+from daybreak.files import read_sealed
 from daybreak.finite import or_nan
 from daybreak.report.charts import MOST_LOOKS
 from daybreak.report.curves import AXES, FLOPS_NOTE, Group, loss_charts
@@ -12,6 +14,7 @@ from daybreak.report.figures import switched_figure
 from daybreak.report.forest import Row, draw_forest
 from daybreak.report.html import Content, details, element, figure, page, section, table
 from daybreak.report.observed import Along, Observed, observe
+from daybreak.report.places import corpora, with_names, without_folders
 from daybreak.report.settings import difference_to_parent
 from daybreak.report.words import NOTHING, number, percent, signed
 from daybreak.study.results import Comparison, Study, trial_folder
@@ -26,7 +29,11 @@ _WIDTHS = ((860, "wide"), (420, "narrow"))
 def page_of_study(study: Study) -> bytes:
     """The whole file; the same study gives the same bytes."""
     design, comparisons = study.design, ordered(study)
-    said = f"{design.base}, {len(study.variants) - 1} variants over {design.seeds_said}, equal in {design.held_equal}"
+    changes = f"{len(design.changes)} change{'s' if len(design.changes) > 1 else ''}"
+    base = without_folders(design.base)
+    said = (
+        f"{base}, {changes} over {design.seeds_said}, equal in {design.held_equal}; measured on {_measured_on(study)}"
+    )
     title = f"Study {study.path.resolve().name}"
     header = element("header", element("h1", title), element("p", said, class_="subtitle"))
     parts = [
@@ -54,28 +61,26 @@ def ordered(study: Study) -> list[Comparison]:
 
 
 def _verdicts(study: Study, comparisons: Sequence[Comparison]) -> list[Content]:
-    several = len({each.reference for each in comparisons}) > 1
-    heads = ["variant", "verdict", "difference", "95 % interval", "p", "adjusted p", "detectable"]
+    heads = ["variant", "verdict", "to", "difference", "95 % interval", "p", "could show"]
     rows: list[list[Content]] = [[study.variants[0].name, "base", *[""] * (len(heads) - 2)]]
     for each in comparisons:
         found = each.difference
-        against = f" to {each.reference}" if several else ""
         rows.append(
             [
                 each.variant,
                 element("strong", each.verdict, class_=f"verdict {_COLOURS[each.verdict]}"),
-                f"{signed(found.mean, 4)}{against}",
+                each.reference,
+                signed(found.mean, 4),
                 "" if found.low is None else f"{signed(found.low, 4)} to {signed(found.high, 4)}",
-                shown_p(found.p),
                 shown_p(each.p_adjusted),
-                "" if found.detectable is None else f"±{number(found.detectable, 4)}",
+                "" if found.detectable is None else number(found.detectable, 4),
             ]
         )
-    speed = ("loss", "tokens a second", "memory (MB)")
+    speed = ("loss", "tokens/s", "memory")
     whole = [(*row, *_figures(study, str(row[0]))) for row in rows]
-    caption = "Difference in validation loss to the reference, nats a token, mean over seeds; below zero is better"
+    caption = "Difference in validation loss, nats a token, mean over seeds; below zero is better"
     return [
-        table((*heads, *speed), whole, caption=caption, texts=(1,)),
+        table((*heads, *speed), whole, caption=caption, texts=(1, 2)),
         *(element("p", line, class_="note") for line in _sentences(study, comparisons)),
     ]
 
@@ -91,7 +96,7 @@ def _sentences(study: Study, comparisons: Sequence[Comparison]) -> list[str]:
 
 def _figures(study: Study, variant: str) -> tuple[Content, ...]:
     pace = study.paces.get(variant)
-    memory = NOTHING if pace is None else number(pace.peak_bytes / 1e6)
+    memory = NOTHING if pace is None else f"{number(pace.peak_bytes / 1e6)} MB"
     return number(study.mean_loss(variant), 4), number(study.tokens_per_second(variant)), memory
 
 
@@ -105,7 +110,8 @@ def _differences(comparisons: Sequence[Comparison]) -> list[Content]:
         ]
         caption = (
             f"Left of zero is better than {reference}. A ring is a seed, the diamond their mean, the bar its 95 % "
-            "interval; a bar that ends in an arrow goes on."
+            "interval; a bar that ends in an arrow goes on. A bar that does not cross zero may still be “not shown”: "
+            "p is adjusted for all comparisons, an interval is not."
         )
         found.append(figure(caption, *pictures, class_="switched forest"))
     return found or [element("p", "No difference is known yet.", class_="note")]
@@ -218,25 +224,35 @@ def _speed(study: Study) -> list[Content]:
 def _design(study: Study) -> list[Content]:
     design = study.design
     rows = [
-        (variant.name, variant.reference or NOTHING, " ".join(variant.overrides) or NOTHING)
+        (variant.name, variant.reference or NOTHING, without_folders(" ".join(variant.overrides)) or NOTHING)
         for variant in study.variants
     ]
     given = [
-        ("base", design.base),
-        ("settings", " ".join(design.settings) or "as the base has them"),
+        ("base", without_folders(design.base)),
+        ("settings", without_folders(" ".join(design.settings)) or "as the base has them"),
         ("equal in", design.held_equal),
         ("seeds", ", ".join(map(str, design.seeds))),
-        ("measured on", design.validation or "the held-out text of the base's corpus"),
+        ("measured on", _measured_on(study)),
         ("tuned for each variant", ", ".join(design.tune) or "nothing"),
     ]
     recipe = study.recipes[study.variants[0].name]
     said, differing = difference_to_parent(recipe, "the base")
     return [
         table(("what", "value"), given, caption="What all trials have alike", texts=(1,)),
-        table(("variant", "reference", "settings"), rows, caption="Variants", texts=(1, 2)),
+        table(("variant", "to", "settings"), rows, caption="Variants", texts=(1, 2)),
         details("The base against the recipe that ships", element("p", said), differing),
-        details("The whole recipe of the base", element("pre", recipe.to_toml())),
+        details("The whole recipe of the base", element("pre", with_names(recipe).to_toml())),
     ]
+
+
+def _measured_on(study: Study) -> str:
+    """The corpus whose held-out text measures the trials, and its identity once a trial of the base is done."""
+    if study.design.validation is not None:
+        return f"the held-out text of {Path(study.design.validation).name}"
+    base = study.variants[0].name
+    done = [trial_folder(study.path, base, seed) / "identity.json" for seed in study.trials[base]]
+    names = corpora(study.recipes[base], read_sealed(done[0]) if done else {})
+    return f"the held-out text of {' and '.join(names) or 'its corpus'}"
 
 
 def _environment(study: Study) -> Element:
@@ -253,9 +269,9 @@ def _notes() -> Element:
         "Two recipes with the same seed see the same text in the same order and begin, where they share parameters, "
         "from the same values. So differences are taken seed by seed, and their mean is tested by Student's paired t "
         "test.",
-        "The interval holds the true mean difference in 95 of 100 studies. The adjusted p answers for all comparisons "
-        "together: of those that are called, 5 % are false on average (Benjamini and Hochberg 1995).",
-        f"“Not shown” is not “no difference”: “detectable” says how large a true difference has to be for so many and "
+        "The interval holds the true mean difference in 95 of 100 studies. p is adjusted, so that it answers for all "
+        "comparisons together: of those that are called, 5 % are false on average (Benjamini and Hochberg 1995).",
+        f"“Not shown” is not “no difference”: “could show” says how large a true difference has to be for so many and "
         f"so scattered seeds to find it in {POWER:.0%} of studies.",
     )
     return element("ul", *(element("li", note) for note in notes))

@@ -1,18 +1,22 @@
 """Numbers that people compare: tables of runs."""
 
+import math
 from collections.abc import Mapping, Sequence
 from xml.etree.ElementTree import Element
 
 import numpy as np
 
 from daybreak.duration import human_dollars, human_seconds
+from daybreak.evaluate.results import shown, spoken
 from daybreak.finite import or_nan
 from daybreak.report.html import Content, table
-from daybreak.report.measures import task_points
-from daybreak.report.observed import LAST_STEPS, Observed
+from daybreak.report.measures import is_share, task_points
+from daybreak.report.observed import Observed
+from daybreak.report.places import without_folders
 from daybreak.report.words import NOTHING, number, percent, scientific, significant
 
 _MOST_EVENTS = 60
+_LARGE = 1e6  # from here on a figure of a benchmark is a power of ten
 
 
 def outcome(runs: Sequence[Observed]) -> Element:
@@ -21,7 +25,7 @@ def outcome(runs: Sequence[Observed]) -> Element:
         "validation loss (nats a token)": [number(run.final_loss, 4) for run in runs],
         "bits a byte": [number(run.bits_per_byte, 4) for run in runs],
         "perplexity": [_perplexity(run.final_loss) for run in runs],
-        f"training loss, mean of the last {LAST_STEPS} steps": [_mean(run) for run in runs],
+        f"training loss, {_over_last(runs)}": [_mean(run, alone=len(runs) == 1) for run in runs],
         "training loss, last step": [number(run.last("loss"), 4) for run in runs],
         "steps": [number(run.last("step")) for run in runs],
         "tokens": [number(run.last("tokens")) for run in runs],
@@ -34,6 +38,11 @@ def outcome(runs: Sequence[Observed]) -> Element:
     if all(value == NOTHING for value in figures["cost"]):
         del figures["cost"]
     return _by_run(runs, figures, "What came of it" if len(runs) == 1 else "What came of the runs")
+
+
+def over_last(steps: int) -> str:
+    """Which steps a training loss is of."""
+    return "last step" if steps == 1 else f"mean of the last {steps} steps"
 
 
 def state(run: Observed) -> str:
@@ -92,7 +101,9 @@ def tasks(runs: Sequence[Observed]) -> Element | None:
     keys = list(dict.fromkeys(key for each in points for key in each))
     if not keys:
         return None
-    rows = [(task, metric, *(_task(each.get((task, metric))) for each in points)) for task, metric in keys]
+    rows = [
+        (task, spoken(metric), *(_task(metric, each.get((task, metric))) for each in points)) for task, metric in keys
+    ]
     heads = ("task", "metric", *(run.name for run in runs))
     return table(heads, rows, caption="Benchmarks as training went: the newest figures ± standard error", texts=(1,))
 
@@ -151,7 +162,9 @@ def speed(runs: Sequence[Observed]) -> Element:
 def events(run: Observed) -> Element | None:
     """Sittings, and all that happened besides training."""
     journal = run.journal
-    rows: list[tuple[Content, ...]] = [(number(mark.step), mark.text) for mark in journal.marks[:_MOST_EVENTS]]
+    rows: list[tuple[Content, ...]] = [
+        (number(mark.step), without_folders(mark.text)) for mark in journal.marks[:_MOST_EVENTS]
+    ]
     more = [
         (len(journal.marks) - _MOST_EVENTS, "more of these", ""),
         (len(journal.skipped_steps), "steps skipped, not finite", f" ({_some(journal.skipped_steps)})"),
@@ -181,11 +194,16 @@ def _by_run(runs: Sequence[Observed], figures: Mapping[str, Sequence[Content]], 
     return table(("run", *figures), rows, caption=caption)
 
 
-def _mean(run: Observed) -> str:
+def _over_last(runs: Sequence[Observed]) -> str:
+    counts = {run.last_steps for run in runs}
+    return over_last(counts.pop()) if len(counts) == 1 else "mean of the last steps"
+
+
+def _mean(run: Observed, *, alone: bool) -> str:
     losses = run.last_losses
     if not len(losses):
         return NOTHING
-    of = "" if len(losses) == LAST_STEPS else f" (of {len(losses)})"
+    of = "" if alone and len(losses) == run.last_steps else f" (of {len(losses)})"
     return f"{number(float(losses.mean()), 4)}{of}"
 
 
@@ -214,11 +232,18 @@ def _quantile(run: Observed, column: str, share: float) -> float | None:
     return float(np.quantile(values, share)) if len(values) else None
 
 
-def _task(points: list[tuple[int, float, float]] | None) -> str:
+def _task(metric: str, points: list[tuple[int, float, float]] | None) -> str:
     if not points:
         return NOTHING
     _, value, error = points[-1]
-    return f"{number(value, 4)} ± {number(error, 4)}" if error else number(value, 4)
+    return f"{_figure(metric, value)} ± {_figure(metric, error)}" if error else _figure(metric, value)
+
+
+def _figure(metric: str, value: float) -> str:
+    """A share in percent, as on the command line; else four digits that count."""
+    if is_share(metric):
+        return shown(metric, value)
+    return scientific(value, 4) if math.isfinite(value) and abs(value) >= _LARGE else significant(value, 4)
 
 
 def _some(steps: list[int]) -> str:

@@ -43,9 +43,9 @@ def percent(share: float | None, digits: int = 1) -> str:
     return NOTHING if share is None or not math.isfinite(share) else f"{number(100 * share, digits)} %"
 
 
-def plainly(value: float) -> str:
-    """A tick of an axis: all its digits and no more; far from 1 as `2·10⁻⁵`."""
-    if value and not 1e-4 <= abs(value) < 1e7:
+def plainly(value: float, below: float = 1e7) -> str:
+    """A tick of an axis: all its digits and no more; far from 1, and where it is not below this, as `2·10⁻⁵`."""
+    if value and not 1e-4 <= abs(value) < below:
         mantissa, _, exponent = f"{value:.9e}".partition("e")
         times = {1.0: "", -1.0: MINUS}.get(float(mantissa), f"{float(mantissa):g}·".replace("-", MINUS))
         return f"{times}{power(int(exponent))}"
