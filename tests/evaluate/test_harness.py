@@ -6,9 +6,10 @@ import pytest
 
 from daybreak.data.tokenizer import Tokenizer, byte_tokenizer, gpt2_tokenizer
 from daybreak.errors import UserError
-from daybreak.evaluate.benchmarks import TaskChoice, open_benchmarks
+from daybreak.evaluate.benchmarks import open_benchmarks
 from daybreak.evaluate.harness import open_transformers
 from daybreak.evaluate.results import TaskResults
+from daybreak.evaluate.task_choice import TaskChoice
 from daybreak.model.gpt import GPT
 from gpt2_weights import random_gpt2
 from made_benchmarks import arc, blimp, lambada, task_folder, write_lines

@@ -8,10 +8,11 @@ import pytest
 
 from daybreak.data.tokenizer import byte_tokenizer
 from daybreak.errors import UserError
-from daybreak.evaluate.benchmarks import TaskChoice, open_benchmarks
+from daybreak.evaluate.benchmarks import open_benchmarks
 from daybreak.evaluate.core import measure_core
 from daybreak.evaluate.gpt_star import measure_gpt_star
 from daybreak.evaluate.results import Figure, TaskResult, TaskResults
+from daybreak.evaluate.task_choice import TaskChoice
 from gpt2_weights import random_gpt2
 from made_benchmarks import write_lines
 

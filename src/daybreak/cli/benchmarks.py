@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, final
 from daybreak.cli.json_output import print_json
 
 if TYPE_CHECKING:
-    from daybreak.evaluate.benchmarks import TaskChoice
     from daybreak.evaluate.language_model import LanguageModel
     from daybreak.evaluate.results import TaskResults
+    from daybreak.evaluate.task_choice import TaskChoice
 
 
 @final
@@ -47,7 +47,8 @@ def evaluate_tasks(asked: Asked) -> None:
 
 
 def _tasks(asked: Asked) -> tuple[dict[str, Any], list[str]]:
-    from daybreak.evaluate.benchmarks import TaskChoice, parse_local
+    from daybreak.evaluate.benchmarks import parse_local
+    from daybreak.evaluate.task_choice import TaskChoice
 
     names = tuple(name.strip() for name in (asked.tasks or "").split(",") if name.strip())
     choice = TaskChoice(names, asked.folder, parse_local(asked.local), asked.shots, asked.limit)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from daybreak.evaluate.benchmarks import TaskChoice
 from daybreak.evaluate.results import Figure
 from daybreak.evaluate.suites import PUBLISHED, Measure, measured, published, require_known
+from daybreak.evaluate.task_choice import TaskChoice
 from daybreak.text_table import plain_table
 
 _OWN_TASKS = PUBLISHED / "core_tasks"

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, final
 
 from daybreak.data.compression import suffixes
-from daybreak.evaluate.benchmarks import TaskChoice
 from daybreak.evaluate.results import Figure, shown
 from daybreak.evaluate.suites import Measure, measured, published, require_known
+from daybreak.evaluate.task_choice import TaskChoice
 from daybreak.text_table import plain_table
 
 Sweep = Callable[[Path, Sequence[int]], Sequence[Mapping[str, Any]]]

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from daybreak.errors import UserError
-from daybreak.evaluate.benchmarks import TaskChoice
 from daybreak.evaluate.results import TaskResult, TaskResults
+from daybreak.evaluate.task_choice import TaskChoice
 
 SuiteName = Literal["core", "gpt-star"]
 SUITES: tuple[SuiteName, ...] = get_args(SuiteName)

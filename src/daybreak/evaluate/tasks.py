@@ -12,10 +12,10 @@ from lm_eval.config.group import GroupConfig
 from lm_eval.tasks import TaskManager
 
 from daybreak.errors import UserError
-from daybreak.evaluate.benchmarks import TaskChoice
 from daybreak.evaluate.built_in_tasks import all_names, folders_of
 from daybreak.evaluate.local_rows import read_rows
 from daybreak.evaluate.quiet import quiet
+from daybreak.evaluate.task_choice import TaskChoice
 from daybreak.progress import say
 
 _SPLIT = "local"
