@@ -21,8 +21,8 @@ def open_benchmarks(choice: TaskChoice) -> "Benchmarks":
     """Find the tasks, and read their items.
 
     Raises:
-        UserError: a package is missing, there is no such task, or its items are neither local nor to be fetched, are damaged,
-            or too few for the examples in front of them.
+        UserError: a package is missing, there is no such task, or its items are neither local nor to be fetched,
+            damaged, or too few for the examples in front of them.
     """
     require_harness()
     from daybreak.evaluate.harness import Benchmarks

@@ -24,6 +24,11 @@ def folders_of(name: str) -> list[Path]:
     return sorted({path.parent for path, names in _tagged() if name in names})
 
 
+def is_built_in(name: str) -> bool:
+    """The harness has a task or group of this name."""
+    return any(name in names for _, names in _declarations(_ROOT))
+
+
 def all_names() -> list[str]:
     """Of all tasks, groups and tags."""
     return sorted({name for _, names in (*_declarations(_ROOT), *_tagged()) for name in names})

@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from jinja2 import TemplateError, meta
+from lm_eval.api.task import ConfigurableTask
 from lm_eval.utils import env
 
 from daybreak.errors import UserError
@@ -41,19 +43,27 @@ def field_that_lacked(error: Exception) -> str | None:
     return None if absent is None else absent[1] or absent[2]
 
 
-def require_answerable(name: str, task: Any, where: str) -> None:
-    """Raises UserError if items have nothing in a field that is read, or an answer that is none of their options."""
-    read = [field for field in _fields_read(task.config.to_dict()) if field in task.features]
-    empty = [any(doc[field] is None for field in read) for doc in task.eval_docs]
+def require_answerable(name: str, task: Any, where: str, limit: int | None = None) -> None:
+    """Raises UserError if items have nothing in a field that is read, or an answer that is none of their options.
+
+    Args:
+        limit: the first items alone; all unless given.
+    """
+    if not isinstance(task, ConfigurableTask):  # whose code alone knows what it reads
+        return
+    config, docs = task.config, list(islice(task.eval_docs, limit))
+    plain = {key: each for key in _TEMPLATES if "{%" not in str(each := getattr(config, key))}  # without conditions
+    read = [field for field in _fields_read(plain) if field in task.features]
+    empty = [any(doc[field] is None for field in read) for doc in docs]
     if any(empty):
-        doc = task.eval_docs[empty.index(True)]
+        doc = docs[empty.index(True)]
         field = next(field for field in read if doc[field] is None)
         raise UserError(_counted(name, where, empty, f"it has no {field}"))
-    if task.OUTPUT_TYPE != "multiple_choice":
+    if task.OUTPUT_TYPE != "multiple_choice" or isinstance(config.doc_to_target, int):
         return
-    wrong = [not _has_its_answer(task, doc) for doc in task.eval_docs]
+    wrong = [not _has_its_answer(task, doc) for doc in docs]
     if any(wrong):
-        doc = task.eval_docs[wrong.index(True)]
+        doc = docs[wrong.index(True)]
         answer, options = _answer(task, doc), ", ".join(map(repr, task.doc_to_choice(doc)))
         raise UserError(_counted(name, where, wrong, f"its answer {answer!r} is none of its options ({options})"))
 
@@ -65,12 +75,12 @@ def require_examples(tasks: Mapping[str, Any], shots: int | None) -> None:
         shots: examples in front of each item; the task's own number unless given.
     """
     for name, task in tasks.items():
-        own, sampler = task.get_config("num_fewshot"), getattr(task, "sampler", None)
+        own = task.get_config("num_fewshot")
         wanted = own if shots is None or own == 0 else shots
-        if not wanted or sampler is None:
+        if not wanted or not isinstance(task, ConfigurableTask) or not hasattr(task, "sampler"):
             continue
         itself = task.fewshot_cfg.split == task.config.test_split  # the one that is asked is left out
-        needed, there = wanted + itself, len(sampler.df)
+        needed, there = wanted + itself, len(task.sampler.df)
         if there < needed:
             raise UserError(
                 f"{wanted} examples in front of each item of {name} need at least {needed:,} items to draw them from; "
@@ -86,7 +96,7 @@ def _fields_read(settings: Mapping[str, Any]) -> list[str]:
             found.append(template)
         elif isinstance(template, str):
             try:
-                found += sorted(meta.find_undeclared_variables(env.parse(template)))
+                found += sorted(meta.find_undeclared_variables(env.parse(template)) - env.globals.keys())
             except TemplateError:
                 continue  # the harness tells when it reads it
     return list(dict.fromkeys(found))
