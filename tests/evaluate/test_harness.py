@@ -184,6 +184,9 @@ def test_a_tag_is_its_tasks(gpt2: GPT, made: Path) -> None:
     file = write_lines(made / "arcs.jsonl", ({"of": names[n % 2], **row} for n, row in enumerate(rows)))
     tasks = measured(TaskChoice(("ai2_arc",), local={"ai2_arc": file}), gpt2).tasks
     assert {task.name: task.items for task in tasks} == {"arc_easy": 6, "arc_challenge": 6}
+    local = {"arc_easy": arc(made), "arc_challenge": arc(made)}
+    both = open_benchmarks(TaskChoice(("ai2_arc",), local=local)).loaded
+    assert both.order == ("arc_challenge", "arc_easy")
     folders = {name: {folder.name for folder in folders_of(name)} for name in ("lambada", "chain_of_thought")}
     assert folders == {"lambada": {"lambada"}, "chain_of_thought": {"asdiv", "gsm8k", "gsm8k_platinum"}}
 

@@ -79,7 +79,8 @@ def require_examples(tasks: Mapping[str, Any], shots: int | None) -> None:
         wanted = own if shots is None or own == 0 else shots
         if not wanted or not isinstance(task, ConfigurableTask) or not hasattr(task, "sampler"):
             continue
-        itself = task.fewshot_cfg.split == task.config.test_split  # the one that is asked is left out
+        drawn_from = task.fewshot_cfg.split
+        itself = drawn_from is not None and drawn_from == task.config.test_split  # the one that is asked is left out
         needed, there = wanted + itself, len(task.sampler.df)
         if there < needed:
             raise UserError(

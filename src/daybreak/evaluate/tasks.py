@@ -63,9 +63,10 @@ def load_tasks(choice: TaskChoice) -> LoadedTasks:
     if choice.folder is not None and not choice.folder.is_dir():
         raise UserError(f"there is no folder {choice.folder} of tasks")
     index = _Index.of(choice)
-    names = choice.names or index.all_of_folder()
     local = {name: file for name, file in choice.local.items() if ":" not in name}
     shots = _files_of_shots(choice.local)
+    asked = choice.names or index.all_of_folder()
+    names = [each for name in asked for each in ([name] if name in local else index.without_tags(name))]
     for name in (*local, *shots):
         if name not in names:
             raise UserError(f"--local names {name}, which is not among the tasks asked for ({', '.join(names)})")
@@ -132,8 +133,15 @@ class _Index:
     def leaves(self, name: str) -> list[str]:
         """The tasks under a task, group or tag."""
         entry = self.manager.task_index[name]
-        below = sorted(entry.tags) if entry.kind.name == "TAG" else _members(entry)
+        below = sorted(entry.tags) if self.is_tag(name) else _members(entry)
         return [leaf for each in below for leaf in self.leaves(each)] if below else [name]
+
+    def without_tags(self, name: str) -> list[str]:
+        """The tasks under a tag, each of which may have a file of its own; a task or group as it is."""
+        return self.leaves(name) if self.is_tag(name) else [name]
+
+    def is_tag(self, name: str) -> bool:
+        return bool(self.manager.task_index[name].kind.name == "TAG")
 
     def config(self, name: str) -> Mapping[str, Any]:
         return self.manager.task_index[name].cfg or {}
@@ -204,7 +212,7 @@ def _members_with(index: _Index, name: str, overrides: Mapping[str, Mapping[str,
     members = [{"task": leaf, **settings} for leaf, settings in overrides.items()]
     # As members of a group, since the harness lets these alone inherit what they do not set.
     tasks = index.manager.load([{"group": f"only {name}", "task": members}])["tasks"]
-    if list(overrides) == [name] or index.manager.task_index[name].kind.name == "TAG":
+    if list(overrides) == [name] or index.is_tag(name):
         return {"tasks": tasks, "groups": {}}
     config = index.config(name)
     averages = config.get("aggregate_metric_list") or [{"metric": "acc", "weight_by_size": False}]
