@@ -31,11 +31,12 @@ from daybreak.data.tokenizer import Tokenizer
 from daybreak.distributed import Ranks, joined
 from daybreak.duration import Duration, Unit, require_positive
 from daybreak.errors import UserError
-from daybreak.evaluate.benchmarks import TaskChoice, open_benchmarks
+from daybreak.evaluate.benchmarks import open_benchmarks
 from daybreak.evaluate.language_model import DaybreakModel
 from daybreak.evaluate.loss import Loss
 from daybreak.evaluate.results import TaskResults
 from daybreak.evaluate.sweep import TextLoss, measure
+from daybreak.evaluate.task_choice import TaskChoice
 from daybreak.evaluate.text import Text, read_text, text_of_split
 from daybreak.files import read_sealed, require_text
 from daybreak.finite import or_nan

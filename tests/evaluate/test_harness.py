@@ -1,14 +1,20 @@
 """Figures of benchmarks are those of the harness's own class for models of transformers, on the same weights."""
 
+import importlib
+import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from daybreak.data.tokenizer import Tokenizer, byte_tokenizer, gpt2_tokenizer
 from daybreak.errors import UserError
-from daybreak.evaluate.benchmarks import TaskChoice, open_benchmarks
+from daybreak.evaluate.benchmarks import open_benchmarks
+from daybreak.evaluate.built_in_tasks import folders_of
 from daybreak.evaluate.harness import open_transformers
 from daybreak.evaluate.results import TaskResults
+from daybreak.evaluate.task_choice import TaskChoice
+from daybreak.evaluate.task_code import run_its_code
 from daybreak.model.gpt import GPT
 from gpt2_weights import random_gpt2
 from made_benchmarks import arc, blimp, lambada, task_folder, write_lines
@@ -157,7 +163,7 @@ def test_nothing_but_progress_is_printed(gpt2: GPT, made: Path, capfd: pytest.Ca
     [
         (("piqa",), {}, r"piqa cannot be read.*--local piqa=FILE"),
         (("lambada_openay",), {}, r"unknown task 'lambada_openay' \(did you mean lambada_openai"),
-        (("arc_easy",), {"arc_easy": "lambada.jsonl"}, r"lambada\.jsonl: its lines need the fields that all"),
+        (("arc_easy",), {"arc_easy": "lambada.jsonl"}, r"arc_easy needs the field .question., which.*have text"),
         (("blimp",), {"blimp": "lambada.jsonl"}, r"no field of its first line names a task of blimp.*fields are text"),
         (("arc_easy",), {"piqa": "lambada.jsonl"}, r"--local names piqa, which is not among the tasks asked for"),
         (("arc_easy",), {"arc_easy": "broken.jsonl"}, r"broken\.jsonl:2 is not JSON"),
@@ -169,6 +175,93 @@ def test_what_is_wrong_is_said(names: tuple[str, ...], local: dict[str, str], me
     (made / "broken.jsonl").write_text('{"question": "so far"}\n{"question": \n')
     with pytest.raises(UserError, match=message):
         open_benchmarks(TaskChoice(names, local={name: made / file for name, file in local.items()}))
+
+
+def test_a_tag_is_its_tasks(gpt2: GPT, made: Path) -> None:
+    """Those that the harness finds by reading all of its files; `arc_easy` has its tag in a list."""
+    rows = [json.loads(line) for line in arc(made).read_text().splitlines()]
+    names = ("ARC-Easy", "ARC-Challenge")
+    file = write_lines(made / "arcs.jsonl", ({"of": names[n % 2], **row} for n, row in enumerate(rows)))
+    tasks = measured(TaskChoice(("ai2_arc",), local={"ai2_arc": file}), gpt2).tasks
+    assert {task.name: task.items for task in tasks} == {"arc_easy": 6, "arc_challenge": 6}
+    local = {"arc_easy": arc(made), "arc_challenge": arc(made)}
+    both = open_benchmarks(TaskChoice(("ai2_arc",), local=local)).loaded
+    assert both.order == ("arc_challenge", "arc_easy")
+    folders = {name: {folder.name for folder in folders_of(name)} for name in ("lambada", "chain_of_thought")}
+    assert folders == {"lambada": {"lambada"}, "chain_of_thought": {"asdiv", "gsm8k", "gsm8k_platinum"}}
+
+
+def test_code_that_cannot_be_imported_is_not_the_files_fault(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"its code in lm-evaluation-harness needs no_such, which is not installed"):
+        run_its_code("coqa", lambda: importlib.import_module("no_such.part"), "file.jsonl")
+    with pytest.raises(UserError, match=r"needs transformers\.no_such_part, which transformers \d.* does not have"):
+        run_its_code("coqa", lambda: importlib.import_module("transformers.no_such_part"), "file.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("third", "message"),
+    [
+        ({"right": 7}, r"made_choices: 1 of 6 items cannot be asked; the first is item 3: its answer 7 is none of its"),
+        ({"ask": None}, r"made_choices: 1 of 6 items cannot be asked; the first is item 3: it has no ask"),
+    ],
+)
+def test_an_item_that_cannot_be_asked_is_named(third: dict[str, object], message: str, tmp_path: Path) -> None:
+    folder = task_folder(tmp_path / "tasks")
+    rows = [json.loads(line) for line in (folder / "choices.jsonl").read_text().splitlines()]
+    rows[2] |= third
+    write_lines(folder / "choices.jsonl", rows)
+    with pytest.raises(UserError, match=message):
+        open_benchmarks(TaskChoice(("made_choices",), folder=folder))
+    open_benchmarks(TaskChoice(("made_choices",), folder=folder, limit=2))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("metric_list: [{metric: acuracy}]", r"has no metric 'acuracy'"),
+        ("unsafe_code: true", r"made_choices runs code that the model writes"),
+        ("num_fewshot: 6", r"6 examples in front of each item of made_choices need at least 7 items.*there are 6"),
+    ],
+)
+def test_a_task_that_cannot_be_run_is_said_at_once(settings: str, message: str, tmp_path: Path) -> None:
+    folder = task_folder(tmp_path / "tasks")
+    file = folder / "choices.yaml"
+    lines = [line for line in file.read_text().splitlines() if not line.startswith(settings.split(":")[0])]
+    file.write_text("\n".join([*lines, settings, "fewshot_split: test\n"]))
+    with pytest.raises(UserError, match=message):
+        open_benchmarks(TaskChoice(("made_choices",), folder=folder))
+
+
+def test_a_task_that_takes_the_place_of_a_built_in_one_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = task_folder(tmp_path / "tasks")
+    (folder / "choices.yaml").write_text((folder / "choices.yaml").read_text().replace("made_choices", "piqa"))
+    open_benchmarks(TaskChoice(folder=folder))
+    assert [line for line in capsys.readouterr().err.splitlines() if "takes the place of" in line] == [
+        f"piqa of {folder} takes the place of lm-evaluation-harness's own task of that name"
+    ]
+
+
+def test_chance_is_known_of_items_that_have_options(gpt2: GPT, made: Path) -> None:
+    options = [{"text": [*"abcd"[:count]], "label": [*"ABCD"[:count]]} for count in (4, 2)]
+    rows = [{"question": "?", "choices": each, "answerKey": "A"} for each in options]
+    local = {"arc_easy": write_lines(made / "two.jsonl", rows), "lambada_openai": lambada(made)}
+    results = measured(TaskChoice(tuple(local), local=local), gpt2)
+    choices, cloze = results.tasks
+    assert (choices.chance, cloze.chance) == (pytest.approx(0.375), None)
+    assert choices.described()["chance"] == pytest.approx(0.375)
+    header, first, *_ = results.table()
+    assert header.split()[5] == "chance"
+    assert "37.50 %" in first
+
+
+def test_a_model_whose_logits_are_nan_has_no_figures(made: Path) -> None:
+    model = random_gpt2()
+    with torch.no_grad():
+        model.embedding.weight.fill_(torch.nan)
+    with pytest.raises(UserError, match=r"predictions are not numbers.*its training has diverged"):
+        measured(TaskChoice(("arc_easy",), local={"arc_easy": arc(made)}), model)
 
 
 def test_a_task_file_that_is_no_yaml_is_named(tmp_path: Path) -> None:

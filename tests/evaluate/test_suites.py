@@ -5,18 +5,27 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 
 from daybreak.data.tokenizer import byte_tokenizer
 from daybreak.errors import UserError
-from daybreak.evaluate.benchmarks import TaskChoice, open_benchmarks
+from daybreak.evaluate.benchmarks import open_benchmarks
 from daybreak.evaluate.core import measure_core
 from daybreak.evaluate.gpt_star import measure_gpt_star
+from daybreak.evaluate.language_model import DaybreakModel
 from daybreak.evaluate.results import Figure, TaskResult, TaskResults
+from daybreak.evaluate.sweep import measure
+from daybreak.evaluate.task_choice import TaskChoice
+from daybreak.evaluate.wikitext_articles import read_articles
 from gpt2_weights import random_gpt2
 from made_benchmarks import write_lines
 
 METRICS = ("acc", "acc_norm", "exact_match", "em", "perplexity", "word_perplexity")
 WITHOUT = {"jeopardy", "squad"}  # not in the harness
+
+
+def unchecked(_: TaskChoice) -> None:
+    """Files that are not there may be."""
 
 
 class Recorded:
@@ -36,7 +45,7 @@ class Recorded:
 
 
 def test_core_has_22_tasks_with_their_shots_and_chance() -> None:
-    core = measure_core(Recorded(1.0), {})
+    core = measure_core(Recorded(1.0), unchecked, {})
     assert len(core.tasks) == 22
     shots = {task.name: task.shots for task in core.tasks}
     zero = {"hellaswag_zeroshot", "copa", "openbook_qa", "lambada_openai", "winograd", "winogrande", "coqa"}
@@ -50,8 +59,8 @@ def test_core_has_22_tasks_with_their_shots_and_chance() -> None:
 
 
 def test_perfect_is_one_and_guessing_is_zero() -> None:
-    assert measure_core(Recorded(1.0), {}).score == pytest.approx(1.0)
-    core = measure_core(Recorded(0.5), {})
+    assert measure_core(Recorded(1.0), unchecked, {}).score == pytest.approx(1.0)
+    core = measure_core(Recorded(0.5), unchecked, {})
     assert core.centred["copa"] == 0.0
     assert core.centred["hellaswag"] == pytest.approx((0.5 - 0.25) / 0.75)
     assert core.centred["boolq"] == pytest.approx((0.5 - 0.62) / 0.38)
@@ -59,7 +68,7 @@ def test_perfect_is_one_and_guessing_is_zero() -> None:
 
 
 def test_a_partial_core_is_called_partial_and_says_what_is_missing() -> None:
-    core = measure_core(Recorded(0.5, lacking=("piqa", "boolq")), {})
+    core = measure_core(Recorded(0.5, lacking=("piqa", "boolq")), unchecked, {})
     assert core.partial
     assert set(core.missing) == {"piqa", "boolq", *WITHOUT}
     text = "\n".join(core.table())
@@ -68,14 +77,14 @@ def test_a_partial_core_is_called_partial_and_says_what_is_missing() -> None:
     assert "missing: squad (lm-evaluation-harness has no such task; give DCLM's file by --local squad=FILE)" in text
     assert "core" not in core.described()
     assert core.described()["partial_core"] == core.score
-    nothing = measure_core(lambda choice: Recorded(0.5, choice.names)(choice), {})
+    nothing = measure_core(lambda choice: Recorded(0.5, choice.names)(choice), unchecked, {})
     assert nothing.described()["partial_core"] is None
 
 
 def test_files_reach_their_tasks_under_either_name(tmp_path: Path) -> None:
     files = {name: tmp_path / name for name in ("hellaswag", "openbook_qa", "wsc273", "arc_easy", "arc_easy:train")}
     recorded = Recorded(0.5)
-    measure_core(recorded, files, limit=7)
+    measure_core(recorded, unchecked, files, limit=7)
     by_task = {(choice.names[0], choice.shots): choice.local for choice in recorded.asked}
     assert by_task["hellaswag", 0] == by_task["hellaswag", 10] == {"hellaswag": tmp_path / "hellaswag"}
     assert by_task["openbookqa", 0] == {"openbookqa": tmp_path / "openbook_qa"}
@@ -84,7 +93,7 @@ def test_files_reach_their_tasks_under_either_name(tmp_path: Path) -> None:
     assert by_task["piqa", 10] == {}
     assert {choice.limit for choice in recorded.asked} == {7}
     with pytest.raises(UserError, match="which is not among the tasks of this suite"):
-        measure_core(recorded, {"blimp": tmp_path})
+        measure_core(recorded, unchecked, {"blimp": tmp_path})
 
 
 def test_what_the_harness_lacks_is_asked_of_dclms_own_files(tmp_path: Path) -> None:
@@ -100,7 +109,7 @@ def test_what_the_harness_lacks_is_asked_of_dclms_own_files(tmp_path: Path) -> N
         asked[choice.names[0]] = benchmarks.loaded.tasks[choice.names[0]].instances[0].args
         return results
 
-    core = measure_core(measure, local)
+    core = measure_core(measure, unchecked, local)
     assert core.accuracies.keys() == {"jeopardy", "squad"}
     for name, answer in (("core_jeopardy", "\nAnswer:"), ("core_squad", "")):
         context, continuation = asked[name]
@@ -113,16 +122,42 @@ def test_what_the_harness_lacks_is_asked_of_dclms_own_files(tmp_path: Path) -> N
 
 def test_a_wrong_file_is_no_missing_task(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="task piqa cannot be read"):
-        measure_core(Recorded(0.5, lacking=("piqa",)), {"piqa": tmp_path})
+        measure_core(Recorded(0.5, lacking=("piqa",)), unchecked, {"piqa": tmp_path})
+
+
+def test_a_wrong_file_is_said_before_anything_is_scored(tmp_path: Path) -> None:
+    file = write_lines(tmp_path / "wiki.jsonl", [{"text": "no page"}])
+    recorded = Recorded(0.5)
+    with pytest.raises(UserError, match=r"wiki\.jsonl: task wikitext needs the field 'page', which.*have text"):
+        measure_gpt_star(recorded, open_benchmarks, lambda *_: [], 1024, {"wikitext": file})
+    with pytest.raises(UserError, match=r"wiki\.jsonl: task arc_easy needs the field 'question'"):
+        measure_core(recorded, open_benchmarks, {"arc_easy": file})
+    assert recorded.asked == []
+
+
+def test_wikitexts_sweep_reads_what_its_task_reads(tmp_path: Path) -> None:
+    """Articles that fit into the context cost the same in both: their last windows are all that differ."""
+    pages = (" = One = \n \n Prices of 1 @,@ 000 ( or so ) , the end . \n", " = Two = \n \n A well @-@ known tale . \n")
+    (tmp_path / "wiki.test.tokens").write_text("".join(pages))
+    local, gpt = {"wikitext": tmp_path / "wiki.test.tokens"}, random_gpt2(context=128)
+    tokenizer = byte_tokenizer()
+    (task,) = (
+        open_benchmarks(TaskChoice(("wikitext",), local=local)).measure(gpt, tokenizer, precision="fp32", context=128)
+    ).tasks
+    device = torch.device("cpu")
+    model = DaybreakModel.of(gpt, tokenizer, name="", context=128, tokens_at_once=1024, device=device, precision="fp32")
+    found = measure(model, read_articles(model, tmp_path / "wiki.test.tokens"), 128)
+    assert found.word_perplexity == pytest.approx(task.figures["word_perplexity"].value, rel=1e-5)
+    assert found.bits_per_byte == pytest.approx(task.figures["bits_per_byte"].value, rel=1e-5)
 
 
 def test_gpt_stars_table_has_the_published_rows_and_what_is_wrong_with_them(tmp_path: Path) -> None:
-    def sweep(file: Path, contexts: Sequence[int]) -> list[dict[str, float]]:
+    def sweep(_: str, file: Path, contexts: Sequence[int]) -> list[dict[str, float]]:
         assert file == tmp_path / "enwik8.txt.xz"
         return [{"bits_per_byte": 1 + context / 1e4} for context in contexts[:-1]] + [{"context": contexts[-1]}]
 
     local = {"enwik8": tmp_path / "enwik8.txt.xz"}
-    row = measure_gpt_star(Recorded(0.4, lacking=("winogrande",)), sweep, 1024, local)
+    row = measure_gpt_star(Recorded(0.4, lacking=("winogrande",)), unchecked, sweep, 1024, local)
     lines = row.table()
     by_model = {line.split("  ")[0]: line.split()[-6:] for line in lines[1:13]}
     assert by_model["this one"] == ["40.00", "0.4000", "0.4000", "40.00", "40.00", "–"]

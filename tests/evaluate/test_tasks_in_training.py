@@ -12,9 +12,9 @@ from daybreak.data.shards import Corpus
 from daybreak.data.tokenizer import byte_tokenizer
 from daybreak.distributed import Ranks
 from daybreak.errors import UserError
-from daybreak.evaluate.benchmarks import TaskChoice
 from daybreak.evaluate.in_training import TaskEvaluation, TasksConfig
 from daybreak.evaluate.likelihood import score_windows
+from daybreak.evaluate.task_choice import TaskChoice
 from daybreak.evaluate.windows import Window, rolling_windows
 from daybreak.recipe import Recipe
 from daybreak.run import Run

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, final
 from daybreak.cli.json_output import print_json
 
 if TYPE_CHECKING:
-    from daybreak.evaluate.benchmarks import TaskChoice
     from daybreak.evaluate.language_model import LanguageModel
     from daybreak.evaluate.results import TaskResults
+    from daybreak.evaluate.task_choice import TaskChoice
 
 
 @final
@@ -47,7 +47,8 @@ def evaluate_tasks(asked: Asked) -> None:
 
 
 def _tasks(asked: Asked) -> tuple[dict[str, Any], list[str]]:
-    from daybreak.evaluate.benchmarks import TaskChoice, parse_local
+    from daybreak.evaluate.benchmarks import parse_local
+    from daybreak.evaluate.task_choice import TaskChoice
 
     names = tuple(name.strip() for name in (asked.tasks or "").split(",") if name.strip())
     choice = TaskChoice(names, asked.folder, parse_local(asked.local), asked.shots, asked.limit)
@@ -58,7 +59,7 @@ def _tasks(asked: Asked) -> tuple[dict[str, Any], list[str]]:
 
 def _suite(asked: Asked) -> tuple[dict[str, Any], list[str]]:
     from daybreak.errors import UserError
-    from daybreak.evaluate.benchmarks import parse_local, require_harness
+    from daybreak.evaluate.benchmarks import open_benchmarks, parse_local, require_harness
     from daybreak.evaluate.core import measure_core
     from daybreak.evaluate.gpt_star import gpt_star_context, measure_gpt_star
     from daybreak.evaluate.suites import SUITES
@@ -70,12 +71,13 @@ def _suite(asked: Asked) -> tuple[dict[str, Any], list[str]]:
     require_harness()
     local, subject = parse_local(asked.local), _subject(asked.model)
     if asked.suite == "core":
-        core = measure_core(lambda choice: subject.measure(choice, asked.context), local, asked.limit)
+        core = measure_core(lambda choice: subject.measure(choice, asked.context), open_benchmarks, local, asked.limit)
         return {**subject.described, **core.described()}, core.table()
     context = asked.context or min(gpt_star_context(), subject.positions or gpt_star_context())
     row = measure_gpt_star(
         lambda choice: subject.measure(choice, context),
-        lambda file, contexts: _swept(subject.language_model(), file, contexts),
+        open_benchmarks,
+        lambda name, file, contexts: _swept(subject.language_model(), name, file, contexts),
         context,
         local,
         asked.limit,
@@ -83,12 +85,14 @@ def _suite(asked: Asked) -> tuple[dict[str, Any], list[str]]:
     return {**subject.described, **row.described()}, row.table()
 
 
-def _swept(model: "LanguageModel", file: Path, contexts: Sequence[int]) -> list[dict[str, Any]]:
-    """What a text comes to at each context, rows not overlapping."""
+def _swept(model: "LanguageModel", name: str, file: Path, contexts: Sequence[int]) -> list[dict[str, Any]]:
+    """What a text comes to at each context, rows not overlapping; WikiText's as its task reads it."""
     from daybreak.evaluate.sweep import sweep
     from daybreak.evaluate.text import read_text
+    from daybreak.evaluate.wikitext_articles import read_articles
 
-    return [row.figures for row in sweep(model, [read_text(model, [str(file)])], contexts)]
+    texts = read_articles(model, file) if name == "wikitext" else [read_text(model, [str(file)])]
+    return [row.figures for row in sweep(model, texts, contexts)]
 
 
 @final

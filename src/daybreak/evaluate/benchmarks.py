@@ -3,13 +3,13 @@
 import importlib.util
 import os
 import socket
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING
 from urllib.parse import urlparse
 
 from daybreak.errors import UserError
+from daybreak.evaluate.task_choice import TaskChoice
 
 if TYPE_CHECKING:
     from daybreak.evaluate.harness import Benchmarks
@@ -17,38 +17,21 @@ if TYPE_CHECKING:
 _NEEDED = ("lm_eval", "transformers", "datasets")
 
 
-@final
-@dataclass(frozen=True)
-class TaskChoice:
-    """Which tasks, and where their items come from.
-
-    Attributes:
-        names: tasks, groups or tags as the harness calls them; all of `folder` where there are none.
-        folder: of task files (YAML) of one's own, besides the harness's.
-        local: a task or group, and the file to read in place of its data set; `NAME:train` for the file that the
-            examples in front of an item (shots) are drawn from.
-        shots: examples in front of each item; the task's own number unless given.
-        limit: the first items of each task; all unless given.
-    """
-
-    names: tuple[str, ...] = ()
-    folder: Path | None = None
-    local: Mapping[str, Path] = field(default_factory=dict)
-    shots: int | None = None
-    limit: int | None = None
-
-
 def open_benchmarks(choice: TaskChoice) -> "Benchmarks":
     """Find the tasks, and read their items.
 
     Raises:
-        UserError: a package is missing, there is no such task, or its items are neither local nor to be fetched.
+        UserError: a package is missing, there is no such task, or its items are neither local nor to be fetched,
+            damaged, or too few for the examples in front of them.
     """
     require_harness()
     from daybreak.evaluate.harness import Benchmarks
+    from daybreak.evaluate.items import require_examples
     from daybreak.evaluate.tasks import load_tasks
 
-    return Benchmarks(load_tasks(choice), choice.shots, choice.limit)
+    loaded = load_tasks(choice)
+    require_examples(loaded.tasks, choice.shots)
+    return Benchmarks(loaded, choice.shots, choice.limit)
 
 
 def parse_local(pairs: Sequence[str]) -> dict[str, Path]:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from daybreak.evaluate.benchmarks import TaskChoice
 from daybreak.evaluate.results import Figure
-from daybreak.evaluate.suites import PUBLISHED, Measure, measured, published, require_known
+from daybreak.evaluate.suites import PUBLISHED, Check, Measure, measured, opened_first, published, require_known
+from daybreak.evaluate.task_choice import TaskChoice
 from daybreak.text_table import plain_table
 
 _OWN_TASKS = PUBLISHED / "core_tasks"
@@ -113,11 +113,12 @@ class Core:
         return [*lines, *(f"  {name}: {score:.4f}" for name, score in self.compare.items())]
 
 
-def measure_core(measure: Measure, local: Mapping[str, Path], limit: int | None = None) -> Core:
+def measure_core(measure: Measure, check: Check, local: Mapping[str, Path], limit: int | None = None) -> Core:
     """Run what can be run of CORE.
 
     Args:
         measure: what some tasks come to; raises UserError where they cannot be run.
+        check: opens tasks; raises UserError where they cannot be read.
         local: files in place of data sets, by the name of a task, here or in the harness.
     """
     content = published("core")
@@ -125,6 +126,7 @@ def measure_core(measure: Measure, local: Mapping[str, Path], limit: int | None 
     require_known(local, [name for task in tasks for name in (task.name, task.asked)])
     accuracies: dict[str, Figure] = {}
     missing: dict[str, str] = {}
+    choices: list[tuple[CoreTask, TaskChoice]] = []
     for task in tasks:
         items = local.get(task.asked) or local.get(task.name)
         if task.harness is None and items is None:
@@ -134,7 +136,9 @@ def measure_core(measure: Measure, local: Mapping[str, Path], limit: int | None 
         if items is not None:
             files[task.asked] = items
         folder = None if task.own is None else _OWN_TASKS
-        choice = TaskChoice((task.asked,), folder, files, task.shots, limit)
+        choices.append((task, TaskChoice((task.asked,), folder, files, task.shots, limit)))
+    opened_first([choice for _, choice in choices], check)
+    for task, choice in choices:
         found = measured(measure, choice, missing, task.name)
         if found is not None:
             accuracies[task.name] = found.figures[task.metric]

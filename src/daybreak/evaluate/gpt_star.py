@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any, final
 
 from daybreak.data.compression import suffixes
-from daybreak.evaluate.benchmarks import TaskChoice
 from daybreak.evaluate.results import Figure, shown
-from daybreak.evaluate.suites import Measure, measured, published, require_known
+from daybreak.evaluate.suites import Check, Measure, measured, opened_first, published, require_known
+from daybreak.evaluate.task_choice import TaskChoice
 from daybreak.text_table import plain_table
 
-Sweep = Callable[[Path, Sequence[int]], Sequence[Mapping[str, Any]]]
+Sweep = Callable[[str, Path, Sequence[int]], Sequence[Mapping[str, Any]]]
 
 _NO_TEXTS = (".jsonl", ".json", ".ndjson", ".parquet")  # items of a task, not a text
 
@@ -92,13 +92,19 @@ class GptStar:
 
 
 def measure_gpt_star(
-    measure: Measure, sweep: Sweep, context: int, local: Mapping[str, Path], limit: int | None = None
+    measure: Measure,
+    check: Check,
+    sweep: Sweep,
+    context: int,
+    local: Mapping[str, Path],
+    limit: int | None = None,
 ) -> GptStar:
     """Run what can be run of the tasks that GPT* was published with.
 
     Args:
         measure: what some tasks come to; raises UserError where they cannot be run.
-        sweep: what a text comes to at some contexts: `figures` of each.
+        check: opens tasks; raises UserError where they cannot be read.
+        sweep: what the text of that name comes to at some contexts: `figures` of each.
         local: files in place of data sets, by task; and texts, `enwik8` and `text8`, to be measured by context.
     """
     content = published("gpt-star")
@@ -108,15 +114,24 @@ def measure_gpt_star(
     require_known(local, list(dict.fromkeys((*tasks, *texts))))
     figures: dict[str, Figure] = {}
     missing: dict[str, str] = {}
-    for task in tasks:
-        files = {name: file for name, file in local.items() if name.partition(":")[0] == task}
-        found = measured(measure, TaskChoice((task,), local=files, shots=0, limit=limit), missing, task)
+    choices = {
+        task: TaskChoice(
+            (task,),
+            local={name: file for name, file in local.items() if name.partition(":")[0] == task},
+            shots=0,
+            limit=limit,
+        )
+        for task in tasks
+    }
+    opened_first(list(choices.values()), check)
+    for task, choice in choices.items():
+        found = measured(measure, choice, missing, task)
         if found is not None:
             figures |= {column.name: found.figures[column.metric] for column in columns if column.task == task}
     swept = {
-        about["text"]: [row.get(about["figure"]) for row in sweep(local[name], content["sweep"]["contexts"])]
+        about["text"]: [row.get(about["figure"]) for row in sweep(name, local[name], content["sweep"]["contexts"])]
         for name, about in texts.items()
-        if name in local and suffixes(local[name])[0] not in _NO_TEXTS
+        if name in local and (name in tasks or suffixes(local[name])[0] not in _NO_TEXTS)
     }
     return GptStar(
         context, columns, figures, missing, content["published"], content["corrections"], content["sweep"], swept

@@ -1,9 +1,10 @@
 """Our models, and those of transformers, as lm-evaluation-harness asks them; what it finds, as our results.
 
-With `tasks.py` and `built_in_tasks.py` the only file that knows that package.
+With `tasks.py`, `built_in_tasks.py` and what these two read tasks with, the only file that knows that package.
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from daybreak.distributed import ALONE, Ranks
 from daybreak.errors import UserError
 from daybreak.evaluate.generation import Prompt, continuations, fitted
 from daybreak.evaluate.hugging_face import PREFIX, place_of
-from daybreak.evaluate.likelihood import score_windows
+from daybreak.evaluate.likelihood import NOT_NUMBERS, score_windows
 from daybreak.evaluate.quiet import quiet, variables
 from daybreak.evaluate.results import Figure, TaskResult, TaskResults
 from daybreak.evaluate.tasks import LoadedTasks
@@ -144,6 +145,7 @@ class Watched(LM):  # type: ignore[misc]
         with progress(what, len(requests), "item", self._shown_on) as advance:
             for start in range(0, len(requests), size):
                 answers += ask(requests[start : start + size])
+                _require_numbers(answers[start:])
                 advance(len(requests[start : start + size]))
         return answers
 
@@ -259,15 +261,39 @@ class Benchmarks:
             version=str(found["versions"].get(name, "")),
             shots=int(found["n-shot"].get(name, 0)),
             items=items,
+            chance=self._chance(name),
             of=len(below),
             member=any(name in group.child_names for group in self.loaded.groups.values()),
             note=self.loaded.notes.get(name, ""),
         )
 
+    def _chance(self, name: str) -> float | None:
+        """Of a task; of a group, if all its tasks have the same."""
+        each = {_chance(self.loaded.tasks[leaf]) for leaf in self._leaves(name)}
+        return each.pop() if len(each) == 1 else None
+
     def _leaves(self, name: str) -> list[str]:
         if name in self.loaded.groups:
             return [task.task_name for task in self.loaded.groups[name].get_all_tasks()]
         return [name]
+
+
+def _require_numbers(answers: Sequence[Any]) -> None:
+    """Raises UserError if a log-likelihood is NaN; answers in words are none."""
+    likelihoods = (answer[0] if isinstance(answer, tuple) else answer for answer in answers)
+    if any(isinstance(each, float) and math.isnan(each) for each in likelihoods):
+        raise UserError(NOT_NUMBERS)
+
+
+def _chance(task: Any) -> float | None:
+    """The mean over the items of 1 / options; None where there are not several, of which one is right."""
+    own_rule = getattr(task.config, "process_results", None) is not None
+    if task.OUTPUT_TYPE != "multiple_choice" or own_rule or getattr(task, "multiple_target", 0):
+        return None
+    if "acc_mutual_info" in task.aggregation():  # each option is asked twice
+        return None
+    options = Counter(instance.doc_id for instance in task.instances)
+    return math.fsum(1 / count for count in options.values()) / len(options)
 
 
 def _bytes_per_character(task: Any) -> float:

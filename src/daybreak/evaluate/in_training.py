@@ -12,8 +12,9 @@ from daybreak.configuration import Configuration, Size
 from daybreak.data.tokenizer import Tokenizer
 from daybreak.distributed import ALONE, Ranks
 from daybreak.duration import Duration, IntervalField
-from daybreak.evaluate.benchmarks import TaskChoice, open_benchmarks, parse_local
+from daybreak.evaluate.benchmarks import open_benchmarks, parse_local
 from daybreak.evaluate.results import TaskResults
+from daybreak.evaluate.task_choice import TaskChoice
 from daybreak.hardware import PrecisionName
 from daybreak.model.gpt import GPT
 

@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 
 from daybreak.distributed import ALONE, Ranks
+from daybreak.errors import UserError
 from daybreak.evaluate.sharing import Family, batches, families
 from daybreak.evaluate.windows import Window
 from daybreak.hardware import PrecisionName, autocast, is_out_of_memory
 from daybreak.model.cache import Cache
 from daybreak.model.gpt import GPT
 
+NOT_NUMBERS = "the model's predictions are not numbers (NaN): its training has diverged"
 _TOKENS_AT_ONCE = {"cpu": 4096, "cuda": 65_536}
 _LOGITS_AT_ONCE = {"cpu": 1 << 23, "cuda": 1 << 28}
 
@@ -52,6 +54,9 @@ def score_windows(
 
     Args:
         advance: told how many windows were scored, after each batch of every rank; what it raises ends the work.
+
+    Raises:
+        UserError: the model's predictions are not numbers.
     """
     most = _TOKENS_AT_ONCE.get(model.embedding.weight.device.type, _TOKENS_AT_ONCE["cpu"])
     found: dict[int, Score] = {}
@@ -62,10 +67,17 @@ def score_windows(
             found |= _scores(model, at_once[ranks.rank], windows, precision)
         advance(sum(len(row.windows) for batch in at_once for family in batch for row in family.rows))
     if ranks.count == 1:
-        return [found[index] for index in range(len(windows))]
+        return _numbers([found[index] for index in range(len(windows))])
     mine = [found.get(index, Score(0.0, greedy=False)) for index in range(len(windows))]
     values = ranks.sums([value for score in mine for value in (score.log_likelihood, score.greedy)])
-    return [Score(value, greedy > 0) for value, greedy in zip(values[::2], values[1::2], strict=True)]
+    return _numbers([Score(value, greedy > 0) for value, greedy in zip(values[::2], values[1::2], strict=True)])
+
+
+def _numbers(scores: list[Score]) -> list[Score]:
+    """The same, none of which is NaN: of such, no answer would be the likeliest, and the first taken for it."""
+    if any(math.isnan(score.log_likelihood) for score in scores):
+        raise UserError(NOT_NUMBERS)
+    return scores
 
 
 def _scores(

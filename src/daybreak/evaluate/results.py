@@ -15,6 +15,7 @@ _SPOKEN = {
     "bits_per_byte": "bits per byte",
     "bits_per_character": "bits per character",
 }
+_GUESSED = ("acc", "acc_norm", "acc_bytes")  # by the options of an item
 _SHARES = ("acc", "exact_match", "em", "f1", "contains")
 
 
@@ -37,6 +38,7 @@ class TaskResult:
         version: of the task, as its file states it.
         shots: examples in front of each item.
         items: that were evaluated.
+        chance: the accuracy of guessing among the options of each item; None where it has none.
         of: how many tasks a group's average is over; 0 for a task.
         member: it is a task of a group that is there too.
         note: what is special about it, for the person.
@@ -47,6 +49,7 @@ class TaskResult:
     version: str
     shots: int
     items: int
+    chance: float | None = None
     of: int = 0
     member: bool = False
     note: str = ""
@@ -63,6 +66,7 @@ class TaskResult:
             "version": self.version,
             "few_shot": self.shots,
             "items": self.items,
+            **({} if self.chance is None else {"chance": self.chance}),
             **({"tasks": self.of} if self.of else {}),
             **({"note": self.note} if self.note else {}),
         }
@@ -105,13 +109,16 @@ class TaskResults:
 
     def table(self) -> list[str]:
         """A line for each figure, under a header."""
-        rows = [("task", "metric", "value", "± s.e.", "items", "shots", "version")]
+        rows: list[tuple[str, ...]] = [("task", "metric", "value", "± s.e.", "chance", "items", "shots", "version")]
         for task in self.tasks:
             about = ("  " * task.member + task.name, f"{task.items:,}", str(task.shots), task.version)
             for name, figure in task.figures.items():
                 error = "" if figure.standard_error is None else shown(name, figure.standard_error)
-                rows.append((about[0], spoken(name), shown(name, figure.value), error, *about[1:]))
+                chance = "" if task.chance is None or name not in _GUESSED else shown(name, task.chance)
+                rows.append((about[0], spoken(name), shown(name, figure.value), error, chance, *about[1:]))
                 about = ("", "", "", "")
+        if all(task.chance is None for task in self.tasks):
+            rows = [(*row[:4], *row[5:]) for row in rows]
         lines = plain_table(rows, left=(0, 1))
         notes = [f"{task.name}: {task.note}" for task in self.tasks if task.note]
         return [*lines, *notes, f"context {self.context:,} tokens; lm-evaluation-harness {self.harness}"]

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from daybreak.errors import UserError
-from daybreak.evaluate.benchmarks import TaskChoice
 from daybreak.evaluate.results import TaskResult, TaskResults
+from daybreak.evaluate.task_choice import TaskChoice
 
 SuiteName = Literal["core", "gpt-star"]
 SUITES: tuple[SuiteName, ...] = get_args(SuiteName)
 Measure = Callable[[TaskChoice], TaskResults]
+Check = Callable[[TaskChoice], object]
 
 PUBLISHED = Path(__file__).parent / "published"
 
@@ -25,6 +26,17 @@ def measured(measure: Measure, choice: TaskChoice, missing: dict[str, str], name
             raise
         missing[name] = str(error)
         return None
+
+
+def opened_first(choices: Sequence[TaskChoice], check: Check) -> None:
+    """Open the tasks that the person gave files for, so that a wrong file is said before anything is scored.
+
+    Raises:
+        UserError: one cannot be read.
+    """
+    for choice in choices:
+        if choice.local:
+            check(choice)
 
 
 def require_known(local: Mapping[str, Path], names: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
@@ -12,10 +13,13 @@ from lm_eval.config.group import GroupConfig
 from lm_eval.tasks import TaskManager
 
 from daybreak.errors import UserError
-from daybreak.evaluate.benchmarks import TaskChoice
-from daybreak.evaluate.built_in_tasks import all_names, folders_of
+from daybreak.evaluate.built_in_tasks import all_names, folders_of, is_built_in
+from daybreak.evaluate.items import require_answerable, require_fields
 from daybreak.evaluate.local_rows import read_rows
 from daybreak.evaluate.quiet import quiet
+from daybreak.evaluate.runnable import require_runnable
+from daybreak.evaluate.task_choice import TaskChoice
+from daybreak.evaluate.task_code import run_its_code
 from daybreak.progress import say
 
 _SPLIT = "local"
@@ -59,18 +63,25 @@ def load_tasks(choice: TaskChoice) -> LoadedTasks:
     if choice.folder is not None and not choice.folder.is_dir():
         raise UserError(f"there is no folder {choice.folder} of tasks")
     index = _Index.of(choice)
-    names = choice.names or index.all_of_folder()
     local = {name: file for name, file in choice.local.items() if ":" not in name}
     shots = _files_of_shots(choice.local)
+    asked = choice.names or index.all_of_folder()
+    names = [each for name in asked for each in ([name] if name in local else index.without_tags(name))]
     for name in (*local, *shots):
         if name not in names:
             raise UserError(f"--local names {name}, which is not among the tasks asked for ({', '.join(names)})")
     loaded = LoadedTasks()
     for name in names:
-        if name in local:
-            loaded |= _on_own_file(index, name, local[name], shots.get(name))
-        else:
-            loaded |= _on_its_data(index, name)
+        for leaf in index.leaves(name):
+            require_runnable(leaf, index.config(leaf))
+            index.say_if_replaced(leaf)
+        own_file = local.get(name)
+        part = _on_its_data(index, name) if own_file is None else _on_own_file(index, name, own_file, shots.get(name))
+        for leaf, task in part.tasks.items():
+            if own_file is not None or index.is_own(leaf):
+                where = str(own_file or choice.folder)
+                run_its_code(leaf, partial(require_answerable, leaf, task, where, choice.limit), where)
+        loaded |= part
     return loaded
 
 
@@ -112,11 +123,7 @@ class _Index:
         """
         if self.folder is None:
             raise UserError("name tasks, as --tasks lambada_openai,arc_easy, or a folder of them by --tasks-from")
-        inside = {
-            name: entry
-            for name, entry in self.manager.task_index.items()
-            if entry.yaml_path is not None and entry.yaml_path.is_relative_to(self.folder)
-        }
+        inside = {name: entry for name, entry in self.manager.task_index.items() if self.is_own(name)}
         members = {name for entry in inside.values() for name in _members(entry)}
         names = tuple(name for name in inside if name not in members)
         if not names:
@@ -126,11 +133,29 @@ class _Index:
     def leaves(self, name: str) -> list[str]:
         """The tasks under a task, group or tag."""
         entry = self.manager.task_index[name]
-        below = sorted(entry.tags) if entry.kind.name == "TAG" else _members(entry)
+        below = sorted(entry.tags) if self.is_tag(name) else _members(entry)
         return [leaf for each in below for leaf in self.leaves(each)] if below else [name]
+
+    def without_tags(self, name: str) -> list[str]:
+        """The tasks under a tag, each of which may have a file of its own; a task or group as it is."""
+        return self.leaves(name) if self.is_tag(name) else [name]
+
+    def is_tag(self, name: str) -> bool:
+        return bool(self.manager.task_index[name].kind.name == "TAG")
 
     def config(self, name: str) -> Mapping[str, Any]:
         return self.manager.task_index[name].cfg or {}
+
+    def is_own(self, name: str) -> bool:
+        """It is of the person's folder."""
+        entry = self.manager.task_index.get(name)
+        yaml_path = None if entry is None else entry.yaml_path
+        return self.folder is not None and yaml_path is not None and yaml_path.is_relative_to(self.folder)
+
+    def say_if_replaced(self, name: str) -> None:
+        """Say that a task of the person's folder stands for the harness's own of that name."""
+        if self.is_own(name) and is_built_in(name):
+            say(f"{name} of {self.folder} takes the place of lm-evaluation-harness's own task of that name")
 
     def _unknown(self, name: str) -> str:
         known = [*self.manager.task_index, *all_names()]
@@ -153,17 +178,19 @@ def _on_own_file(index: _Index, name: str, file: Path, shots: Path | None) -> Lo
     rows = read_rows(file)
     examples = None if shots is None else read_rows(shots)
     leaves = index.leaves(name)
-    hint = f"its lines need the fields that {index.config(leaves[0]).get('dataset_path', 'the data set')} has"
+    fields = list(rows[0])
     if leaves == [name]:
+        require_fields(name, index.config(name), fields, str(file))
         overrides = {name: _instead(rows, examples)}
-        return _built(index, name, lambda: _members_with(index, name, overrides), f"{file}: {hint}")
+        return _built(index, name, lambda: _members_with(index, name, overrides), "", file, fields)
     subsets = {str(index.config(leaf).get("dataset_name")): leaf for leaf in leaves}
     column = next((key for key, value in rows[0].items() if str(value) in subsets), None)
     if column is None:
         raise UserError(
             f"{file}: no field of its first line names a task of {name}, as {next(iter(subsets))!r}; fields are "
-            f"{', '.join(rows[0])}"
+            f"{', '.join(fields)}"
         )
+    require_fields(name, index.config(leaves[0]), fields, str(file))
     parts = _by_value(rows, column)
     examples_of = {} if examples is None else _by_value(examples, column)
     unknown = sorted(parts.keys() - subsets.keys())
@@ -173,7 +200,7 @@ def _on_own_file(index: _Index, name: str, file: Path, shots: Path | None) -> Lo
         subsets[value]: _instead(part, examples_of.get(value) if examples is not None else None)
         for value, part in parts.items()
     }
-    loaded = _built(index, name, lambda: _members_with(index, name, overrides), f"{file}: {hint}")
+    loaded = _built(index, name, lambda: _members_with(index, name, overrides), "", file, fields)
     if len(overrides) == len(leaves):
         return loaded
     note = f"an average over the {len(overrides)} of its {len(leaves)} tasks that {file.name} has"
@@ -185,7 +212,7 @@ def _members_with(index: _Index, name: str, overrides: Mapping[str, Mapping[str,
     members = [{"task": leaf, **settings} for leaf, settings in overrides.items()]
     # As members of a group, since the harness lets these alone inherit what they do not set.
     tasks = index.manager.load([{"group": f"only {name}", "task": members}])["tasks"]
-    if list(overrides) == [name]:
+    if list(overrides) == [name] or index.is_tag(name):
         return {"tasks": tasks, "groups": {}}
     config = index.config(name)
     averages = config.get("aggregate_metric_list") or [{"metric": "acc", "weight_by_size": False}]
@@ -197,17 +224,22 @@ def _members_with(index: _Index, name: str, overrides: Mapping[str, Mapping[str,
     return {"tasks": tasks, "groups": {name: group}}
 
 
-def _built(index: _Index, name: str, load: Callable[[], Any], remedy: str) -> LoadedTasks:
-    try:
-        with quiet():
-            loaded = load()
-    except UserError:
-        raise
-    except Exception as error:  # a task's own code may raise anything
-        entry = index.config(index.leaves(name)[0])
-        source = entry.get("dataset_path") or "its data"
-        why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        raise UserError(f"task {name} cannot be read ({source}: {why})" + (f"; {remedy}" if remedy else "")) from error
+def _built(
+    index: _Index,
+    name: str,
+    load: Callable[[], Any],
+    remedy: str,
+    file: Path | None = None,
+    fields: Sequence[str] = (),
+) -> LoadedTasks:
+    """What `load` builds.
+
+    Args:
+        remedy: what to do where the data cannot be had.
+        file: that the items are read from, if it is the person's, with the fields that they have.
+    """
+    source = file or index.config(index.leaves(name)[0]).get("dataset_path") or "its data"
+    loaded = run_its_code(name, load, str(source), remedy=remedy, fields=fields, own=index.is_own(name))
     return LoadedTasks(loaded["tasks"], loaded["groups"], (*loaded["groups"], *loaded["tasks"]))
 
 
