@@ -60,8 +60,9 @@ def test_every_command_and_example_runs(tmp_path: Path, monkeypatch: pytest.Monk
     make_text(tmp_path)
     monkeypatch.chdir(tmp_path)
     study = next(each for each in blocks("toml") if "[changes]" in each)
-    short = 'seeds = 2\nsettings = ["evaluation.tokens=1000"]'
-    Path("bias.toml").write_text(study.replace("30s", "20k tokens").replace("seeds = 5", short))
+    small = ["model.layers=1", "model.dim=32", "model.heads=2", "batch.tokens=512", "evaluation.tokens=1000"]
+    short = f"seeds = 2\nsettings = {small}"
+    Path("bias.toml").write_text(study.replace("30s", "2k tokens").replace("seeds = 5", short))
     ran = []
     for words in map(shortened, commands()):
         monkeypatch.setattr(sys, "argv", words)
