@@ -93,7 +93,7 @@ def test_a_log_that_cannot_be_written_never_stops_training(corpus: Corpus, tmp_p
         "import sys, pathlib\n"
         "from daybreak import sitting\n"
         "metrics = sitting.Metrics\n"
-        "sitting.Metrics = lambda path, attempt: metrics(pathlib.Path('/dev/full'), attempt)\n"
+        "sitting.Metrics = lambda path, *more: metrics(pathlib.Path('/dev/full'), *more)\n"
         "from daybreak.cli import main\n"
         "main()\n"
     )

@@ -241,7 +241,7 @@ def test_the_validation_loss_of_a_mixture_is_that_of_all_its_tokens_and_known_of
         assert list(record["sources"]) == list(SOURCES)
     assert run.final_loss == run.metrics("validation")[-1]["loss"]
     capsys.readouterr()
-    evaluate(run.path)
+    evaluate(str(run.path))
     assert f"of books3       {whole.sources['books3']:.4f} nats a token" in capsys.readouterr().out
 
 

@@ -141,6 +141,7 @@ def one_step(folder: Path, corpus: Corpus, source: Any, guard: Guard) -> tuple[d
             ),
             diagnostics=Diagnostics(None, torch.zeros(1, WINDOW, dtype=torch.long), 1, "fp32"),
             sampler=Sampler(None, corpus.tokenizer, "", 1, SamplingConfig()),
+            tasks=None,
             checkpoints=checkpoints,
             metrics=metrics,
             ranks=ALONE,
