@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from soak import Kill, soak
 
 FOREGROUND = [
@@ -13,6 +15,7 @@ FOREGROUND = [
 BACKGROUND = [Kill("before-rename", 3), Kill(share=0.6)]
 
 
+@pytest.mark.slow
 def test_six_kills_lose_nothing(tmp_path: Path) -> None:
     tally = soak(tmp_path, FOREGROUND, BACKGROUND, jobs=1, quiet=False)
     assert tally.lost == []

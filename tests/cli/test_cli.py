@@ -471,6 +471,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on_to_the_same_end(
     assert [record["loss"] for record in ours.metrics()] == [record["loss"] for record in theirs.metrics()]
 
 
+@pytest.mark.slow
 def test_the_demo_runs_whole_in_a_minute(tmp_path: Path) -> None:
     began = time.monotonic()
     made = subprocess.run(
