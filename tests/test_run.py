@@ -935,6 +935,7 @@ def test_the_end_is_always_evaluated_and_evaluated_once(
 def test_a_run_with_other_threads_leaves_those_of_the_next_as_they_were(
     recipe_file: Path, corpus: Corpus, tmp_path: Path
 ) -> None:
+    torch.set_num_threads(1)
     before = torch.get_num_threads()
     run = train(Recipe.load(recipe_file, "execution.threads=2", "budget=4 steps"), data=corpus.path, out=tmp_path / "r")
     assert run.execution.threads == 2 != before

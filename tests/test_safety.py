@@ -76,7 +76,7 @@ def test_a_secret_of_the_environment_is_in_no_file_and_no_output(corpus: Corpus,
     secrets = dict.fromkeys(("HF_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "OPENAI_API_KEY"), secret)
     settings = [
         "data.tokenizer=bytes", "data.window=16", "batch.tokens=64", "model.layers=1", "model.heads=2", "model.dim=16",
-        "model.context=16", "model.vocab_size=257", "budget=3steps", "evaluation.tokens=100",
+        "model.context=16", "model.vocab_size=257", "budget=3steps", "evaluation.tokens=100", "execution.threads=1",
         "tracking={kinds='tensorboard, trackio, wandb', every='1 steps'}",
     ]  # fmt: skip
     words = [sys.executable, "-m", "daybreak", "train", "gpt2-tiny", *settings, "--data", str(corpus.path)]

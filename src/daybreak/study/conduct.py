@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from daybreak.duration import human_seconds
 from daybreak.errors import UserError
 from daybreak.executor import Workers, run_tasks
@@ -103,7 +105,11 @@ def _paces(plan: Plan) -> Mapping[str, Pace]:
 
 
 def _measure(recipes: dict[str, Recipe]) -> dict[str, Pace]:
-    return measure_paces(recipes, note=lambda name: say(f"  {name}"))
+    threads = torch.get_num_threads()
+    try:
+        return measure_paces(recipes, note=lambda name: say(f"  {name}"))
+    finally:
+        torch.set_num_threads(threads)  # as they were, for what else this process does
 
 
 def _make(plan: Plan, paces: Mapping[str, Pace], tasks: Sequence[Task], what: str) -> None:
