@@ -10,7 +10,7 @@ import torch
 from daybreak.data.tokenizer import byte_tokenizer
 from daybreak.errors import UserError
 from daybreak.evaluate.benchmarks import open_benchmarks
-from daybreak.evaluate.core import measure_core
+from daybreak.evaluate.dclm_core import measure_core
 from daybreak.evaluate.gpt_star import measure_gpt_star
 from daybreak.evaluate.language_model import DaybreakModel
 from daybreak.evaluate.results import Figure, TaskResult, TaskResults

@@ -60,7 +60,7 @@ def _tasks(asked: Asked) -> tuple[dict[str, Any], list[str]]:
 def _suite(asked: Asked) -> tuple[dict[str, Any], list[str]]:
     from daybreak.errors import UserError
     from daybreak.evaluate.benchmarks import open_benchmarks, parse_local, require_harness
-    from daybreak.evaluate.core import measure_core
+    from daybreak.evaluate.dclm_core import measure_core
     from daybreak.evaluate.gpt_star import gpt_star_context, measure_gpt_star
     from daybreak.evaluate.suites import SUITES
 
