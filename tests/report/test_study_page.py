@@ -1,6 +1,7 @@
 """The page of a study: verdicts first, true to the trials, also before all are done."""
 
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def study(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     write_sealed(path / STUDY, content)
     pace = Pace(step_seconds=0.25, tokens_per_second=1000.0, error=0.01, peak_bytes=12_000_000, micro_batch=4)
-    write_sealed(path / PACES, {variant.name: pace.to_json() for variant in made})
+    write_sealed(path / PACES, {variant.name: asdict(pace) for variant in made})
     for name, losses in LOSSES.items():
         for seed, loss in enumerate(losses, start=1):
             make_trial(trained, path, name, seed, loss)

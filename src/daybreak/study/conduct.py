@@ -7,7 +7,7 @@ an hour falls on all variants alike.
 import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -15,14 +15,14 @@ import torch
 from daybreak.duration import human_seconds
 from daybreak.errors import UserError
 from daybreak.executor import Workers, run_tasks
-from daybreak.files import locked, read_sealed, write_sealed
+from daybreak.files import locked, write_sealed
 from daybreak.progress import say
 from daybreak.recipe import Recipe
 from daybreak.study.design import Variant
 from daybreak.study.folder import write_or_compare
 from daybreak.study.pace import Pace, measure_paces, require_steady
 from daybreak.study.plan import Plan
-from daybreak.study.results import PACES, Study, read_study, trial_folder
+from daybreak.study.results import PACES, Study, read_paces, read_study, trial_folder
 from daybreak.study.statistics import scipy_stats
 from daybreak.study.trials import Task, attempt, read_trial
 from daybreak.study.tuning import tune
@@ -93,7 +93,7 @@ def _paces(plan: Plan) -> Mapping[str, Pace]:
             )
         say(f"measuring the speed of {len(plan.recipes)} variants, by turns")
         (_, paces), *_ = run_tasks(_measure, [dict(plan.recipes)], replace(plan.workers, count=1))
-        write_sealed(path, {name: pace.to_json() for name, pace in paces.items()})
+        write_sealed(path, {name: asdict(pace) for name, pace in paces.items()})
         unsteady = {name: pace.error for name, pace in paces.items() if pace.error > _UNSTEADY}
         if unsteady and plan.design.is_paced:
             shown = ", ".join(f"{name} {error:.0%}" for name, error in unsteady.items())
@@ -101,7 +101,7 @@ def _paces(plan: Plan) -> Mapping[str, Pace]:
                 f"warning: speeds are known no better than {shown}: this machine is busy; better begin anew when it "
                 "is not"
             )
-    return {name: Pace.from_json(content) for name, content in read_sealed(path).items()}
+    return read_paces(plan.out)
 
 
 def _measure(recipes: dict[str, Recipe]) -> dict[str, Pace]:

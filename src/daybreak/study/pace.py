@@ -3,10 +3,10 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, Self, final
+from typing import final
 
 from daybreak.bench.subject import Subject, make_subject, some_tokens
 from daybreak.compose import choose_execution
@@ -55,13 +55,6 @@ class Pace:
             case Unit.TOKENS:
                 return budget.amount / self.tokens_per_second
         return budget.amount / flops_per_token(recipe.model, recipe.row_length) / self.tokens_per_second
-
-    @classmethod
-    def from_json(cls, content: dict[str, Any]) -> Self:
-        return cls(**content)
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def measure_paces(recipes: dict[str, Recipe], note: Callable[[str], None]) -> dict[str, Pace]:

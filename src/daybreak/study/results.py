@@ -130,18 +130,22 @@ def read_study(path: Path) -> Study:
     for variant in made:
         found = {seed: read_trial(trial_folder(path, variant.name, seed)) for seed in design.seeds}
         trials[variant.name] = {seed: trial for seed, trial in found.items() if trial is not None}
-    paces = read_sealed(path / PACES) if (path / PACES).exists() else {}
     return Study(
         path=path,
         design=design,
         variants=made,
         recipes={name: Recipe.model_validate(recipe) for name, recipe in content["recipes"].items()},
         trials=trials,
-        paces={name: Pace.from_json(pace) for name, pace in paces.items()},
+        paces=read_paces(path) if (path / PACES).exists() else {},
         tuned=read_sealed(path / TUNED) if (path / TUNED).exists() else {},
         torch=content["torch"],
         machine=content["machine"],
     )
+
+
+def read_paces(path: Path) -> dict[str, Pace]:
+    """The pace of each variant, as measured before the first trial."""
+    return {name: Pace(**content) for name, content in read_sealed(path / PACES).items()}
 
 
 def trial_folder(path: Path, variant: str, seed: int) -> Path:
