@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
 
-import torch
-
 from daybreak.checkpoint import Checkpoint, checkpoint_path, open_latest, restore
 from daybreak.compose import (
     build_batches,
@@ -44,7 +42,7 @@ from daybreak.sample import Sampler
 from daybreak.saving import Checkpoints, sweep
 from daybreak.training import loop
 from daybreak.training.budget import FEW_STEPS, Budget, Clock, TimeBudget
-from daybreak.training.execution import Execution
+from daybreak.training.execution import Execution, threads_restored
 from daybreak.training.forecast import CurveLaw, Forecast
 from daybreak.training.guard import make_guard
 from daybreak.training.metrics import Metrics, read_metrics, read_progress
@@ -132,7 +130,7 @@ def sit(sitting: Sitting) -> Outcome:
         UserError: the folder is in use, or holds a run that the recipe may not go on with.
     """
     first = sitting.ranks.first
-    with _threads_restored(), locked(sitting.path) if first else nullcontext():
+    with threads_restored(), locked(sitting.path) if first else nullcontext():
         with sitting.stop.at_once():
             found = _look(sitting) if first else None
             execution, state, finished, fresh = _share(sitting, found)
@@ -140,16 +138,6 @@ def sit(sitting: Sitting) -> Outcome:
             say(f"{sitting.path} is finished; choose another --out to train again")
             return Outcome(execution, _as_saved(sitting, state), {"validation": {"loss": None}})
         return _train(sitting, found, execution, state, fresh=fresh)
-
-
-@contextmanager
-def _threads_restored() -> Iterator[None]:
-    """A run that asks for other threads leaves those of the process's next run as they were."""
-    before = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _look(sitting: Sitting) -> _Beginning:

@@ -10,8 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import torch
-
 from daybreak.duration import human_seconds
 from daybreak.errors import UserError
 from daybreak.executor import Workers, run_tasks
@@ -26,6 +24,7 @@ from daybreak.study.results import PACES, Study, read_paces, read_study, trial_f
 from daybreak.study.statistics import scipy_stats
 from daybreak.study.trials import Task, attempt, read_trial
 from daybreak.study.tuning import tune
+from daybreak.training.execution import threads_restored
 
 _UNSTEADY = 0.03  # of a speed
 
@@ -105,11 +104,8 @@ def _paces(plan: Plan) -> Mapping[str, Pace]:
 
 
 def _measure(recipes: dict[str, Recipe]) -> dict[str, Pace]:
-    threads = torch.get_num_threads()
-    try:
+    with threads_restored():
         return measure_paces(recipes, note=lambda name: say(f"  {name}"))
-    finally:
-        torch.set_num_threads(threads)  # as they were, for what else this process does
 
 
 def _make(plan: Plan, paces: Mapping[str, Pace], tasks: Sequence[Task], what: str) -> None:

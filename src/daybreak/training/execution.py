@@ -5,6 +5,8 @@ machine give the same bits. None of them changes what a step computes.
 """
 
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Literal, Self, final
 
 import torch
@@ -169,3 +171,13 @@ class Execution(Configuration):
             device = torch.device("cuda", local_rank)
             torch.cuda.set_device(device)
         return device
+
+
+@contextmanager
+def threads_restored() -> Iterator[None]:
+    """A run that asks for other threads leaves those of the process's next run as they were."""
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
