@@ -1,12 +1,12 @@
 """What a class of transformers is to us: which models of ours it can hold exactly, and how."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
 from pydantic import ValidationError
 
-from daybreak.exchange.pieces import MisfitError, Pieces
+from daybreak.exchange.pieces import Constant, MisfitError, Piece, Pieces
 from daybreak.model.gpt import ModelConfig
 
 Settings = Mapping[str, Any]
@@ -30,9 +30,9 @@ class Carrier:
     Attributes:
         model_type: its name in `config.json`.
         architecture: the class.
-        describe: its settings for a model of ours; raises MisfitError if it cannot be it exactly.
+        describe: its settings for a plain model of ours; raises MisfitError if it cannot be it exactly.
         recognise: the model that settings describe; raises MisfitError if ours cannot be it exactly.
-        pieces: how the tensors lie.
+        pieces: how the tensors of a plain model lie.
         prefix: of the names of all tensors but the head.
         embedding, head: names of their tensors.
     """
@@ -41,10 +41,18 @@ class Carrier:
     architecture: str
     describe: Callable[[ModelConfig], dict[str, Any]]
     recognise: Callable[[Settings], ModelConfig]
-    pieces: Callable[[ModelConfig], Pieces]
+    pieces: Callable[[ModelConfig], Iterable[Piece | Constant]]
     prefix: str
     embedding: str
     head: str = "lm_head.weight"
+
+    def settings(self, config: ModelConfig) -> dict[str, Any]:
+        """What `config.json` says of a model; raises MisfitError if this class cannot be it exactly."""
+        return self.describe(plain(config))
+
+    def placed(self, config: ModelConfig) -> Pieces:
+        """How the tensors of a model lie."""
+        return list(self.pieces(plain(config)))
 
 
 def plain(config: ModelConfig) -> ModelConfig:

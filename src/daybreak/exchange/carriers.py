@@ -3,12 +3,20 @@
 from collections.abc import Mapping
 from typing import Any
 
+from daybreak.exchange.bloom import BLOOM
 from daybreak.exchange.carrier import Carrier
+from daybreak.exchange.falcon import FALCON
 from daybreak.exchange.gpt2 import GPT2
+from daybreak.exchange.gpt_neox import GPT_NEOX
+from daybreak.exchange.llama import ARCEE, LLAMA, MISTRAL, QWEN2, QWEN3
+from daybreak.exchange.mpt import MPT
 from daybreak.exchange.pieces import MisfitError
+from daybreak.exchange.starcoder2 import STABLELM, STARCODER2
 from daybreak.model.gpt import ModelConfig
 
-CARRIERS: tuple[Carrier, ...] = (GPT2,)
+CARRIERS: tuple[Carrier, ...] = (
+    GPT2, LLAMA, MISTRAL, QWEN2, QWEN3, ARCEE, GPT_NEOX, STARCODER2, STABLELM, FALCON, MPT, BLOOM,
+)  # fmt: skip
 
 
 def carrier_of(config: ModelConfig) -> tuple[Carrier | None, dict[str, str]]:
@@ -16,7 +24,7 @@ def carrier_of(config: ModelConfig) -> tuple[Carrier | None, dict[str, str]]:
     reasons: dict[str, str] = {}
     for carrier in CARRIERS:
         try:
-            carrier.describe(config)
+            carrier.settings(config)
         except MisfitError as reason:
             reasons[carrier.architecture] = str(reason)
         else:

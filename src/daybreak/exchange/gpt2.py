@@ -14,7 +14,6 @@ from daybreak.exchange.carrier import (
     activation,
     common_dropout,
     known_activation,
-    plain,
     recognised,
     require,
     require_only,
@@ -28,7 +27,6 @@ _TABLE = "transformer.wpe.weight"
 
 
 def _describe(config: ModelConfig) -> dict[str, Any]:
-    config = plain(config)
     require_only(
         config,
         "bias", "mlp.activation", "mlp.hidden", "norm.eps", "head.tied", "position.learned_scale",
@@ -71,11 +69,7 @@ def _recognise(settings: Settings) -> ModelConfig:
     )
 
 
-def _pieces(config: ModelConfig) -> list[Piece | Constant]:
-    return [*_inside(plain(config))]
-
-
-def _inside(config: ModelConfig) -> Iterator[Piece | Constant]:
+def _pieces(config: ModelConfig) -> Iterator[Piece | Constant]:
     D, bias = config.dim, config.bias
     yield same("embedding.weight", (_EMBEDDING,))
     yield _positions(config)
@@ -88,10 +82,10 @@ def _inside(config: ModelConfig) -> Iterator[Piece | Constant]:
             "mlp.down": ("mlp.c_proj", D),
         }
         for name, (its, outputs) in linear.items():
-            yield from layer(f"{ours}.{name}", f"{theirs}.{its}", transposed, bias=bias, zero_bias=outputs)
+            yield from layer(f"{ours}.{name}", f"{theirs}.{its}", transposed, bias=bias, zero_bias=(outputs,))
         for name, its in (("attention_norm", "ln_1"), ("mlp_norm", "ln_2")):
-            yield from layer(f"{ours}.{name}", f"{theirs}.{its}", bias=bias, zero_bias=D)
-    yield from layer("final_norm", "transformer.ln_f", bias=bias, zero_bias=D)
+            yield from layer(f"{ours}.{name}", f"{theirs}.{its}", bias=bias, zero_bias=(D,))
+    yield from layer("final_norm", "transformer.ln_f", bias=bias, zero_bias=(D,))
     if not config.head.tied:
         yield same("head.weight", ("lm_head.weight",))
 

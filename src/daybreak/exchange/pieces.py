@@ -93,27 +93,32 @@ def ones(theirs: str, *shape: int) -> Constant:
     return Constant(theirs, lambda: torch.ones(shape))
 
 
+def missing(ours: str, *shape: int) -> Piece:
+    """What ours has and theirs does not: it is zero on the way in, and has no way out."""
+    return Piece(ours, (), lambda _: (), lambda: torch.zeros(shape))
+
+
 def layer(
     ours: str,
     theirs: str | Names,
     lie: Callable[[str, Names], Piece] = same,
     *,
     bias: bool = False,
-    zero_bias: int | None = None,
+    zero_bias: tuple[int, ...] = (),
 ) -> Iterator[Piece | Constant]:
     """Weight and bias of a layer.
 
     Args:
         lie: how both of them lie.
         bias: whether ours has one, and so theirs.
-        zero_bias: where ours has none and theirs does, its length.
+        zero_bias: where ours has none and theirs have one, how long each is.
     """
     names = (theirs,) if isinstance(theirs, str) else theirs
     yield lie(f"{ours}.weight", tuple(f"{name}.weight" for name in names))
     if bias:
         yield lie(f"{ours}.bias", tuple(f"{name}.bias" for name in names))
-    elif zero_bias is not None:
-        yield zeros(f"{names[0]}.bias", zero_bias)
+    elif zero_bias:
+        yield from (zeros(f"{name}.bias", length) for name, length in zip(names, zero_bias, strict=True))
 
 
 def to_theirs(pieces: Pieces, ours: Weights) -> dict[str, Tensor]:

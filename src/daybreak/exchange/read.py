@@ -70,7 +70,7 @@ def read_folder(folder: Path, source: str) -> ForeignModel:
     try:
         carrier = carrier_named(settings)
         config = carrier.recognise(settings)
-        weights = to_ours(carrier.pieces(config), _named(carrier, config, read_tensors(folder)))
+        weights = to_ours(carrier.placed(config), _named(carrier, config, read_tensors(folder)))
     except MisfitError as reason:
         raise UserError(f"{source} cannot be read exactly: {reason}") from None
     except (KeyError, TypeError) as error:

@@ -50,13 +50,13 @@ def write_model(folder: Path, model: GPT, tokenizer: Tokenizer) -> Written:
         "dtype": "float32",
         "use_cache": True,
         **ids,
-        **carrier.describe(config),
+        **carrier.settings(config),
         "daybreak": _ours(config),
     }
     write_json(folder / "config.json", settings)
     write_json(folder / "generation_config.json", _generation(config, tokenizer, ids))
     write_tokenizer(folder, tokenizer, config.context)
-    write_tensors(folder, to_theirs(carrier.pieces(config), model.state_dict()))
+    write_tensors(folder, to_theirs(carrier.placed(config), model.state_dict()))
     return Written(carrier.architecture, reasons, require_same_logits(folder, carrier.architecture, model))
 
 
