@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from daybreak.exchange.pieces import Constant, MisfitError, Piece, Pieces
 from daybreak.model.gpt import ModelConfig
 
+FORMAT = 1  # of what our export adds to `config.json` under "daybreak"
 Settings = Mapping[str, Any]
 # What says nothing about what a trained model computes.
 _ANY = ("layers", "heads", "dim", "context", "vocab_size", "dropout", "initialisation.std", "initialisation.output")

@@ -1,4 +1,4 @@
-"""Which class of transformers carries a model: the first of a fixed list that fits exactly."""
+"""Which class of transformers carries a model: the first of a fixed list that fits exactly; the last fits any."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,17 +10,18 @@ from daybreak.exchange.gpt2 import GPT2
 from daybreak.exchange.gpt_neox import GPT_NEOX
 from daybreak.exchange.llama import ARCEE, LLAMA, MISTRAL, QWEN2, QWEN3
 from daybreak.exchange.mpt import MPT
+from daybreak.exchange.own_class import OWN
 from daybreak.exchange.pieces import MisfitError
 from daybreak.exchange.starcoder2 import STABLELM, STARCODER2
 from daybreak.model.gpt import ModelConfig
 
 CARRIERS: tuple[Carrier, ...] = (
-    GPT2, LLAMA, MISTRAL, QWEN2, QWEN3, ARCEE, GPT_NEOX, STARCODER2, STABLELM, FALCON, MPT, BLOOM,
+    GPT2, LLAMA, MISTRAL, QWEN2, QWEN3, ARCEE, GPT_NEOX, STARCODER2, STABLELM, FALCON, MPT, BLOOM, OWN,
 )  # fmt: skip
 
 
-def carrier_of(config: ModelConfig) -> tuple[Carrier | None, dict[str, str]]:
-    """The class that holds a model, None if none does; and of the classes before it why they do not."""
+def carrier_of(config: ModelConfig) -> tuple[Carrier, dict[str, str]]:
+    """The class that holds a model; and of the classes before it why they do not."""
     reasons: dict[str, str] = {}
     for carrier in CARRIERS:
         try:
@@ -29,7 +30,7 @@ def carrier_of(config: ModelConfig) -> tuple[Carrier | None, dict[str, str]]:
             reasons[carrier.architecture] = str(reason)
         else:
             return carrier, reasons
-    return None, reasons
+    raise AssertionError("our own class holds every model")
 
 
 def carrier_named(settings: Mapping[str, Any]) -> Carrier:

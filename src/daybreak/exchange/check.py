@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from daybreak.errors import UserError
+from daybreak.exchange.own_class import OWN
 from daybreak.exchange.pieces import Weights
 from daybreak.model.gpt import GPT, ModelConfig
 from daybreak.progress import progress
@@ -102,7 +103,7 @@ def load_with_transformers(folder: Path, architecture: str) -> Any:
     quiet: Any = logging
     quiet.disable_progress_bar()
     quiet.set_verbosity_error()
-    kind: Any = getattr(transformers, architecture, None)
+    kind: Any = _own_class() if architecture == OWN.architecture else getattr(transformers, architecture, None)
     if kind is None:
         raise UserError(f"transformers {transformers.__version__} has no {architecture}; pip install -U transformers")
     try:
@@ -116,6 +117,13 @@ def load_with_transformers(folder: Path, architecture: str) -> Any:
         if report.get(what):
             raise UserError(f"{architecture} of transformers reads {folder} with {what} {sorted(report[what])[:3]}")
     return model.eval().requires_grad_(False)
+
+
+def _own_class() -> Any:
+    """The code that travels with a model, from this package; what lies in the folder is not run."""
+    from daybreak.exchange.own.modeling_daybreak import DaybreakForCausalLM
+
+    return DaybreakForCausalLM
 
 
 def model_of(config: ModelConfig, weights: Weights) -> GPT:

@@ -6,15 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+from pydantic import ValidationError
 from torch import Tensor
 
 from daybreak.data.tokenizer import Tokenizer
 from daybreak.errors import UserError
 from daybreak.evaluate.hugging_face import PREFIX
-from daybreak.exchange.carrier import Carrier
+from daybreak.exchange.carrier import FORMAT, Carrier
 from daybreak.exchange.carriers import carrier_named
 from daybreak.exchange.check import model_of, require_same_logits
 from daybreak.exchange.hub import folder_of
+from daybreak.exchange.own_class import OWN
 from daybreak.exchange.pieces import MisfitError, to_ours
 from daybreak.exchange.tensors import read_tensors
 from daybreak.exchange.tokenizer_in import read_tokenizer
@@ -69,8 +71,7 @@ def read_folder(folder: Path, source: str) -> ForeignModel:
     tokenizer = read_tokenizer(folder, source if source.startswith(PREFIX) else f"{PREFIX}{source}", _end(settings))
     try:
         carrier = carrier_named(settings)
-        config = carrier.recognise(settings)
-        weights = to_ours(carrier.placed(config), _named(carrier, config, read_tensors(folder)))
+        config, weights = _config_and_weights(carrier, settings, read_tensors(folder), source)
     except MisfitError as reason:
         raise UserError(f"{source} cannot be read exactly: {reason}") from None
     except (KeyError, TypeError) as error:
@@ -78,6 +79,47 @@ def read_folder(folder: Path, source: str) -> ForeignModel:
     if tokenizer.vocab_size > config.vocab_size:
         raise UserError(f"{source}: its tokenizer has {tokenizer.vocab_size:,} ids, its model {config.vocab_size:,}")
     return ForeignModel(source, carrier.architecture, config, tokenizer, weights)
+
+
+def _config_and_weights(
+    carrier: Carrier, settings: Mapping[str, Any], tensors: dict[str, Tensor], source: str
+) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """The model as we wrote it, if we did and nobody changed it since; else as the settings describe it.
+
+    Raises:
+        MisfitError: ours cannot be it.
+    """
+    stated = _stated(settings, source)
+    if stated is not None:
+        try:
+            if carrier is not OWN and carrier.recognise(settings) != carrier.recognise(carrier.settings(stated)):
+                raise MisfitError("its settings are others")
+            return stated, to_ours(carrier.placed(stated), _named(carrier, stated, tensors))
+        except MisfitError as reason:
+            if carrier is OWN:
+                raise
+            say(f"{source} is no more as Daybreak wrote it ({reason}); it is read as any other {carrier.architecture}")
+    config = carrier.recognise(settings)
+    return config, to_ours(carrier.placed(config), _named(carrier, config, tensors))
+
+
+def _stated(settings: Mapping[str, Any], source: str) -> ModelConfig | None:
+    """The model that our export put into the settings; None if it did not write them.
+
+    Raises:
+        UserError: it is of a format that is not known here, or damaged.
+    """
+    stated = settings.get("daybreak")
+    if stated is None:
+        return None
+    if stated.get("format") != FORMAT:
+        raise UserError(
+            f"{source} was written by another Daybreak: format {stated.get('format')} is not known here; update it"
+        )
+    try:
+        return ModelConfig.model_validate(stated.get("model"))
+    except ValidationError as error:
+        raise UserError(f"{source}: its model is damaged: {error.errors()[0]['msg']}") from None
 
 
 def _end(settings: Mapping[str, Any]) -> int | None:
