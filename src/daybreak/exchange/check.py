@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from daybreak.errors import UserError
+from daybreak.evaluate.quiet import quiet
 from daybreak.exchange.own_class import OWN
 from daybreak.exchange.pieces import Weights
 from daybreak.model.gpt import GPT, ModelConfig
@@ -44,7 +45,7 @@ class Agreement:
 
     def __str__(self) -> str:
         return (
-            f"logits differ by {self.difference:.1e} at most, of up to {self.largest:.1f}, "
+            f"logits of up to {self.largest:.1f} differ by at most {self.difference:.1e}, "
             f"in rows of {', '.join(map(str, self.lengths))} tokens"
         )
 
@@ -93,23 +94,13 @@ def load_with_transformers(folder: Path, architecture: str) -> Any:
     Raises:
         UserError: transformers is missing, or reads the folder otherwise than it was written.
     """
+    require_transformers()
     try:
-        import transformers
-        from transformers.utils import logging
-    except ImportError:
-        raise UserError(
-            "whether a model is the same in transformers can only be seen with it: pip install 'daybreak[hf]'"
-        ) from None
-    quiet: Any = logging
-    quiet.disable_progress_bar()
-    quiet.set_verbosity_error()
-    kind: Any = _own_class() if architecture == OWN.architecture else getattr(transformers, architecture, None)
-    if kind is None:
-        raise UserError(f"transformers {transformers.__version__} has no {architecture}; pip install -U transformers")
-    try:
-        model, report = kind.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
-        )
+        with quiet():
+            kind = _class(architecture)
+            model, report = kind.from_pretrained(
+                folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+            )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         said = str(error).strip().partition("\n")[0] or type(error).__name__
         raise UserError(f"{architecture} of transformers does not read {folder}: {said}") from None
@@ -119,11 +110,29 @@ def load_with_transformers(folder: Path, architecture: str) -> Any:
     return model.eval().requires_grad_(False)
 
 
-def _own_class() -> Any:
-    """The code that travels with a model, from this package; what lies in the folder is not run."""
-    from daybreak.exchange.own.modeling_daybreak import DaybreakForCausalLM
+def require_transformers() -> None:
+    """Raises UserError if the package is missing."""
+    try:
+        with quiet():
+            import transformers  # noqa: F401
+    except ImportError:
+        raise UserError(
+            "whether a model is the same in transformers can only be seen with it: pip install 'daybreak[hf]'"
+        ) from None
 
-    return DaybreakForCausalLM
+
+def _class(architecture: str) -> Any:
+    """A class of transformers; our own from this package, so that what lies in the folder is not run."""
+    if architecture == OWN.architecture:
+        from daybreak.exchange.own.modeling_daybreak import DaybreakForCausalLM
+
+        return DaybreakForCausalLM
+    import transformers
+
+    kind = getattr(transformers, architecture, None)
+    if kind is None:
+        raise UserError(f"transformers {transformers.__version__} has no {architecture}; pip install -U transformers")
+    return kind
 
 
 def model_of(config: ModelConfig, weights: Weights) -> GPT:

@@ -76,7 +76,9 @@ def read_decoder(settings: Settings, *, mlp: str, act: str, tied: bool = False, 
     )
 
 
-def attention_pieces(config: ModelConfig, ours: str, theirs: str, zero_bias: bool = False) -> Iterator[Piece | Constant]:
+def attention_pieces(
+    config: ModelConfig, ours: str, theirs: str, zero_bias: bool = False
+) -> Iterator[Piece | Constant]:
     """Queries, keys and values.
 
     Args:

@@ -330,4 +330,4 @@ class DaybreakForCausalLM(PreTrainedModel, GenerationMixin):
 
     def get_output_embeddings(self) -> None:
         """None that transformers may change: a tied head reads the embedding, another has a tensor of its own."""
-        return None
+        return
