@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from daybreak.checkpoint import Checkpoint
 from daybreak.data.reading import Reading
+from daybreak.data.tokenizer import Tokenizer
 from daybreak.duration import Unit
 from daybreak.errors import UserError
 from daybreak.files import read_sealed, sha256_bytes, sha256_file, write_bytes, write_json, write_sealed
@@ -81,19 +82,28 @@ def write_identity(path: Path, recipe: Recipe, reading: Reading, origin: Mapping
     Args:
         origin: the trained model that it began from; the one that it was written with before, unless given.
     """
-    write_json(path / "tokenizer.json", reading.tokenizer.to_json())
+    origin = origin or origin_of(path)
+    described = reading.described() | ({} if origin is None else {"origin": dict(origin)})
+    _write_identity(path, recipe, reading.tokenizer, described)
+
+
+def write_imported_identity(path: Path, recipe: Recipe, tokenizer: Tokenizer, source: str, architecture: str) -> None:
+    """Of a model that was not trained here, but read from `source`, in a class of transformers."""
+    _write_identity(path, recipe, tokenizer, {"imported": {"source": source, "architecture": architecture}})
+
+
+def _write_identity(path: Path, recipe: Recipe, tokenizer: Tokenizer, described: Mapping[str, Any]) -> None:
+    write_json(path / "tokenizer.json", tokenizer.to_json())
     text = recipe.to_toml().encode()
     before = sha256_file(path / "recipe.toml") if (path / "recipe.toml").exists() else None
-    origin = origin or origin_of(path)
     identity = {
         "format": _FORMAT,
         "fingerprint": recipe.fingerprint,
         "recipe_sha256": sha256_bytes(text),
         "recipe_before_sha256": before,
-        **reading.described(),
-        "tokenizer": reading.tokenizer.identity,
+        **described,
+        "tokenizer": tokenizer.identity,
         "tokenizer_sha256": sha256_file(path / "tokenizer.json"),
-        **({} if origin is None else {"origin": dict(origin)}),
     }
     write_sealed(path / "identity.json", identity)
     write_bytes(path / "recipe.toml", text)

@@ -1,10 +1,11 @@
 """The trained model that a run begins from: `init = "RUN"` in a recipe.
 
-A source is a run's folder, which stands for its newest checkpoint, or the folder of one checkpoint.
+A source is a run's folder, which stands for its newest checkpoint; or the folder of one checkpoint; or `hf:NAME` or
+`hf:FOLDER`, a model of transformers.
 """
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, final
@@ -13,11 +14,14 @@ import torch
 from pydantic import BeforeValidator, ValidationError
 from torch import Tensor
 
-from daybreak.checkpoint import Checkpoint, hashed_files, open_checkpoint, open_latest
+from daybreak.checkpoint import hashed_files, open_checkpoint, open_latest
 from daybreak.configuration import Configuration, words
 from daybreak.data.tokenizer import Tokenizer
 from daybreak.errors import UserError
-from daybreak.files import read_sealed, sha256_file
+from daybreak.evaluate.hugging_face import PREFIX
+from daybreak.exchange.hub import folder_of
+from daybreak.exchange.read import read_folder, read_model
+from daybreak.files import canonical_json, read_sealed, sha256_bytes, sha256_file
 from daybreak.model.gpt import GPT, ModelConfig
 from daybreak.model.resize import Words, resized
 from daybreak.progress import say
@@ -32,7 +36,8 @@ class InitConfig(Configuration):
     """What a run begins from, in place of random values; as text, its source.
 
     Attributes:
-        source: a run, or a checkpoint of one; none says that the recipe needs one, which is still to be given.
+        source: a run, a checkpoint of one, or `hf:` and a model of transformers; none says that the recipe needs one,
+            which is still to be given.
         resize: which sizes may differ from the source's.
         weights: SHA-256 of what was found there. A run keeps it, and is not begun again from anything else.
     """
@@ -53,7 +58,9 @@ class InitConfig(Configuration):
             UserError: no source is given, or it is none, or not the one that it was.
         """
         if self.source is None:
-            raise UserError("this recipe begins from a trained model: say which with init=RUN, a run's folder")
+            raise UserError(
+                "this recipe begins from a trained model: say which with init=RUN, a run's folder, or init=hf:NAME"
+            )
         origin = Origin.open(self.source)
         if self.weights not in (None, origin.sha256):
             raise UserError(
@@ -75,19 +82,26 @@ class Origin:
 
     Attributes:
         source: as it was asked for.
+        place: the same, wherever it is read from.
+        step: of its checkpoint; None of a model of transformers.
         model: its shape.
         sha256: of its weights.
+        read: its weights, by the names of our parameters.
     """
 
     source: str
+    place: str
+    step: int | None
     model: ModelConfig
     tokenizer: Tokenizer
     sha256: str
-    checkpoint: Checkpoint
+    read: Callable[[], Mapping[str, Tensor]]
 
     @classmethod
     def open(cls, source: str) -> Self:
-        """Raises UserError if there is no such run, it has no checkpoint yet, or is damaged."""
+        """Raises UserError if there is no such model, it has no checkpoint yet, or is damaged."""
+        if source.startswith(PREFIX):
+            return cls._of_transformers(source)
         folder = Path(source)
         run = _run_of(folder)
         model = read_model_config(source)
@@ -96,21 +110,26 @@ class Origin:
         if checkpoint is None:
             raise UserError(f"init = {source} has no checkpoint to begin from; let it train until its first one")
         sha256 = hashed_files(checkpoint.path)[checkpoint.path / "model.safetensors"]
-        return cls(source, model, tokenizer, sha256, checkpoint)
+        return cls(source, str(folder.resolve()), checkpoint.step, model, tokenizer, sha256, checkpoint.weights)
 
-    @property
-    def place(self) -> str:
-        """The source, wherever it is read from."""
-        return str(Path(self.source).resolve())
+    @classmethod
+    def _of_transformers(cls, source: str) -> Self:
+        folder = folder_of(source)
+        found = read_folder(folder, source)
+        sha256 = sha256_bytes(canonical_json([sha256_file(path) for path in sorted(folder.glob("*.safetensors"))]))
+        named = Path(source.removeprefix(PREFIX))
+        place = f"{PREFIX}{named.resolve()}" if named.is_dir() else source
+        # Read once more, and compared with what transformers computes, only where it is begun from.
+        return cls(source, place, None, found.config, found.tokenizer, sha256, lambda: read_model(source).weights)
 
     def __str__(self) -> str:
-        return f"step {self.checkpoint.step:,} of {self.source}"
+        return self.source if self.step is None else f"step {self.step:,} of {self.source}"
 
     def described(self) -> dict[str, Any]:
         """What it is, for the identity of the run that begins from it."""
         return {
             "source": self.place,
-            "step": self.checkpoint.step,
+            **({} if self.step is None else {"step": self.step}),
             "weights": self.sha256,
             "tokenizer": self.tokenizer.identity,
         }
@@ -125,9 +144,14 @@ class Origin:
         """
         self._require_sizes(model, resize)
         if not tokenizer.extends(self.tokenizer):
+            place = (
+                f"an import of it: daybreak import {self.source} RUN"
+                if self.step is None
+                else _run_of(Path(self.source))
+            )
             raise UserError(
                 f"init = {self.source} was trained with tokenizer {self.tokenizer.name}, the corpus was prepared with "
-                f"another ({tokenizer.name}); prepare the text with --tokenizer {_run_of(Path(self.source))}"
+                f"another ({tokenizer.name}); prepare the text with --tokenizer {place}"
             )
         if tokenizer.vocab_size > model.vocab_size:
             more = "" if "vocab_size" in resize else " init.resize=vocab_size"
@@ -137,7 +161,7 @@ class Origin:
             )
         words = Words(self.tokenizer.vocab_size, tokenizer.vocab_size)
         try:
-            weights = resized(self.checkpoint.weights(), self.model, model, words, seed)
+            weights = resized(self.read(), self.model, model, words, seed)
         except ValueError as error:
             raise UserError(f"init = {self.source} cannot be resized: {error}") from None
         self._require_shapes(weights, model)
@@ -206,15 +230,17 @@ def read_model_config(source: str) -> ModelConfig:
     """The model of a source, without its weights.
 
     Raises:
-        UserError: it is no run, or its recipe is damaged.
+        UserError: there is none, or its description is damaged.
     """
+    if source.startswith(PREFIX):
+        return read_folder(folder_of(source), source).config
     run = _run_of(Path(source))
     path = run / "recipe.toml"
     if not path.is_file():
         what = "is not a run: it has no recipe.toml" if run.is_dir() else "does not exist"
         raise UserError(
-            f"init = {source} {what}; name the folder of a run that daybreak train made. A run that has begun goes on "
-            "without it: daybreak train RUN/recipe.toml --out RUN"
+            f"init = {source} {what}; name the folder of a run, or hf:NAME, a model of transformers. A run that has "
+            "begun goes on without it: daybreak train RUN/recipe.toml --out RUN"
         )
     identity = read_sealed(run / "identity.json")
     if sha256_file(path) not in (identity.get("recipe_sha256"), identity.get("recipe_before_sha256")):

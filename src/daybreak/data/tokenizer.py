@@ -97,10 +97,9 @@ class Tokenizer:
 
     def extends(self, other: "Tokenizer") -> bool:
         """Whether it has all tokens of another, by the same ids, and only special tokens besides."""
-        return (
-            self.identity == other.identity
-            or ((self.pattern, dict(self.ranks)) == (other.pattern, dict(other.ranks))
-            and other.specials.items() <= self.specials.items())
+        return self.identity == other.identity or (
+            (self.pattern, dict(self.ranks)) == (other.pattern, dict(other.ranks))
+            and other.specials.items() <= self.specials.items()
         )
 
     @property
@@ -114,7 +113,7 @@ class Tokenizer:
         Raises:
             UserError: a character is not in the table (only `chars` can lack one).
         """
-        if not self._covers_all_bytes:
+        if not self.covers_all_bytes:
             self._require_known_characters(text)
         try:
             specials = set(self.spelled)
@@ -150,7 +149,7 @@ class Tokenizer:
             ranks = {base64.b64decode(token): rank for token, rank in value["ranks"]}
             spelled = tuple(value.get("spelled", ()))
             tokenizer = cls(value["name"], value["pattern"], ranks, value["specials"], spelled)
-            tokenizer._require_sense()
+            tokenizer.require_sense()
             intact = tokenizer.identity == value["identity"]
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path} is not a tokenizer file ({error!r})") from None
@@ -158,7 +157,7 @@ class Tokenizer:
             raise UserError(f"{path} is damaged: its content does not match its identity")
         return tokenizer
 
-    def _require_sense(self) -> None:
+    def require_sense(self) -> None:
         """What tiktoken takes for granted, some of which would end the process.
 
         Raises:
@@ -177,7 +176,7 @@ class Tokenizer:
             raise ValueError("it has no tokens, or an empty one")
         if type(self.name) is not str or type(self.pattern) is not str or not self.pattern:
             raise ValueError("its name or its pattern is no text")
-        if not self._covers_all_bytes:
+        if not self.covers_all_bytes:
             _ = self._characters  # each is valid UTF-8
         _ = self._encoding  # the pattern is a regular expression
 
@@ -208,7 +207,8 @@ class Tokenizer:
         }
 
     @cached_property
-    def _covers_all_bytes(self) -> bool:
+    def covers_all_bytes(self) -> bool:
+        """Whether it has a token for each byte, and so for every text."""
         return all(bytes([value]) in self.ranks for value in range(256))
 
     @cached_property
@@ -301,7 +301,7 @@ def train_bpe(texts: Iterator[str], vocab_size: int) -> Tokenizer:
         show_progress=False,
     )
     trained.train_from_iterator((_LONG_RUN.sub(_cut_run, text) for text in texts), trainer)
-    byte_of = _byte_of_printable()
+    byte_of = byte_of_printable()
     tokens = sorted(trained.get_vocab().items(), key=lambda item: item[1])
     ranks = {bytes(byte_of[character] for character in token): rank for token, rank in tokens}
     return Tokenizer(f"bpe:{vocab_size}", GPT2_PATTERN, ranks, {END_OF_TEXT: len(ranks)})
@@ -366,7 +366,7 @@ def _without_specials(name: str, texts: Iterator[str]) -> Tokenizer:
     raise UserError(f"unknown tokenizer {name!r}: use bytes, chars, gpt2, bpe:SIZE (as bpe:4096), or a path")
 
 
-def _byte_of_printable() -> dict[str, int]:
+def byte_of_printable() -> dict[str, int]:
     """GPT-2's printable stand-in for each byte, reversed (openai/gpt-2, `bytes_to_unicode`)."""
     printable = [
         *range(ord("!"), ord("~") + 1),
