@@ -14,9 +14,10 @@ import torch
 from pydantic import BeforeValidator, ValidationError
 from torch import Tensor
 
-from daybreak.checkpoint import hashed_files, open_checkpoint, open_latest
+from daybreak.checkpoint import hashed_files, open_checkpoint, open_latest, place_weights
 from daybreak.configuration import Configuration, words
 from daybreak.data.tokenizer import Tokenizer
+from daybreak.distributed import Ranks
 from daybreak.errors import UserError
 from daybreak.evaluate.hugging_face import PREFIX
 from daybreak.exchange.hub import folder_of
@@ -196,6 +197,32 @@ class Origin:
             )
         if differences:
             say(f"warning: the model computes differently than that of init = {self.source} with its weights:{shown}")
+
+
+def begin_from(
+    init: InitConfig | None, config: ModelConfig, seed: int, tokenizer: Tokenizer, model: GPT, ranks: Ranks
+) -> Origin | None:
+    """Give a model the weights that its recipe begins from; on all ranks together.
+
+    Args:
+        config, seed: of the model, as the recipe has them.
+        tokenizer: of the text that it is to read.
+
+    Returns:
+        Where they are from, on the first rank; None of a recipe that begins from random values.
+
+    Raises:
+        UserError: they do not fit.
+    """
+    if init is None or init.source is None:
+        return None
+    origin, weights = None, None
+    if ranks.first:
+        origin = init.open()
+        weights = origin.weights_for(config, tokenizer, init.resize, seed)
+        say(f"beginning from {origin}")
+    place_weights(weights, init.source, model, ranks)
+    return origin
 
 
 def based_on_source(base: Mapping[str, Any], layer: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -226,6 +226,8 @@ def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
         path = key.strip().split(".")
         if not equals or not all(path):
             raise UserError(f"{override!r} is not an override; write key=value, as optimizer.lr=1e-3")
+        if path == ["init"] and not text.strip().startswith("{"):  # beside which init.resize may be given
+            path = ["init", "source"]
         table = layer
         for part in path[:-1]:
             inner = table.setdefault(part, {})

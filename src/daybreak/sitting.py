@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
 
-from daybreak.checkpoint import Checkpoint, checkpoint_path, open_latest, place_weights, restore
+from daybreak.checkpoint import Checkpoint, checkpoint_path, open_latest, restore
 from daybreak.compose import (
     build_batches,
     build_budget,
@@ -36,8 +36,7 @@ from daybreak.identity import (
     write_identity,
     write_result,
 )
-from daybreak.model.gpt import GPT
-from daybreak.origin import Origin
+from daybreak.origin import Origin, begin_from
 from daybreak.progress import say
 from daybreak.recipe import Recipe
 from daybreak.sample import Sampler
@@ -272,8 +271,10 @@ def assembled(
     model, optimizers = build_learner(recipe, execution, device, ranks, separator)
     guard, spent, owes_validation = make_guard(recipe.guard, execution.precision), Spent(), False
     standstill = Standstill(recipe.early_stop)
-    origin = _begin_from_origin(sitting, model) if state is None else None
-    if state is not None:
+    origin = None
+    if state is None:
+        origin = begin_from(recipe.init, recipe.model, recipe.seed, reading.tokenizer, model, ranks)
+    else:
         restore(found.checkpoint if found is not None else None, model, optimizers, ranks)
         guard, spent, owes_validation = guard.resumed(state.guard), state.spent, state.owes_validation
         standstill = Standstill(recipe.early_stop, state.standstill)
@@ -365,26 +366,6 @@ def _tracking(sitting: Sitting, spent: Spent, recorded: Sequence[Mapping[str, An
 def _as_saved(sitting: Sitting, state: State) -> Checkpoint:
     """The last checkpoint, as every rank knows it without reading it."""
     return Checkpoint(checkpoint_path(sitting.path / "checkpoints", state.spent.steps), state.to_json())
-
-
-def _begin_from_origin(sitting: Sitting, model: GPT) -> Origin | None:
-    """Give a model the weights that its recipe begins from.
-
-    Returns:
-        Where they are from, on the first rank; None of a recipe that begins from random values.
-
-    Raises:
-        UserError: they do not fit.
-    """
-    recipe, origin, weights = sitting.recipe, None, None
-    if recipe.init is None or recipe.init.source is None:
-        return None
-    if sitting.ranks.first:
-        origin = recipe.init.open()
-        weights = origin.weights_for(recipe.model, sitting.reading.tokenizer, recipe.init.resize, recipe.seed)
-        say(f"beginning from {origin}")
-    place_weights(weights, recipe.init.source, model, sitting.ranks)
-    return origin
 
 
 def _write_beginning(sitting: Sitting, execution: Execution, found: _Beginning, origin: Origin | None) -> None:

@@ -52,7 +52,7 @@ def resized(
         kept[_POSITIONS] = table
     normed = after.extra_norms.over_logits
     counted = before.vocab_size if normed else words.known
-    anew = range(before.vocab_size if normed else words.known, max(before.vocab_size, words.needed))
+    anew = range(0) if normed else range(words.known, words.needed)
     for name in _tables(kept):
         kept[name] = _with_rows(kept[name], after.vocab_size, counted, anew)
     if normed and before.vocab_size != after.vocab_size:
