@@ -208,11 +208,9 @@ def test_the_run_says_what_it_began_from(undisturbed: Run, source: Run) -> None:
 def test_a_kept_recipe_begins_from_the_same_weights_only(
     undisturbed: Run, folder: Path, source: Run, other: Corpus, tmp_path: Path
 ) -> None:
+    text = (undisturbed.path / "recipe.toml").read_text()
+    (tmp_path / "kept.toml").write_text(text.replace(f'weights = "{origin_hash(source)}"', f'weights = "{"0" * 64}"'))
     with pytest.raises(UserError, match="other weights now"):
-        text = (undisturbed.path / "recipe.toml").read_text()
-        (tmp_path / "kept.toml").write_text(
-            text.replace(f'weights = "{origin_hash(source)}"', f'weights = "{"0" * 64}"')
-        )
         train(tmp_path / "kept.toml", data=other.path, out=tmp_path / "run")
     again = train(undisturbed.path / "recipe.toml", out=tmp_path / "again")
     assert_same(again, undisturbed)
