@@ -105,7 +105,7 @@ class Card:
             "ids = torch.cat((torch.tensor([[begin]]), ids), dim=1)\n"
             "print(tokenizer.decode(model.generate(ids, max_new_tokens=100, do_sample=True, top_k=50)[0]))\n"
             "```\n\n"
-            f"When it was exported, `{self.architecture}` in transformers was compared with the model as it was trained, "
+            f"When it was exported, `{self.architecture}` of transformers was compared with the model as trained, "
             f"both in fp32: {self.agreement}."
         )
 
