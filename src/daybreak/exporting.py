@@ -12,8 +12,9 @@ from daybreak.exchange.card import Card, Measured
 from daybreak.exchange.carriers import OWN, carrier_of
 from daybreak.exchange.check import model_of, require_transformers
 from daybreak.exchange.write import Written, write_model
-from daybreak.files import read_sealed, require_text, whole_folder, write_bytes
+from daybreak.files import require_text, whole_folder, write_bytes
 from daybreak.finite import or_nan
+from daybreak.identity import read_identity
 from daybreak.model.gpt import count_parameters
 from daybreak.recipe import Recipe
 from daybreak.run import Run, load
@@ -93,7 +94,7 @@ def _without_places(recipe: Recipe) -> Recipe:
 
 def _data(run: Run) -> Iterator[str]:
     """What it was trained on: what the corpora say of themselves where they still lie, and their identities."""
-    identity = read_sealed(run.path / "identity.json")
+    identity = read_identity(run.path)
     if "imported" in identity:
         yield f"that of {identity['imported']['source']}"
         return
