@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 from carrier_table import PAGE, page
-from gpt2_weights import scramble
 
 from daybreak.data.tokenizer import byte_tokenizer
 from daybreak.exchange.check import compare, model_of
@@ -12,6 +11,7 @@ from daybreak.exchange.read import read_folder
 from daybreak.exchange.write import write_model
 from daybreak.model.gpt import ModelConfig, build
 from daybreak.recipe import Recipe, recipe_names
+from gpt2_weights import scramble
 from small_models import CPU
 
 
