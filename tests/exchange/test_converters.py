@@ -10,7 +10,8 @@ from made_models import CARRIED, scrambled
 from transformers import AutoTokenizer
 
 from daybreak.data.tokenizer import byte_tokenizer, gpt2_tokenizer
-from daybreak.exchange.carriers import CARRIERS, OWN
+from daybreak.exchange.carriers import CARRIERS
+from daybreak.exchange.own_class import OWN
 from daybreak.exchange.tokenizer_out import write_tokenizer
 from daybreak.exchange.write import write_model
 
