@@ -15,6 +15,7 @@ from daybreak.data.order import Order
 from daybreak.data.prepare import prepare
 from daybreak.data.shards import Corpus
 from daybreak.errors import UserError
+from daybreak.exporting import export
 from daybreak.files import read_sealed
 from daybreak.model.gpt import build
 from daybreak.recipe import Recipe
@@ -272,7 +273,7 @@ def test_what_does_not_fit_is_refused_with_both_sides(
     assert "does not exist" in refused_to_load(folder, folder / "nothing")
 
 
-def refused_to_load(folder: Path, source: Path) -> str:
+def refused_to_load(folder: Path, source: Path | str) -> str:
     with pytest.raises(UserError) as error:
         tuning(folder, source)
     return str(error.value)
@@ -409,3 +410,23 @@ def test_at_the_end_of_its_budget_it_goes_back_too(folder: Path, source: Run, ot
     measured = [record["loss"] for record in run.metrics("validation")]
     assert run.final_loss == min(measured)
     assert run.evaluate().loss < measured[-2] + 0.5
+
+
+def test_a_model_of_transformers_is_a_source(
+    undisturbed: Run, folder: Path, source: Run, other: Corpus, tmp_path: Path
+) -> None:
+    """What was exported and is begun from learns what the run itself does."""
+    export(source.path, tmp_path / "exported")
+    run = train(tuning(folder, f"hf:{tmp_path / 'exported'}"), data=other.path, out=tmp_path / "run")
+    assert [record["loss"] for record in run.metrics()] == [record["loss"] for record in undisturbed.metrics()]
+    origin = read_sealed(run.path / "identity.json")["origin"]
+    assert origin["source"] == f"hf:{tmp_path / 'exported'}"
+    (weights,) = (tmp_path / "exported").glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\x80\x3f")
+    with pytest.raises(UserError, match=r"init\.weights|other weights now"):
+        train(run.path / "recipe.toml", out=tmp_path / "again")
+
+
+def test_what_is_no_model_of_transformers_is_refused(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "empty" in refused_to_load(folder, f"hf:{tmp_path / 'empty'}")

@@ -9,11 +9,13 @@ from daybreak.errors import UserError
 from daybreak.evaluate.results import Figure, TaskResult, shown, spoken
 from daybreak.evaluate.task_choice import TaskChoice
 from daybreak.exchange.card import Card, Measured
-from daybreak.exchange.carriers import OWN, carrier_of
+from daybreak.exchange.carriers import carrier_of
 from daybreak.exchange.check import model_of, require_transformers
+from daybreak.exchange.own_class import OWN
 from daybreak.exchange.write import Written, write_model
-from daybreak.files import read_sealed, require_text, whole_folder, write_bytes
+from daybreak.files import require_text, whole_folder, write_bytes
 from daybreak.finite import or_nan
+from daybreak.identity import read_identity
 from daybreak.model.gpt import count_parameters
 from daybreak.recipe import Recipe
 from daybreak.run import Run, load
@@ -86,14 +88,15 @@ def _card(run: Run, name: str, written: Written, measured: list[Measured], licen
 
 
 def _without_places(recipe: Recipe) -> Recipe:
-    """The recipe with the names of its corpora in place of their paths, which are nobody's business."""
+    """The recipe with the names of its corpora and of what it began from in place of their paths, which are nobody's business."""
     names = [Path(place).name for place in recipe.data.places]
-    return recipe.model_copy(update={"data": recipe.data.lying_at(names)}) if names else recipe
+    data = recipe.data.lying_at(names) if names else recipe.data
+    return recipe.model_copy(update={"data": data, "init": recipe.init and recipe.init.named})
 
 
 def _data(run: Run) -> Iterator[str]:
     """What it was trained on: what the corpora say of themselves where they still lie, and their identities."""
-    identity = read_sealed(run.path / "identity.json")
+    identity = read_identity(run.path)
     if "imported" in identity:
         yield f"that of {identity['imported']['source']}"
         return

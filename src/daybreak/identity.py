@@ -17,7 +17,7 @@ from daybreak.files import read_sealed, sha256_bytes, sha256_file, write_bytes, 
 from daybreak.recipe import Recipe
 from daybreak.training.execution import Execution
 
-_FORMAT = 1
+_FORMAT = 1  # of a run's folder: what its files are called and hold
 # What the saved tensors and the place are made for.
 _FIXED = ("model", "data.window", "data.packing", "data.tokenizer", "optimizer.kind", "freeze", "init")
 # What no step computes differently for, beyond its last bits.
@@ -50,7 +50,7 @@ class Changes:
 
 def changes_to(path: Path, recipe: Recipe, reading: Reading) -> Changes:
     """What is different in `recipe` and in what it reads from those of the run in `path`."""
-    before, identity = read_recipe(path), read_sealed(path / "identity.json")
+    before, identity = read_recipe(path), read_identity(path)
     # Where the corpora lie may change; what is in them is held by their hashes.
     if len(before.data.places) == len(recipe.data.places):
         before = before.model_copy(update={"data": before.data.lying_at(recipe.data.places)})
@@ -113,14 +113,29 @@ def origin_of(path: Path) -> dict[str, Any] | None:
     """The trained model that a run began from; None if it began from random values."""
     if not (path / "identity.json").exists():
         return None
-    origin = read_sealed(path / "identity.json").get("origin")
+    origin = read_identity(path).get("origin")
     return origin if isinstance(origin, dict) else None
+
+
+def read_identity(path: Path) -> dict[str, Any]:
+    """What identifies a run.
+
+    Raises:
+        UserError: it is missing, damaged, or of a run in a format that is not known here.
+    """
+    identity = read_sealed(path / "identity.json")
+    if identity.get("format") != _FORMAT:
+        raise UserError(
+            f"{path} is a run of another Daybreak: format {identity.get('format')} is not known here, only {_FORMAT}; "
+            "use the version that made it, or a newer one"
+        )
+    return identity
 
 
 def read_recipe(path: Path) -> Recipe:
     """Raises UserError if the recipe of a run was changed since it began."""
+    identity = read_identity(path)
     recipe = Recipe.load(path / "recipe.toml")
-    identity = read_sealed(path / "identity.json")
     if sha256_file(path / "recipe.toml") not in (identity.get("recipe_sha256"), identity.get("recipe_before_sha256")):
         raise UserError(f"{path / 'recipe.toml'} was changed after the run began; restore it, or train anew")
     return recipe

@@ -21,7 +21,7 @@ from daybreak.files import canonical_json, read_json, sha256_bytes
 
 END_OF_TEXT = "<|endoftext|>"
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
-_CHARACTER_PATTERN = r"(?s:.)"
+CHARACTER_PATTERN = r"(?s:.)"
 _LONG_BLANKS = re.compile(r"(\s{65536})")
 _LONG_RUN = re.compile(r"\S{1000}|(\s{1000})\s+")
 _LARGEST_BPE = 1_000_000
@@ -253,7 +253,7 @@ def character_tokenizer(texts: Iterable[str]) -> Tokenizer:
     if len(characters) > 0xFFFF:
         raise UserError(f"{len(characters):,} distinct characters are too many for --tokenizer chars; use bpe:4096")
     ranks = {character.encode(): rank for rank, character in enumerate(sorted(characters))}
-    return Tokenizer("chars", _CHARACTER_PATTERN, ranks, {END_OF_TEXT: len(ranks)})
+    return Tokenizer("chars", CHARACTER_PATTERN, ranks, {END_OF_TEXT: len(ranks)})
 
 
 def gpt2_tokenizer() -> Tokenizer:

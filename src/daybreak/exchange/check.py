@@ -141,10 +141,15 @@ def model_of(config: ModelConfig, weights: Weights) -> GPT:
     Raises:
         ValueError: they are another model's.
     """
+    if {name: tensor.shape for name, tensor in weights.items()} != shapes_of(config):
+        raise ValueError("these are the weights of another model")
     with torch.device("meta"):
         model = GPT(config)
-    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    if {name: tensor.shape for name, tensor in weights.items()} != expected:
-        raise ValueError("these are the weights of another model")
     model.load_state_dict(dict(weights), assign=True)
     return model.requires_grad_(False)
+
+
+def shapes_of(config: ModelConfig) -> dict[str, torch.Size]:
+    """Of every tensor of our model, by its name."""
+    with torch.device("meta"):
+        return {name: tensor.shape for name, tensor in GPT(config).state_dict().items()}

@@ -1,5 +1,7 @@
 """FalconForCausalLM: a parallel residual with one norm, rotary positions, a plain MLP, and grouped heads.
 
+Its norms always have biases; where its matrices have none, ours are zero.
+
 It has ALiBi too, but divides it by the root of the head size, as it does the products of queries and keys, and rounds
 its slopes to bf16: it is no ALiBi of ours, unless a head is one number wide.
 """
@@ -76,7 +78,6 @@ def _recognise(settings: Settings) -> ModelConfig:
         dim=dim,
         context=settings.get("max_position_embeddings", 2048),
         vocab_size=settings["vocab_size"],
-        bias=settings.get("bias", False),
         residual="parallel",
         dropout=common_dropout(settings, "attention_dropout", "hidden_dropout"),
         position=read_rotary(settings),
@@ -92,17 +93,18 @@ def _recognise(settings: Settings) -> ModelConfig:
 
 
 def _pieces(config: ModelConfig) -> Iterator[Piece | Constant]:
-    D, bias = config.dim, config.bias
+    D = config.dim
+    linear = partial(layer, bias=config.bias, optional=True)
     grouped = partial(by_heads, heads=config.heads, kv_heads=config.attention.kv_heads or config.heads)
     yield same("embedding.weight", (_EMBEDDING,))
     for number in range(config.layers):
         ours, theirs = f"blocks.{number}", f"transformer.h.{number}"
-        yield from layer(f"{ours}.attention.qkv", f"{theirs}.self_attention.query_key_value", grouped, bias=bias)
-        yield from layer(f"{ours}.attention.output", f"{theirs}.self_attention.dense", bias=bias)
-        yield from layer(f"{ours}.mlp.up", f"{theirs}.mlp.dense_h_to_4h", bias=bias)
-        yield from layer(f"{ours}.mlp.down", f"{theirs}.mlp.dense_4h_to_h", bias=bias)
-        yield from layer(f"{ours}.norm", f"{theirs}.input_layernorm", bias=bias, zero_bias=(D,))
-    yield from layer("final_norm", "transformer.ln_f", bias=bias, zero_bias=(D,))
+        yield from linear(f"{ours}.attention.qkv", f"{theirs}.self_attention.query_key_value", grouped)
+        yield from linear(f"{ours}.attention.output", f"{theirs}.self_attention.dense")
+        yield from linear(f"{ours}.mlp.up", f"{theirs}.mlp.dense_h_to_4h")
+        yield from linear(f"{ours}.mlp.down", f"{theirs}.mlp.dense_4h_to_h")
+        yield from layer(f"{ours}.norm", f"{theirs}.input_layernorm", bias=config.bias, zero_bias=(D,))
+    yield from layer("final_norm", "transformer.ln_f", bias=config.bias, zero_bias=(D,))
     if not config.head.tied:
         yield same("head.weight", ("lm_head.weight",))
 

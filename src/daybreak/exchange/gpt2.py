@@ -37,6 +37,7 @@ def _describe(config: ModelConfig) -> dict[str, Any]:
         "n_head": config.heads,
         "n_embd": config.dim,
         "n_positions": config.context,
+        "n_ctx": config.context,
         "n_inner": config.mlp.hidden,
         "vocab_size": config.vocab_size,
         "activation_function": activation(config),

@@ -58,7 +58,6 @@ def _recognise(settings: Settings) -> ModelConfig:
         dim=settings["hidden_size"],
         context=settings["max_position_embeddings"],
         vocab_size=settings["vocab_size"],
-        bias=settings.get("attention_bias", True),
         residual="parallel" if settings.get("use_parallel_residual", True) else "sequential",
         dropout=common_dropout(settings, "attention_dropout", "hidden_dropout"),
         position=read_rotary(settings, share=0.25, base="rotary_emb_base"),
@@ -78,8 +77,10 @@ def _pieces(config: ModelConfig) -> Iterator[Piece | Constant]:
     for number in range(config.layers):
         ours, theirs = f"blocks.{number}", f"gpt_neox.layers.{number}"
         interleaved = partial(by_heads, heads=H, kv_heads=H)
-        yield from layer(f"{ours}.attention.qkv", f"{theirs}.attention.query_key_value", interleaved, bias=bias)
-        yield from layer(f"{ours}.attention.output", f"{theirs}.attention.dense", bias=bias)
+        yield from layer(
+            f"{ours}.attention.qkv", f"{theirs}.attention.query_key_value", interleaved, bias=bias, optional=True
+        )
+        yield from layer(f"{ours}.attention.output", f"{theirs}.attention.dense", bias=bias, optional=True)
         hidden = config.mlp.hidden or 4 * D
         yield from layer(f"{ours}.mlp.up", f"{theirs}.mlp.dense_h_to_4h", bias=bias, zero_bias=(hidden,))
         yield from layer(f"{ours}.mlp.down", f"{theirs}.mlp.dense_4h_to_h", bias=bias, zero_bias=(D,))

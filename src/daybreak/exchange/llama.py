@@ -18,7 +18,7 @@ from daybreak.exchange.carrier import (
     require,
     require_only,
 )
-from daybreak.exchange.pieces import Constant, MisfitError, Piece, layer, missing, ones, same, stacked
+from daybreak.exchange.pieces import Constant, MisfitError, Piece, layer, ones, same, stacked
 from daybreak.exchange.rotary import read_rotary, rotary_settings
 from daybreak.model.gpt import ModelConfig
 
@@ -77,56 +77,50 @@ def read_decoder(settings: Settings, *, mlp: str, act: str, tied: bool = False, 
 
 
 def attention_pieces(
-    config: ModelConfig, ours: str, theirs: str, zero_bias: bool = False
+    config: ModelConfig, ours: str, theirs: str, *, zero_bias: bool = False, optional: bool = False
 ) -> Iterator[Piece | Constant]:
     """Queries, keys and values.
 
     Args:
         zero_bias: theirs have biases, whether ours has one or not.
+        optional: theirs may have none where ours has one.
     """
     K = config.dim // config.heads
     values = (config.attention.kv_heads or config.heads) * K
     rows = (config.heads * K, values, values)
     names = tuple(f"{theirs}.{name}_proj" for name in "qkv")
     zero = rows if zero_bias else ()
-    yield from layer(ours, names, partial(stacked, rows=rows), bias=config.bias, zero_bias=zero)
+    yield from layer(ours, names, partial(stacked, rows=rows), bias=config.bias, zero_bias=zero, optional=optional)
 
 
-def mlp_pieces(config: ModelConfig, ours: str, theirs: str, bias: bool) -> Iterator[Piece | Constant]:
+def mlp_pieces(config: ModelConfig, ours: str, theirs: str, *, optional: bool) -> Iterator[Piece | Constant]:
     """Gate above value, or neither."""
+    linear = partial(layer, bias=config.bias, optional=optional)
     hidden = config.mlp.hidden or 4 * config.dim
     if config.mlp.kind == "glu":
         halves = partial(stacked, rows=(hidden, hidden))
-        yield from layer(f"{ours}.up", (f"{theirs}.gate_proj", f"{theirs}.up_proj"), halves, bias=bias)
+        yield from linear(f"{ours}.up", (f"{theirs}.gate_proj", f"{theirs}.up_proj"), halves)
     else:
-        yield from layer(f"{ours}.up", f"{theirs}.up_proj", bias=bias)
-    yield from layer(f"{ours}.down", f"{theirs}.down_proj", bias=bias)
+        yield from linear(f"{ours}.up", f"{theirs}.up_proj")
+    yield from linear(f"{ours}.down", f"{theirs}.down_proj")
 
 
-def _pieces(
-    config: ModelConfig, *, qkv_bias: bool = False, other_bias: bool = True, qk_norm: bool = False
-) -> Iterator[Piece | Constant]:
+def _pieces(config: ModelConfig, *, only_qkv_biased: bool = False, qk_norm: bool = False) -> Iterator[Piece | Constant]:
     """Of any class in this file.
 
     Args:
-        qkv_bias: queries, keys and values always have biases there.
-        other_bias: the other matrices can have biases there.
+        only_qkv_biased: queries, keys and values always have biases there, other matrices never.
         qk_norm: it has weights there.
     """
-    D, hidden = config.dim, config.mlp.hidden or 4 * config.dim
-    bias = config.bias and other_bias
     yield same("embedding.weight", (EMBEDDING,))
     for number in range(config.layers):
         ours, theirs = f"blocks.{number}", f"model.layers.{number}"
-        yield from attention_pieces(config, f"{ours}.attention.qkv", f"{theirs}.self_attn", qkv_bias)
-        yield from layer(f"{ours}.attention.output", f"{theirs}.self_attn.o_proj", bias=bias)
-        yield from mlp_pieces(config, f"{ours}.mlp", f"{theirs}.mlp", bias)
-        if config.bias and not other_bias:
-            yield missing(f"{ours}.attention.output.bias", D)
-            yield missing(f"{ours}.mlp.up.bias", 2 * hidden if config.mlp.kind == "glu" else hidden)
-            yield missing(f"{ours}.mlp.down.bias", D)
+        attention = f"{theirs}.self_attn"
+        yield from attention_pieces(config, f"{ours}.attention.qkv", attention, zero_bias=only_qkv_biased)
+        yield from layer(f"{ours}.attention.output", f"{attention}.o_proj", bias=config.bias, optional=only_qkv_biased)
+        yield from mlp_pieces(config, f"{ours}.mlp", f"{theirs}.mlp", optional=only_qkv_biased)
         if qk_norm:
-            yield from (ones(f"{theirs}.self_attn.{name}_norm.weight", D // config.heads) for name in "qk")
+            yield from (ones(f"{attention}.{name}_norm.weight", config.dim // config.heads) for name in "qk")
         yield from layer(f"{ours}.attention_norm", f"{theirs}.input_layernorm")
         yield from layer(f"{ours}.mlp_norm", f"{theirs}.post_attention_layernorm")
     yield from layer("final_norm", "model.norm")
@@ -221,7 +215,7 @@ QWEN2 = Carrier(
     "Qwen2ForCausalLM",
     _describe_qwen2,
     _recognise_qwen2,
-    partial(_pieces, qkv_bias=True, other_bias=False),
+    partial(_pieces, only_qkv_biased=True),
     "model.",
     EMBEDDING,
 )

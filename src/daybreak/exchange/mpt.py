@@ -13,6 +13,7 @@ _EMBEDDING = "transformer.wte.weight"
 def _describe(config: ModelConfig) -> dict[str, Any]:
     require_only(config, "norm.eps", "head.tied", bias=False, position__kind="alibi", mlp__hidden=4 * config.dim)
     return {
+        "architectures": ["MPTForCausalLM"],  # as the first of its kind said, and llama.cpp still reads
         "n_layers": config.layers,
         "n_heads": config.heads,
         "d_model": config.dim,
@@ -21,7 +22,7 @@ def _describe(config: ModelConfig) -> dict[str, Any]:
         "vocab_size": config.vocab_size,
         "layer_norm_epsilon": config.norm.eps,
         "no_bias": True,
-        "attn_config": {"alibi": True, "alibi_bias_max": 8, "attn_type": "multihead_attention"},
+        "attn_config": {"alibi": True, "alibi_bias_max": 8, "attn_type": "multihead_attention", "clip_qkv": None},
         "tie_word_embeddings": config.head.tied,
         "initializer_range": config.initialisation.std,
     }

@@ -4,7 +4,7 @@ Nothing is lost on either way: what was put together must come apart into the sa
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
@@ -27,12 +27,14 @@ class Piece:
     Attributes:
         apart: from ours to theirs.
         together: from theirs to ours.
+        optional: a bias that theirs need not have, and is zero then.
     """
 
     ours: str
     theirs: Names
     apart: Callable[[Tensor], tuple[Tensor, ...]]
     together: Callable[..., Tensor]
+    optional: bool = False
 
 
 @final
@@ -63,7 +65,7 @@ def transposed(ours: str, theirs: Names) -> Piece:
 
 def stacked(ours: str, theirs: Names, rows: tuple[int, ...]) -> Piece:
     """Several tensors, one above the other."""
-    return Piece(ours, theirs, lambda tensor: torch.split(tensor, rows), lambda *tensors: torch.cat(tensors))
+    return Piece(ours, theirs, lambda tensor: torch.split(tensor, list(rows)), lambda *tensors: torch.cat(tensors))
 
 
 def by_heads(ours: str, theirs: Names, heads: int, kv_heads: int) -> Piece:
@@ -72,12 +74,12 @@ def by_heads(ours: str, theirs: Names, heads: int, kv_heads: int) -> Piece:
 
     def apart(tensor: Tensor) -> tuple[Tensor, ...]:
         by_head = torch.unflatten(tensor, 0, (heads + 2 * kv_heads, -1))
-        q, k, v = torch.split(by_head, (heads, kv_heads, kv_heads))
+        q, k, v = torch.split(by_head, [heads, kv_heads, kv_heads])
         by_group = torch.cat((torch.unflatten(q, 0, (kv_heads, group)), k[:, None], v[:, None]), dim=1)
         return (by_group.flatten(0, 2),)
 
     def together(tensor: Tensor) -> Tensor:
-        parts = torch.split(torch.unflatten(tensor, 0, (kv_heads, group + 2, -1)), (group, 1, 1), dim=1)
+        parts = torch.split(torch.unflatten(tensor, 0, (kv_heads, group + 2, -1)), [group, 1, 1], dim=1)
         return torch.cat([part.flatten(0, 2) for part in parts])
 
     return Piece(ours, theirs, apart, together)
@@ -93,11 +95,6 @@ def ones(theirs: str, *shape: int) -> Constant:
     return Constant(theirs, lambda: torch.ones(shape))
 
 
-def missing(ours: str, *shape: int) -> Piece:
-    """What ours has and theirs does not: it is zero on the way in, and has no way out."""
-    return Piece(ours, (), lambda _: (), lambda: torch.zeros(shape))
-
-
 def layer(
     ours: str,
     theirs: str | Names,
@@ -105,6 +102,7 @@ def layer(
     *,
     bias: bool = False,
     zero_bias: tuple[int, ...] = (),
+    optional: bool = False,
 ) -> Iterator[Piece | Constant]:
     """Weight and bias of a layer.
 
@@ -112,11 +110,12 @@ def layer(
         lie: how both of them lie.
         bias: whether ours has one, and so theirs.
         zero_bias: where ours has none and theirs have one, how long each is.
+        optional: where ours has one, theirs may have none.
     """
     names = (theirs,) if isinstance(theirs, str) else theirs
     yield lie(f"{ours}.weight", tuple(f"{name}.weight" for name in names))
     if bias:
-        yield lie(f"{ours}.bias", tuple(f"{name}.bias" for name in names))
+        yield replace(lie(f"{ours}.bias", tuple(f"{name}.bias" for name in names)), optional=optional)
     elif zero_bias:
         yield from (zeros(f"{name}.bias", length) for name, length in zip(names, zero_bias, strict=True))
 
@@ -130,12 +129,13 @@ def to_theirs(pieces: Pieces, ours: Weights) -> dict[str, Tensor]:
     return {name: tensor.contiguous().clone() for name, tensor in theirs.items()}
 
 
-def to_ours(pieces: Pieces, theirs: Weights) -> dict[str, Tensor]:
+def to_ours(every: Pieces, theirs: Weights) -> dict[str, Tensor]:
     """Their tensors in fp32, by our names.
 
     Raises:
         MisfitError: one is missing, or left over, or is not what our model takes it for.
     """
+    pieces = [piece for piece in every if not _is_left_out(piece, theirs)]
     expected = {name for piece in pieces for name in _names(piece)}
     missing, left = sorted(expected - theirs.keys()), sorted(theirs.keys() - expected)
     if missing or left:
@@ -146,7 +146,7 @@ def to_ours(pieces: Pieces, theirs: Weights) -> dict[str, Tensor]:
                 if names
             )
         )
-    ours = {}
+    ours: dict[str, Tensor] = {}
     for piece in pieces:
         if isinstance(piece, Piece):
             try:
@@ -158,7 +158,14 @@ def to_ours(pieces: Pieces, theirs: Weights) -> dict[str, Tensor]:
                 raise MisfitError(f"{name} has the shape {tuple(theirs[name].shape)}, not {tuple(tensor.shape)}")
             if not torch.allclose(tensor, theirs[name].float(), rtol=1e-6, atol=1e-7, equal_nan=True):
                 raise MisfitError(f"{name} holds what our model has no place for")
+    for piece in every:
+        if isinstance(piece, Piece) and piece.ours not in ours:
+            ours[piece.ours] = torch.zeros(len(ours[piece.ours.removesuffix("bias") + "weight"]))
     return ours
+
+
+def _is_left_out(piece: Piece | Constant, theirs: Weights) -> bool:
+    return isinstance(piece, Piece) and piece.optional and not any(name in theirs for name in piece.theirs)
 
 
 def _names(piece: Piece | Constant) -> Names:

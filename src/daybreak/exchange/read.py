@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -11,10 +11,9 @@ from torch import Tensor
 
 from daybreak.data.tokenizer import Tokenizer
 from daybreak.errors import UserError
-from daybreak.evaluate.hugging_face import PREFIX
 from daybreak.exchange.carrier import FORMAT, Carrier
 from daybreak.exchange.carriers import carrier_named
-from daybreak.exchange.check import model_of, require_same_logits
+from daybreak.exchange.check import model_of, require_same_logits, shapes_of
 from daybreak.exchange.hub import folder_of
 from daybreak.exchange.own_class import OWN
 from daybreak.exchange.pieces import MisfitError, to_ours
@@ -24,6 +23,7 @@ from daybreak.files import read_json
 from daybreak.model.gpt import ModelConfig
 from daybreak.progress import say
 
+_GPT2 = "ce016d6e74ae7d986187faf27f115c7b2e59bb809ce6e5fd1af2e9527c521d69"  # the identity of GPT-2's tokenizer
 # Masks and tables that older versions of transformers saved beside the weights.
 _BUFFERS = re.compile(r"(^|\.)(attn\.(bias|masked_bias)|attention\.(bias|masked_bias)|rotary_emb\.inv_freq)$")
 
@@ -68,7 +68,7 @@ def read_folder(folder: Path, source: str) -> ForeignModel:
         UserError: ours cannot be it exactly.
     """
     settings = read_json(folder / "config.json")
-    tokenizer = read_tokenizer(folder, source if source.startswith(PREFIX) else f"{PREFIX}{source}", _end(settings))
+    tokenizer = _with_known_name(read_tokenizer(folder, source, _end(settings)), settings)
     try:
         carrier = carrier_named(settings)
         config, weights = _config_and_weights(carrier, settings, read_tensors(folder), source)
@@ -94,13 +94,26 @@ def _config_and_weights(
         try:
             if carrier is not OWN and carrier.recognise(settings) != carrier.recognise(carrier.settings(stated)):
                 raise MisfitError("its settings are others")
-            return stated, to_ours(carrier.placed(stated), _named(carrier, stated, tensors))
+            return stated, _weights(carrier, stated, tensors)
         except MisfitError as reason:
             if carrier is OWN:
                 raise
             say(f"{source} is no more as Daybreak wrote it ({reason}); it is read as any other {carrier.architecture}")
     config = carrier.recognise(settings)
-    return config, to_ours(carrier.placed(config), _named(carrier, config, tensors))
+    return config, _weights(carrier, config, tensors)
+
+
+def _weights(carrier: Carrier, config: ModelConfig, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """By the names of ours, and of its shapes.
+
+    Raises:
+        MisfitError: they are another model's.
+    """
+    weights = to_ours(carrier.placed(config), _named(carrier, config, tensors))
+    for name, shape in shapes_of(config).items():
+        if weights[name].shape != shape:
+            raise MisfitError(f"{name} has the shape {tuple(weights[name].shape)}, not {tuple(shape)}")
+    return weights
 
 
 def _stated(settings: Mapping[str, Any], source: str) -> ModelConfig | None:
@@ -120,6 +133,13 @@ def _stated(settings: Mapping[str, Any], source: str) -> ModelConfig | None:
         return ModelConfig.model_validate(stated.get("model"))
     except ValidationError as error:
         raise UserError(f"{source}: its model is damaged: {error.errors()[0]['msg']}") from None
+
+
+def _with_known_name(tokenizer: Tokenizer, settings: Mapping[str, Any]) -> Tokenizer:
+    """The same under the name that corpora prepared with it have, where it is known."""
+    stated = (settings.get("daybreak") or {}).get("tokenizer") or {}
+    names = {_GPT2: "gpt2", stated.get("identity"): stated.get("name")}
+    return replace(tokenizer, name=names.get(tokenizer.identity) or tokenizer.name)
 
 
 def _end(settings: Mapping[str, Any]) -> int | None:

@@ -1,14 +1,15 @@
 """Classes with Llama's names and LayerNorm: Starcoder2 is not gated, StableLM is, and may have a parallel residual.
 
-Their norms have biases, which are zero where ours have none.
+Their norms have biases, which are zero where ours have none; where their matrices have none, ours are zero.
 """
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from daybreak.exchange.carrier import Carrier, Settings, require, require_only
 from daybreak.exchange.llama import EMBEDDING, attention_pieces, decoder_settings, mlp_pieces, read_decoder
-from daybreak.exchange.pieces import Constant, MisfitError, Piece, layer, missing, same
+from daybreak.exchange.pieces import Constant, MisfitError, Piece, layer, same
 from daybreak.exchange.rotary import rotary_settings
 from daybreak.model.gpt import ModelConfig
 
@@ -35,7 +36,6 @@ def _recognise_starcoder2(settings: Settings) -> ModelConfig:
         mlp="plain",
         act="gelu_pytorch_tanh",
         tied=True,
-        bias=settings.get("use_bias", True),
         norm={"eps": settings.get("norm_epsilon", 1e-5)},
         attention={"windows": (settings.get("sliding_window") or 0,)},
     )
@@ -63,42 +63,33 @@ def _recognise_stablelm(settings: Settings) -> ModelConfig:
         {"partial_rotary_factor": 0.25, **settings},
         mlp="glu",
         act="silu",
-        # Its norms have biases, so ours have some everywhere.
-        bias=True,
         norm={"eps": settings.get("layer_norm_eps", 1e-5)},
         residual="parallel" if settings.get("use_parallel_residual") else "sequential",
     )
 
 
 def _pieces_starcoder2(config: ModelConfig) -> Iterator[Piece | Constant]:
+    linear = partial(layer, bias=config.bias, optional=True)
     yield same("embedding.weight", (EMBEDDING,))
     for number in range(config.layers):
         ours, theirs = f"blocks.{number}", f"model.layers.{number}"
-        yield from attention_pieces(config, f"{ours}.attention.qkv", f"{theirs}.self_attn")
-        yield from layer(f"{ours}.attention.output", f"{theirs}.self_attn.o_proj", bias=config.bias)
-        yield from layer(f"{ours}.mlp.up", f"{theirs}.mlp.c_fc", bias=config.bias)
-        yield from layer(f"{ours}.mlp.down", f"{theirs}.mlp.c_proj", bias=config.bias)
+        yield from attention_pieces(config, f"{ours}.attention.qkv", f"{theirs}.self_attn", optional=True)
+        yield from linear(f"{ours}.attention.output", f"{theirs}.self_attn.o_proj")
+        yield from linear(f"{ours}.mlp.up", f"{theirs}.mlp.c_fc")
+        yield from linear(f"{ours}.mlp.down", f"{theirs}.mlp.c_proj")
         yield from _norm(config, f"{ours}.attention_norm", f"{theirs}.input_layernorm")
         yield from _norm(config, f"{ours}.mlp_norm", f"{theirs}.post_attention_layernorm")
     yield from _ending(config)
 
 
 def _pieces_stablelm(config: ModelConfig) -> Iterator[Piece | Constant]:
-    """Its matrices have no biases; where ours have, those are zero."""
-    D, hidden = config.dim, config.mlp.hidden or 4 * config.dim
-    values = (config.attention.kv_heads or config.heads) * (D // config.heads)
-    unbiased = config.model_copy(update={"bias": False})
     yield same("embedding.weight", (EMBEDDING,))
     for number in range(config.layers):
         ours, theirs = f"blocks.{number}", f"model.layers.{number}"
-        yield from attention_pieces(unbiased, f"{ours}.attention.qkv", f"{theirs}.self_attn")
-        yield from layer(f"{ours}.attention.output", f"{theirs}.self_attn.o_proj")
-        yield from mlp_pieces(unbiased, f"{ours}.mlp", f"{theirs}.mlp", bias=False)
-        if config.bias:
-            yield missing(f"{ours}.attention.qkv.bias", D + 2 * values)
-            yield missing(f"{ours}.attention.output.bias", D)
-            yield missing(f"{ours}.mlp.up.bias", 2 * hidden)
-            yield missing(f"{ours}.mlp.down.bias", D)
+        attention = f"{theirs}.self_attn"
+        yield from attention_pieces(config, f"{ours}.attention.qkv", attention, optional=True)
+        yield from layer(f"{ours}.attention.output", f"{attention}.o_proj", bias=config.bias, optional=True)
+        yield from mlp_pieces(config, f"{ours}.mlp", f"{theirs}.mlp", optional=True)
         if config.residual == "parallel":
             yield from _norm(config, f"{ours}.norm", f"{theirs}.input_layernorm")
         else:

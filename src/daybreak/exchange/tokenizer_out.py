@@ -14,8 +14,14 @@ from daybreak.exchange.merges import merges_of
 from daybreak.exchange.pieces import MisfitError
 from daybreak.files import write_json
 
-_ANY_CHARACTER = r"[\s\S]"  # as our pattern, in the dialect of Oniguruma
 _UNKNOWN = "<unknown>"  # a word that is in no vocabulary of characters, so that an unknown one is an error
+
+
+def _split(pattern: str) -> dict[str, Any]:
+    return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+
+
+EACH_CHARACTER = _split(r"[\s\S]")  # as our pattern, in the dialect of Oniguruma
 
 
 def write_tokenizer(folder: Path, tokenizer: Tokenizer, context: int) -> None:
@@ -93,14 +99,10 @@ def _bytes(tokenizer: Tokenizer) -> dict[str, Any]:
 def _characters(tokenizer: Tokenizer) -> dict[str, Any]:
     """A word for each character; one that has none is an error there, as it is in ours."""
     return {
-        "pre_tokenizer": _split(_ANY_CHARACTER),
+        "pre_tokenizer": EACH_CHARACTER,
         "decoder": {"type": "Fuse"},
         "model": _model("WordLevel", {token.decode(): rank for token, rank in tokenizer.ranks.items()}),
     }
-
-
-def _split(pattern: str) -> dict[str, Any]:
-    return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
 
 
 def _model(kind: str, vocabulary: Mapping[str, int]) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def write_model(folder: Path, model: GPT, tokenizer: Tokenizer) -> Written:
         **ids,
         "use_cache": True,
         **carrier.settings(config),
-        "daybreak": _ours(config),
+        "daybreak": _ours(config, tokenizer),
     }
     write_json(folder / "config.json", settings)
     write_json(folder / "generation_config.json", _generation(config, tokenizer, ids, cached=carrier is not OWN))
@@ -61,9 +61,10 @@ def write_model(folder: Path, model: GPT, tokenizer: Tokenizer) -> Written:
     return Written(carrier.architecture, reasons, require_same_logits(folder, carrier.architecture, model))
 
 
-def _ours(config: ModelConfig) -> dict[str, Any]:
+def _ours(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
     """What our own import reads first; transformers passes over it."""
-    return {"format": FORMAT, "model": config.model_dump(mode="json")}
+    named = {"name": tokenizer.name, "identity": tokenizer.identity}
+    return {"format": FORMAT, "model": config.model_dump(mode="json"), "tokenizer": named}
 
 
 def _generation(config: ModelConfig, tokenizer: Tokenizer, ids: dict[str, int], *, cached: bool) -> dict[str, Any]:
