@@ -430,3 +430,16 @@ def test_a_model_of_transformers_is_a_source(
 def test_what_is_no_model_of_transformers_is_refused(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert "empty" in refused_to_load(folder, f"hf:{tmp_path / 'empty'}")
+
+
+def test_a_share_of_the_old_text_keeps_more_of_it(folder: Path, source: Run, corpus: Corpus, tmp_path: Path) -> None:
+    """At as many windows of the new text."""
+    (tmp_path / "new.txt").write_text("0123456789 " * 400)
+    new = prepare([str(tmp_path / "new.txt")], tmp_path / "new", tokenizer="bytes")
+    settings = ("optimizer.lr=1e-2", "evaluation.every=50%")
+    alone = train(tuning(folder, source.path, *settings, "budget=30steps"), data=new.path, out=tmp_path / "alone")
+    mixture = f"data.mixture=[{{corpus='{corpus.path}', share=0.5}}, {{corpus='{new.path}', share=0.5}}]"
+    mixed = train(tuning(folder, source.path, *settings, "budget=60steps", mixture), out=tmp_path / "mixed")
+    old = [run.evaluate(corpus.path).loss for run in (source, alone, mixed)]
+    assert old[1] > old[2] + 0.3
+    assert mixed.evaluate(new.path).loss < source.evaluate(new.path).loss - 1
