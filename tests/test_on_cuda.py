@@ -1,4 +1,4 @@
-"""Whole runs on a GPU: the losses of a CPU, the same bits when stopped, what is sampled, ranks, memory that is short."""
+"""Whole runs on a GPU: losses of a CPU, the same bits when stopped, samples, ranks, memory that is short."""
 
 import os
 import subprocess
@@ -182,5 +182,3 @@ def test_bench_and_profile_look_at_the_gpu(recipe_file: Path, tmp_path: Path) ->
         done = subprocess.run([*command, *words], capture_output=True, text=True, check=False, env=os.environ)
         assert done.returncode in (0, 1), done.stderr  # the doctor ends with 1 where something is missing
         assert said in done.stdout, done.stdout
-
-
