@@ -22,7 +22,6 @@ from daybreak.model.position import (
     Position,
     RotaryPositionConfig,
     alibi_slopes,
-    kept_rotary_tables,
     rotary_tables,
     rotate,
 )
@@ -181,9 +180,8 @@ class Attention(nn.Module):
         if self.qk_norm:
             q_BHTK, k_BGTK = rms_norm(q_BHTK, 1e-6), rms_norm(k_BGTK, 1e-6)
         if self.rotary_base is not None:
-            tables = rotary_tables if cache is None else kept_rotary_tables
             start = 0 if cache is None else cache.length
-            cosines, sines = tables(start, T, K, self.rotary_base, x_BTD.device)
+            cosines, sines = rotary_tables(start, T, K, self.rotary_base, x_BTD.device)
             q_BHTK, k_BGTK = rotate(q_BHTK, cosines, sines), rotate(k_BGTK, cosines, sines)
         return q_BHTK, k_BGTK, v_BGTK
 

@@ -115,14 +115,18 @@ def sinusoids(start: int, length: int, dim: int, device: torch.device) -> Tensor
 
 
 def rotary_tables(start: int, length: int, head_size: int, base: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and sines for positions start … start + length - 1, each (T, K/2)."""
+    """Cosines and sines for positions start … start + length - 1, each (T, K/2); kept, since all layers ask alike.
+
+    Compiled blocks take them as constants: a compiler would have each of its kernels compute them for every element.
+    """
+    return _rotary_tables(start, length, head_size, base, device)
+
+
+@lru_cache(maxsize=8)
+def _rotary_tables(start: int, length: int, head_size: int, base: float, device: torch.device) -> tuple[Tensor, Tensor]:
     rates = base ** (-torch.arange(0, head_size, 2, device=device, dtype=torch.float32) / head_size)
     angles = torch.arange(start, start + length, device=device, dtype=torch.float32)[:, None] * rates
     return angles.cos(), angles.sin()
-
-
-# In decoding all layers of a token ask for the same tables; training compiles them into its blocks instead.
-kept_rotary_tables = lru_cache(maxsize=2)(rotary_tables)
 
 
 def rotate(x_BHTK: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:

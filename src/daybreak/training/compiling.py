@@ -18,6 +18,7 @@ from daybreak.model.attention import Attention
 from daybreak.model.cache import Cache
 from daybreak.model.gpt import GPT
 from daybreak.model.head import softmax_gradient, softmax_gradient_to_compile
+from daybreak.model.position import rotary_tables
 from daybreak.progress import say
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ def compile_blocks(
     torch._dynamo.reset()  # of models that this process trained before
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, graphs)
     torch._dynamo.config.fail_on_recompile_limit_hit = True
+    torch.compiler.assume_constant_result(rotary_tables)  # type: ignore[no-untyped-call]
     wrap_blocks(model, compiled=True, recompute=recompute)
     try:
         for rows in shapes:
