@@ -3,7 +3,7 @@ BIN := .venv/bin
 NANOGPT ?=
 CORPUS ?= data/wikipedia
 
-.PHONY: demo test test-slow soak bench-cpu bench-gpu bench-toy fit check clean
+.PHONY: demo test test-slow soak frozen bench-cpu bench-gpu bench-toy fit check clean
 
 demo: .venv/run.done  ## train a small GPT for three minutes and show what it writes
 	$(BIN)/daybreak demo
@@ -16,6 +16,9 @@ test-slow: .venv/check.done  ## what takes longer
 
 soak: .venv/check.done  ## kill a run over a hundred times and see that nothing is lost, under a quarter of an hour
 	$(BIN)/python tests/soak.py --kills 100
+
+frozen: .venv/check.done  ## before a release: small runs of this version, for later ones to load in their tests
+	$(BIN)/python tests/frozen/make.py
 
 bench-cpu: .venv/bench.done  ## against nanoGPT's code (NANOGPT=checkout) and transformers, on a CPU: hours; stop it and go on at will
 	$(BIN)/python benchmarks/cpu.py $(if $(NANOGPT),--nanogpt $(NANOGPT))

@@ -10,13 +10,14 @@ from pydantic import ValidationError
 
 from daybreak.checkpoint import Checkpoint
 from daybreak.data.reading import Reading
+from daybreak.data.tokenizer import Tokenizer
 from daybreak.duration import Unit
 from daybreak.errors import UserError
 from daybreak.files import read_sealed, sha256_bytes, sha256_file, write_bytes, write_json, write_sealed
 from daybreak.recipe import Recipe
 from daybreak.training.execution import Execution
 
-_FORMAT = 1
+_FORMAT = 1  # of a run's folder: what its files are called and hold
 # What the saved tensors and the place are made for.
 _FIXED = ("model", "data.window", "data.packing", "data.tokenizer", "optimizer.kind")
 # What no step computes differently for, beyond its last bits.
@@ -49,7 +50,7 @@ class Changes:
 
 def changes_to(path: Path, recipe: Recipe, reading: Reading) -> Changes:
     """What is different in `recipe` and in what it reads from those of the run in `path`."""
-    before, identity = read_recipe(path), read_sealed(path / "identity.json")
+    before, identity = read_recipe(path), read_identity(path)
     # Where the corpora lie may change; what is in them is held by their hashes.
     if len(before.data.places) == len(recipe.data.places):
         before = before.model_copy(update={"data": before.data.lying_at(recipe.data.places)})
@@ -77,7 +78,16 @@ def _corpora_of(identity: Mapping[str, Any]) -> list[Any]:
 
 def write_identity(path: Path, recipe: Recipe, reading: Reading) -> None:
     """Write what identifies a run; a crash leaves the recipe before or the new one, both of them trusted."""
-    write_json(path / "tokenizer.json", reading.tokenizer.to_json())
+    _write_identity(path, recipe, reading.tokenizer, reading.described())
+
+
+def write_imported_identity(path: Path, recipe: Recipe, tokenizer: Tokenizer, source: str, architecture: str) -> None:
+    """Of a model that was not trained here, but read from `source`, in a class of transformers."""
+    _write_identity(path, recipe, tokenizer, {"imported": {"source": source, "architecture": architecture}})
+
+
+def _write_identity(path: Path, recipe: Recipe, tokenizer: Tokenizer, described: Mapping[str, Any]) -> None:
+    write_json(path / "tokenizer.json", tokenizer.to_json())
     text = recipe.to_toml().encode()
     before = sha256_file(path / "recipe.toml") if (path / "recipe.toml").exists() else None
     identity = {
@@ -85,18 +95,33 @@ def write_identity(path: Path, recipe: Recipe, reading: Reading) -> None:
         "fingerprint": recipe.fingerprint,
         "recipe_sha256": sha256_bytes(text),
         "recipe_before_sha256": before,
-        **reading.described(),
-        "tokenizer": reading.tokenizer.identity,
+        **described,
+        "tokenizer": tokenizer.identity,
         "tokenizer_sha256": sha256_file(path / "tokenizer.json"),
     }
     write_sealed(path / "identity.json", identity)
     write_bytes(path / "recipe.toml", text)
 
 
+def read_identity(path: Path) -> dict[str, Any]:
+    """What identifies a run.
+
+    Raises:
+        UserError: it is missing, damaged, or of a run in a format that is not known here.
+    """
+    identity = read_sealed(path / "identity.json")
+    if identity.get("format") != _FORMAT:
+        raise UserError(
+            f"{path} is a run of another Daybreak: format {identity.get('format')} is not known here, only {_FORMAT}; "
+            "use the version that made it, or a newer one"
+        )
+    return identity
+
+
 def read_recipe(path: Path) -> Recipe:
     """Raises UserError if the recipe of a run was changed since it began."""
+    identity = read_identity(path)
     recipe = Recipe.load(path / "recipe.toml")
-    identity = read_sealed(path / "identity.json")
     if sha256_file(path / "recipe.toml") not in (identity.get("recipe_sha256"), identity.get("recipe_before_sha256")):
         raise UserError(f"{path / 'recipe.toml'} was changed after the run began; restore it, or train anew")
     return recipe

@@ -38,10 +38,10 @@ from daybreak.evaluate.results import TaskResults
 from daybreak.evaluate.sweep import TextLoss, measure
 from daybreak.evaluate.task_choice import TaskChoice
 from daybreak.evaluate.text import Text, read_text, text_of_split
-from daybreak.files import read_sealed, require_text
+from daybreak.files import require_text
 from daybreak.finite import or_nan
 from daybreak.hardware import PrecisionName, autocast, is_here
-from daybreak.identity import read_execution, read_recipe, read_result
+from daybreak.identity import read_execution, read_identity, read_recipe, read_result
 from daybreak.model.decoding import laid_out_for_one_row
 from daybreak.model.gpt import GPT, build
 from daybreak.model.kernels import Kernels
@@ -254,7 +254,7 @@ def load(path: Path | str) -> Run:
     if checkpoint is None:
         raise UserError(f"{path} has no checkpoint yet; let it train until its first one")
     tokenizer = Tokenizer.load(path / "tokenizer.json")
-    if tokenizer.identity != read_sealed(path / "identity.json").get("tokenizer"):
+    if tokenizer.identity != read_identity(path).get("tokenizer"):
         raise UserError(f"{path / 'tokenizer.json'} is not the tokenizer that the run was trained with")
     return Run(path, read_recipe(path), tokenizer, read_execution(path), checkpoint, read_result(path, checkpoint))
 

@@ -21,6 +21,7 @@ from daybreak.cli import (
     demo,
     doctor,
     evaluate,
+    export,
     extend,
     importing,
     inspect,
@@ -51,6 +52,7 @@ app.command()(inspect.inspect)
 app.command()(plan.plan)
 app.command()(train.train)
 app.command()(extend.extend)
+app.command()(export.export)
 app.command()(evaluate.evaluate)
 app.command()(sample.sample)
 app.command()(study.study)

@@ -21,7 +21,7 @@ from daybreak.files import canonical_json, read_json, sha256_bytes
 
 END_OF_TEXT = "<|endoftext|>"
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
-_CHARACTER_PATTERN = r"(?s:.)"
+CHARACTER_PATTERN = r"(?s:.)"
 _LONG_BLANKS = re.compile(r"(\s{65536})")
 _LONG_RUN = re.compile(r"\S{1000}|(\s{1000})\s+")
 _LARGEST_BPE = 1_000_000
@@ -77,7 +77,7 @@ class Tokenizer:
         Raises:
             UserError: a character is not in the table (only `chars` can lack one).
         """
-        if not self._covers_all_bytes:
+        if not self.covers_all_bytes:
             self._require_known_characters(text)
         try:
             return np.asarray(self._encoding.encode_to_numpy(text, disallowed_special=()))
@@ -111,7 +111,7 @@ class Tokenizer:
                 raise UserError(f"{path}: tokenizer format {value['format']} is not known here")
             ranks = {base64.b64decode(token): rank for token, rank in value["ranks"]}
             tokenizer = cls(value["name"], value["pattern"], ranks, value["specials"])
-            tokenizer._require_sense()
+            tokenizer.require_sense()
             intact = tokenizer.identity == value["identity"]
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path} is not a tokenizer file ({error!r})") from None
@@ -119,7 +119,7 @@ class Tokenizer:
             raise UserError(f"{path} is damaged: its content does not match its identity")
         return tokenizer
 
-    def _require_sense(self) -> None:
+    def require_sense(self) -> None:
         """What tiktoken takes for granted, some of which would end the process.
 
         Raises:
@@ -136,7 +136,7 @@ class Tokenizer:
             raise ValueError("it has no tokens, or an empty one")
         if type(self.name) is not str or type(self.pattern) is not str or not self.pattern:
             raise ValueError("its name or its pattern is no text")
-        if not self._covers_all_bytes:
+        if not self.covers_all_bytes:
             _ = self._characters  # each is valid UTF-8
         _ = self._encoding  # the pattern is a regular expression
 
@@ -166,7 +166,8 @@ class Tokenizer:
         }
 
     @cached_property
-    def _covers_all_bytes(self) -> bool:
+    def covers_all_bytes(self) -> bool:
+        """Whether it has a token for each byte, and so for every text."""
         return all(bytes([value]) in self.ranks for value in range(256))
 
     @cached_property
@@ -202,7 +203,7 @@ def character_tokenizer(texts: Iterable[str]) -> Tokenizer:
     if len(characters) > 0xFFFF:
         raise UserError(f"{len(characters):,} distinct characters are too many for --tokenizer chars; use bpe:4096")
     ranks = {character.encode(): rank for rank, character in enumerate(sorted(characters))}
-    return Tokenizer("chars", _CHARACTER_PATTERN, ranks, {END_OF_TEXT: len(ranks)})
+    return Tokenizer("chars", CHARACTER_PATTERN, ranks, {END_OF_TEXT: len(ranks)})
 
 
 def gpt2_tokenizer() -> Tokenizer:
@@ -250,7 +251,7 @@ def train_bpe(texts: Iterator[str], vocab_size: int) -> Tokenizer:
         show_progress=False,
     )
     trained.train_from_iterator((_LONG_RUN.sub(_cut_run, text) for text in texts), trainer)
-    byte_of = _byte_of_printable()
+    byte_of = byte_of_printable()
     tokens = sorted(trained.get_vocab().items(), key=lambda item: item[1])
     ranks = {bytes(byte_of[character] for character in token): rank for token, rank in tokens}
     return Tokenizer(f"bpe:{vocab_size}", GPT2_PATTERN, ranks, {END_OF_TEXT: len(ranks)})
@@ -309,7 +310,7 @@ def make_tokenizer(name: str, texts: Iterator[str]) -> Tokenizer:
     raise UserError(f"unknown tokenizer {name!r}: use bytes, chars, gpt2, bpe:SIZE (as bpe:4096), or a path")
 
 
-def _byte_of_printable() -> dict[str, int]:
+def byte_of_printable() -> dict[str, int]:
     """GPT-2's printable stand-in for each byte, reversed (openai/gpt-2, `bytes_to_unicode`)."""
     printable = [
         *range(ord("!"), ord("~") + 1),
