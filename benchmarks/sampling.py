@@ -18,7 +18,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from daybreak.model.decoding import laid_out_for_one_row
 from daybreak.model.gpt import GPT, ModelConfig, build
-from daybreak.sample import SamplingConfig, generate
+from daybreak.sampling.generate import generate
+from daybreak.sampling.settings import SamplingConfig
 
 CPU = torch.device("cpu")
 SHAPES = ("4x4x128x66", "6x6x384x4096", "6x6x384x50304")

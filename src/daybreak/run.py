@@ -47,7 +47,8 @@ from daybreak.model.gpt import GPT, build
 from daybreak.model.kernels import Kernels
 from daybreak.progress import progress
 from daybreak.recipe import Recipe
-from daybreak.sample import Continuation, SamplingConfig, continue_text
+from daybreak.sampling.settings import SamplingConfig
+from daybreak.sampling.text import Continuation, continue_text
 from daybreak.sitting import Sitting, sit
 from daybreak.training.budget import Clock
 from daybreak.training.execution import Execution

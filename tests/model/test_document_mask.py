@@ -16,7 +16,8 @@ from daybreak.model.kernels import PLAIN, Kernels
 from daybreak.model.mask import dense_document_mask, document_block_mask, document_places
 from daybreak.model.position import alibi_slopes
 from daybreak.model.prediction import PredictionConfig
-from daybreak.sample import SamplingConfig, generate
+from daybreak.sampling.generate import generate
+from daybreak.sampling.settings import SamplingConfig
 
 CPU = torch.device("cpu")
 CONTEXT, VOCABULARY, END = 24, 23, 5

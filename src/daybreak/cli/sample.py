@@ -28,7 +28,7 @@ def sample(
     from daybreak.configuration import from_person
     from daybreak.files import write_bytes
     from daybreak.run import load
-    from daybreak.sample import SamplingConfig
+    from daybreak.sampling.settings import SamplingConfig
 
     settings = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "greedy": greedy, "seed": seed}
     sampling = from_person(SamplingConfig, settings)

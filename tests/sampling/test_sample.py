@@ -11,7 +11,11 @@ from torch import Tensor
 from daybreak.data.tokenizer import Tokenizer, byte_tokenizer, character_tokenizer
 from daybreak.model.cache import Cache
 from daybreak.model.gpt import GPT, ModelConfig, build
-from daybreak.sample import Sampler, SamplingConfig, choose, continue_text, generate, kept_probabilities
+from daybreak.sampling.choice import choose, kept_probabilities
+from daybreak.sampling.generate import generate
+from daybreak.sampling.sampler import Sampler
+from daybreak.sampling.settings import SamplingConfig
+from daybreak.sampling.text import continue_text
 
 CONTEXT, VOCABULARY = 8, 23
 CPU = torch.device("cpu")
