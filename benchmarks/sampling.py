@@ -80,7 +80,7 @@ def our_run(model: GPT, sampling: SamplingConfig, tokens: int) -> Callable[[], l
     @torch.no_grad()
     def run() -> list[int]:
         made = generate(model, prompt, tokens=tokens, vocab_size=config.vocab_size, sampling=sampling)
-        return [int(chosen_B) for chosen_B in made]
+        return [int(chosen_B) for chosen_B, _ in made]
 
     return run
 

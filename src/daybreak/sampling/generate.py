@@ -25,7 +25,7 @@ def generate(
     vocab_size: int,
     sampling: SamplingConfig,
     cached: bool = True,
-) -> Iterator[Tensor]:
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Continue a prompt `count` times at once.
 
     When the model's context is full, what it sees is cut to the later half, and it goes on from there.
@@ -37,7 +37,7 @@ def generate(
         cached: keep keys and values; without, every position is computed anew, with the same outcome.
 
     Yields:
-        The next id of each continuation, (count,), on the CPU.
+        The next id of each continuation and its log-probability before any filter, (count,) each, on the CPU.
     """
     device, context = model.embedding.weight.device, model.config.context
     seeds = [splitmix64(splitmix64(sampling.seed) ^ row) >> 1 for row in range(count)]
@@ -46,9 +46,9 @@ def generate(
     cache = Cache(model.config.layers, context) if cached else None
     new_BT = seen_BT
     for _ in range(tokens):
-        logits_BV = model.next_logits(new_BT if cached else seen_BT, cache)[:, :vocab_size]
-        chosen_B = choose(logits_BV.cpu(), sampling, generators)
-        yield chosen_B
+        logits_BV = model.next_logits(new_BT if cached else seen_BT, cache)[:, :vocab_size].cpu().float()
+        chosen_B = choose(logits_BV, sampling, generators)
+        yield chosen_B, logits_BV.gather(1, chosen_B[:, None])[:, 0] - logits_BV.logsumexp(1)
         if seen_BT.shape[1] == context:
             seen_BT = seen_BT[:, context - context // 2 :]
             cache = Cache(model.config.layers, context) if cached else None

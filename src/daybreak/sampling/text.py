@@ -1,28 +1,96 @@
-"""Text that goes on."""
+"""Text that goes on: all at once, or piece by piece."""
 
-import codecs
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Literal, final
+
+from torch import Tensor
 
 from daybreak.data.tokenizer import Tokenizer
 from daybreak.model.gpt import GPT
 from daybreak.sampling.generate import generate
 from daybreak.sampling.settings import SamplingConfig
+from daybreak.sampling.transcript import Transcript
+
+Ending = Literal["tokens", "stop", "end of text"]
+
+
+@final
+@dataclass(frozen=True)
+class Piece:
+    """One token of a continuation, and the text that may be shown since the one before.
+
+    Attributes:
+        text: whole characters, and nothing of a stop string; empty while what came is held back.
+        token: its id.
+        log_probability: of that token in nats, at temperature 1 and before any filter.
+    """
+
+    text: str
+    token: int
+    log_probability: float
 
 
 @final
 @dataclass(frozen=True)
 class Continuation:
-    """A prompt and what followed; `ended` says that the model ended the text itself."""
+    """A prompt and what followed.
+
+    Attributes:
+        ending: why nothing more follows: all tokens were spent, a stop string came, or the model ended the text.
+    """
 
     prompt: str
-    completion: str
-    ended: bool
+    pieces: tuple[Piece, ...]
+    ending: Ending
+
+    @property
+    def completion(self) -> str:
+        return "".join(piece.text for piece in self.pieces)
 
     @property
     def text(self) -> str:
         return self.prompt + self.completion
+
+    @property
+    def ended(self) -> bool:
+        """Whether the model ended the text itself."""
+        return self.ending == "end of text"
+
+
+def stream_text(
+    model: GPT,
+    tokenizer: Tokenizer,
+    prompt: str,
+    *,
+    tokens: int,
+    sampling: SamplingConfig,
+    stop: Sequence[str] = (),
+) -> Iterator[Piece]:
+    """Continue a text from the beginning of a document, token by token.
+
+    Ends once the tokens are spent, a stop string has come, or the model has ended the text.
+
+    Raises:
+        UserError: the prompt or a stop string holds characters that the tokenizer lacks.
+    """
+    transcript, ids = Transcript(tokenizer, stop), _ids(tokenizer, prompt)
+    steps = generate(model, ids, tokens=tokens, vocab_size=tokenizer.vocab_size, sampling=sampling)
+    return _pieces(tokenizer, transcript, steps, tokens)
+
+
+def _pieces(
+    tokenizer: Tokenizer, transcript: Transcript, steps: Iterator[tuple[Tensor, Tensor]], tokens: int
+) -> Iterator[Piece]:
+    for step, (chosen_B, log_probabilities_B) in enumerate(steps, start=1):
+        token, log_probability = int(chosen_B[0]), float(log_probabilities_B[0])
+        ended = token == tokenizer.end_of_text
+        text = "" if ended else transcript.add(token)
+        if not transcript.stopped and (ended or step == tokens):
+            text += transcript.finish()
+        yield Piece(text, token, log_probability)
+        if ended or transcript.stopped:
+            return
 
 
 def continue_text(
@@ -33,32 +101,45 @@ def continue_text(
     tokens: int,
     count: int = 1,
     sampling: SamplingConfig,
-    stream: Callable[[str], None] | None = None,
+    stop: Sequence[str] = (),
 ) -> list[Continuation]:
-    """Continue a text, from the beginning of a document.
+    """Continue a text `count` times, from the beginning of a document.
 
-    Args:
-        stream: given each new bit of the first continuation as it is made.
+    Raises:
+        UserError: as `stream_text`.
     """
-    prompt = prompt.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
-    ids = [tokenizer.end_of_text, *tokenizer.encode(prompt).tolist()]
-    decoders = [codecs.getincrementaldecoder("utf-8")(errors="replace") for _ in range(count)]
-    texts, ended = [""] * count, [False] * count
+    prompt = as_text(prompt)
+    transcripts, ids = [Transcript(tokenizer, stop) for _ in range(count)], _ids(tokenizer, prompt)
+    pieces: list[list[Piece]] = [[] for _ in range(count)]
+    endings: list[Ending | None] = [None] * count
     steps = generate(model, ids, tokens=tokens, count=count, vocab_size=tokenizer.vocab_size, sampling=sampling)
-    for chosen_B in steps:
-        for row, token in enumerate(chosen_B.tolist()):
-            ended[row] = ended[row] or token == tokenizer.end_of_text
-            if ended[row]:
+    for step, (chosen_B, log_probabilities_B) in enumerate(steps, start=1):
+        for row, (token, log_probability) in enumerate(
+            zip(chosen_B.tolist(), log_probabilities_B.tolist(), strict=True)
+        ):
+            if endings[row] is not None:
                 continue
-            bit = decoders[row].decode(tokenizer.decode_bytes([token]))
-            texts[row] += bit
-            if stream is not None and row == 0:
-                stream(bit)
-        if all(ended):
+            ended = token == tokenizer.end_of_text
+            text = "" if ended else transcripts[row].add(token)
+            if transcripts[row].stopped:
+                endings[row] = "stop"
+            elif ended or step == tokens:
+                text += transcripts[row].finish()
+                endings[row] = "end of text" if ended else "tokens"
+            pieces[row].append(Piece(text, token, log_probability))
+        if all(endings):
             break
-    for row, decoder in enumerate(decoders):  # a text may break off within a character
-        bit = decoder.decode(b"", final=True)
-        texts[row] += bit
-        if stream is not None and row == 0 and bit:
-            stream(bit)
-    return [Continuation(prompt, text, end) for text, end in zip(texts, ended, strict=True)]
+    return [
+        Continuation(prompt, tuple(made), ending)
+        for made, ending in zip(pieces, endings, strict=True)
+        if ending is not None
+    ]
+
+
+def _ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
+    return [tokenizer.end_of_text, *tokenizer.encode(as_text(prompt)).tolist()]
+
+
+def as_text(prompt: str) -> str:
+    """What can be written as UTF-8; a lone surrogate becomes U+FFFD."""
+    return prompt.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
