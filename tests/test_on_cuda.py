@@ -12,7 +12,7 @@ import torch
 from daybreak import Recipe, Run, load, train
 from daybreak.data.shards import Corpus
 from daybreak.hardware import is_out_of_memory
-from daybreak.sample import SamplingConfig
+from daybreak.sampling.settings import SamplingConfig
 from test_exact import bits
 from test_run import stopping_after
 

@@ -17,7 +17,8 @@ from daybreak.exchange.check import compare, load_with_transformers, model_of
 from daybreak.exchange.read import read_folder, read_model
 from daybreak.exchange.write import write_model
 from daybreak.model.gpt import GPT
-from daybreak.sample import SamplingConfig, generate
+from daybreak.sampling.generate import generate, make_row
+from daybreak.sampling.settings import SamplingConfig
 from tokenizers_of_transformers import bytes_of_transformers
 
 END = 256
@@ -69,8 +70,9 @@ def greedy(model: GPT, prompt: list[int], tokens: int) -> list[int]:
     chosen: list[int] = []
     sampling = SamplingConfig(greedy=True)
     with torch.no_grad():
-        for next_B in generate(model, prompt, tokens=tokens, vocab_size=END + 1, sampling=sampling):
-            chosen.append(int(next_B))
+        row = make_row(prompt, tokens=tokens, sampling=sampling)
+        for ((_, token, _),) in generate(model, [row], vocab_size=END + 1, sampling=sampling):
+            chosen.append(token)
             if chosen[-1] == END:
                 break
     return chosen

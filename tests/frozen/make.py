@@ -15,7 +15,7 @@ from daybreak import Recipe, __version__, export, prepare, train
 from daybreak.data.reading import Reading
 from daybreak.identity import write_identity
 from daybreak.run import Run
-from daybreak.sample import SamplingConfig
+from daybreak.sampling.settings import SamplingConfig
 
 HERE = Path(__file__).resolve().parent
 STEPS, KEPT_STEP = 8, 4
