@@ -25,11 +25,12 @@ def import_files(
         str | None, typer.Option("--format", help="nanogpt, llm.c, npy or datatrove, where the file does not tell.")
     ] = None,
 ) -> None:
-    """Make a corpus of other tools' token files, as they are: nothing is copied, only linked and hashed.
+    """Make a corpus of other tools' token files, as they are.
 
-    Reads nanoGPT's .bin, llm.c's and modded-nanogpt's .bin, build-nanogpt's .npy, datatrove's .ds.
+    Nothing is copied, only linked and hashed. Reads nanoGPT's .bin, llm.c's and modded-nanogpt's .bin, build-nanogpt's .npy, datatrove's .ds.
 
-    Example: daybreak import fineweb_train_*.bin --validation fineweb_val_000000.bin --out data/fineweb
+    Example: daybreak import fineweb_train_*.bin --out data/fineweb \\
+        --validation fineweb_val_000000.bin
     """
     from daybreak.data import importing
     from daybreak.data.inspection import describe

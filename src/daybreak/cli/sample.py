@@ -6,11 +6,12 @@ from typing import Annotated
 
 import typer
 
+from daybreak.cli.completing import runs
 from daybreak.progress import say
 
 
 def sample(
-    run: Annotated[Path, typer.Argument(help="The run's folder.")],
+    run: Annotated[Path, typer.Argument(autocompletion=runs, help="The run's folder.")],
     prompt: Annotated[str, typer.Argument(help="What to continue; a document's beginning unless given.")] = "",
     tokens: Annotated[int, typer.Option(min=1, help="How many to make.")] = 200,
     temperature: Annotated[float, typer.Option(help="Below 1 keeps to likelier tokens; for 0 use --greedy.")] = 1.0,
