@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
 
+from daybreak.folders import Kind, is_a
+
 _NAMED_CORPORA = ("stdlib", "zero-one", "shakespeare", "enwik8", "text8", "wikitext", "openwebtext", "fineweb-edu")
 _TOKENIZERS = ("gpt2", "bpe:4096", "bytes", "chars")
 
@@ -31,17 +33,17 @@ def recipes_or_auto(incomplete: str) -> Proposals:
 
 def runs(incomplete: str) -> Proposals:
     """Folders of runs, in `runs` or where the word points to."""
-    return _folders_with("recipe.toml", incomplete, Path("runs"))
+    return _folders("run", incomplete, Path("runs"))
 
 
 def runs_or_studies(incomplete: str) -> Proposals:
     """What has a report."""
-    return [*runs(incomplete), *_folders_with("study.json", incomplete, Path("runs"))]
+    return [*runs(incomplete), *_folders("study", incomplete, Path("runs"))]
 
 
 def corpora(incomplete: str) -> Proposals:
     """Folders of corpora, in `data` or where the word points to."""
-    return _folders_with("manifest.json", incomplete, Path("data"))
+    return _folders("corpus", incomplete, Path("data"))
 
 
 def runs_or_corpora(incomplete: str) -> Proposals:
@@ -59,8 +61,8 @@ def tokenizers(incomplete: str) -> Proposals:
     return [*_beginning(incomplete, [(name, "") for name in _TOKENIZERS]), *corpora(incomplete)]
 
 
-def _folders_with(file: str, incomplete: str, usual: Path) -> Proposals:
-    found = [path for path in _beside(incomplete, usual) if (Path(path) / file).is_file()]
+def _folders(kind: Kind, incomplete: str, usual: Path) -> Proposals:
+    found = [path for path in _beside(incomplete, usual) if is_a(kind, Path(path))]
     return _beginning(incomplete, [(path, "") for path in found])
 
 

@@ -27,7 +27,8 @@ def import_files(
 ) -> None:
     """Make a corpus of other tools' token files, as they are.
 
-    Nothing is copied, only linked and hashed. Reads nanoGPT's .bin, llm.c's and modded-nanogpt's .bin, build-nanogpt's .npy, datatrove's .ds.
+    Nothing is copied, only linked and hashed. Reads nanoGPT's .bin, llm.c's and modded-nanogpt's .bin, build-nanogpt's
+    .npy, datatrove's .ds.
 
     Example: daybreak import fineweb_train_*.bin --out data/fineweb \\
         --validation fineweb_val_000000.bin
