@@ -223,7 +223,7 @@ def test_writing_a_page_leaves_the_run_as_it_was(trained: Run, tmp_path: Path) -
 
 
 def test_mistakes_are_said(trained: Run, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is not a run or a study: it has no recipe.toml"):
+    with pytest.raises(UserError, match=r"is not a run or a study: it has no recipe\.toml"):
         write_report(tmp_path)
     with pytest.raises(UserError, match="is not a run or a study: there is no such folder"):
         write_report(tmp_path / "nowhere")
