@@ -25,10 +25,9 @@ RUN uv pip install --system --no-cache --torch-backend "$TORCH" --constraints /d
 COPY pyproject.toml README.md LICENSE /daybreak/
 COPY src /daybreak/src
 RUN uv pip install --system --no-cache --torch-backend "$TORCH" --constraints /daybreak/constraints.txt \
-    "/daybreak[$EXTRAS]"
+    "/daybreak[$EXTRAS]" && mkdir --mode 1777 /work
 
 # Whoever runs it need not be known here; caches go where anybody may write.
-RUN mkdir --mode 1777 /work
 ENV HOME=/tmp
 USER 65534
 WORKDIR /work
