@@ -17,6 +17,7 @@ from daybreak.distributed import launched_ranks
 from daybreak.duration import Duration, Unit
 from daybreak.errors import UserError
 from daybreak.files import whole_folder
+from daybreak.folders import is_a, is_no
 from daybreak.identity import changes_to, read_execution, read_recipe, write_execution, write_identity
 from daybreak.progress import say
 from daybreak.recipe import Recipe, merge
@@ -61,6 +62,8 @@ def extend(
     started = time.monotonic() if started is None else started
     stop_seconds(stop_after)  # a mistake in it is said before anything is written
     run = Path(run)
+    if not is_a("run", run):
+        raise is_no(run, "run")
     asked = Recipe.load(run / "recipe.toml", *overrides)
     asked = asked if data is None else asked.with_data(data)
     reading = Reading.open(asked.data)

@@ -23,6 +23,7 @@ from daybreak.evaluate.in_training import TasksConfig
 from daybreak.evaluate.loss import EvaluationConfig
 from daybreak.family import depth_of, member
 from daybreak.files import canonical_json, sha256_bytes
+from daybreak.folders import is_a
 from daybreak.model.gpt import ModelConfig
 from daybreak.model.prediction import PredictionConfig
 from daybreak.sampling.settings import SamplesConfig
@@ -258,7 +259,14 @@ def _find(name: str, beside: Path) -> tuple[str, dict[str, Any]]:
     if depth is not None:
         return name, member(depth)
     if name.endswith(".toml"):
-        raise UserError(f"recipe file {name} does not exist")
+        others = sorted(path.name for path in Path(name).parent.glob("*.toml"))
+        raise UserError(f"recipe file {name} does not exist{_nearest(Path(name).name, others)}")
+    if is_a("corpus", Path(name)):
+        raise UserError(f"{name} is a corpus, not a recipe: give one, as daybreak train gpt2-tiny --data {name}")
+    if is_a("run", Path(name)):
+        raise UserError(
+            f"{name} is a run, not a recipe: daybreak train {name}/recipe.toml --out {name} goes on with it"
+        )
     beside_it = f" (did you mean {name}.toml?)" if Path(f"{name}.toml").is_file() else ""
     hint = beside_it or _nearest(name, recipe_names())
     raise UserError(f"unknown recipe {name!r}{hint}; daybreak recipes lists them")

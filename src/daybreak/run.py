@@ -40,6 +40,7 @@ from daybreak.evaluate.task_choice import TaskChoice
 from daybreak.evaluate.text import Text, read_text, text_of_split
 from daybreak.files import require_text
 from daybreak.finite import or_nan
+from daybreak.folders import is_a, is_no
 from daybreak.hardware import PrecisionName, is_here
 from daybreak.identity import read_execution, read_identity, read_recipe, read_result
 from daybreak.model.decoding import laid_out_for_one_row
@@ -154,7 +155,10 @@ class Run:
         """
         own = self.recipe.model
         if context is not None and own.positions is not None and context > own.positions:
-            raise UserError(f"{self.path} has learned positions for {own.positions} tokens, not for {context}")
+            raise UserError(
+                f"{self.path} has learned positions for {own.positions} tokens, not for {context}; "
+                f"give --context {own.positions}"
+            )
         benchmarks = open_benchmarks(choice)
         return benchmarks.measure(self.model, self.tokenizer, precision=self._precision, context=context or own.context)
 
@@ -275,16 +279,20 @@ def load(path: Path | str) -> Run:
     """
     path = Path(path)
     require_text(path)
-    if not (path / "recipe.toml").is_file():
-        raise UserError(f"{path} is not a run: it has no recipe.toml; daybreak train makes one")
+    if not is_a("run", path):
+        raise is_no(path, "run")
     checkpoint = open_latest(path / "checkpoints")
     if checkpoint is None and (path / "finished.json").exists():
         raise UserError(f"{path} is finished, but its weights were dropped; a study with keep = true leaves them")
     if checkpoint is None:
-        raise UserError(f"{path} has no checkpoint yet; let it train until its first one")
+        raise UserError(
+            f"{path} has no checkpoint yet; let it train until its first one, with the command that began it"
+        )
     tokenizer = Tokenizer.load(path / "tokenizer.json")
     if tokenizer.identity != read_identity(path).get("tokenizer"):
-        raise UserError(f"{path / 'tokenizer.json'} is not the tokenizer that the run was trained with")
+        raise UserError(
+            f"{path / 'tokenizer.json'} is not the tokenizer that the run was trained with; restore it from a copy"
+        )
     return Run(path, read_recipe(path), tokenizer, read_execution(path), checkpoint, read_result(path, checkpoint))
 
 
@@ -374,5 +382,8 @@ def _open_together(recipe: Recipe, ranks: Ranks) -> Reading:
     of_first = ranks.share(lambda: [corpus.identity for corpus in reading.corpora])
     for corpus, identity in zip(reading.corpora, of_first, strict=True):
         if corpus.identity != identity:
-            raise UserError(f"{corpus.path} is not the corpus that the first rank has under this name")
+            raise UserError(
+                f"{corpus.path} is not the corpus that the first rank has under this name; "
+                "copy that one to every machine"
+            )
     return reading

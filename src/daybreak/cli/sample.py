@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from daybreak.cli.completing import runs
 from daybreak.errors import UserError
 from daybreak.progress import progress, say
 
@@ -17,7 +18,7 @@ _ESCAPES = {r"\n": "\n", r"\t": "\t", r"\\": "\\"}
 
 
 def sample(
-    run: Annotated[Path, typer.Argument(help="The run's folder.")],
+    run: Annotated[Path, typer.Argument(autocompletion=runs, help="The run's folder.")],
     prompt: Annotated[
         str | None,
         typer.Argument(help="What to continue; - for standard input; a document's beginning unless given."),
