@@ -25,6 +25,7 @@ from daybreak.cli import (
     importing,
     inspect,
     plan,
+    play,
     prepare,
     profile,
     recipes,
@@ -53,6 +54,7 @@ app.command()(train.train)
 app.command()(extend.extend)
 app.command()(evaluate.evaluate)
 app.command()(sample.sample)
+app.command()(play.play)
 app.command()(study.study)
 app.command()(compare.compare)
 app.command()(report.report)

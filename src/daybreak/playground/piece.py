@@ -1,0 +1,9 @@
+from dataclasses import dataclass
+from typing import final
+
+
+@final
+@dataclass(frozen=True)
+class Piece:
+    text: str
+    log_probability: float
