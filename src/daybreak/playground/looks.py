@@ -55,5 +55,14 @@ def theme() -> "gr.themes.Base":
     return made.set(**_COLOURS, **dark)
 
 
-def stylesheet() -> str:
-    return style("colours.css") + files("daybreak.playground").joinpath("page.css").read_text(encoding="utf-8")
+def colours() -> str:
+    """For the head of the document: as part of `layout`, gradio would rewrite the rules for dark screens."""
+    return f"<style>{style('colours.css')}{_own('colours.css')}</style>"
+
+
+def layout() -> str:
+    return _own("page.css")
+
+
+def _own(name: str) -> str:
+    return files("daybreak.playground").joinpath(name).read_text(encoding="utf-8")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, final
 from urllib.parse import urlsplit
 
 from daybreak.errors import UserError
-from daybreak.playground.looks import stylesheet, theme
+from daybreak.playground.looks import colours, layout, theme
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -105,7 +105,8 @@ def make_server(page: "gr.Blocks") -> "uvicorn.Server":
         mcp_server=False,
         show_error=True,
         theme=theme(),
-        head=f"<style>{stylesheet()}</style>",  # as `css`, gradio would rewrite the rules for dark screens
+        head=colours(),
+        css=layout(),
     )
     return uvicorn.Server(
         uvicorn.Config(OnlyHere(app), log_level="warning", timeout_graceful_shutdown=_SECONDS_TO_END, lifespan="on")
