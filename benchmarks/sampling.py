@@ -18,7 +18,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from daybreak.model.decoding import laid_out_for_one_row
 from daybreak.model.gpt import GPT, ModelConfig, build
-from daybreak.sample import SamplingConfig, generate
+from daybreak.sampling.generate import generate
+from daybreak.sampling.settings import SamplingConfig
 
 CPU = torch.device("cpu")
 SHAPES = ("4x4x128x66", "6x6x384x4096", "6x6x384x50304")
@@ -79,7 +80,7 @@ def our_run(model: GPT, sampling: SamplingConfig, tokens: int) -> Callable[[], l
     @torch.no_grad()
     def run() -> list[int]:
         made = generate(model, prompt, tokens=tokens, vocab_size=config.vocab_size, sampling=sampling)
-        return [int(chosen_B) for chosen_B in made]
+        return [int(chosen_B) for chosen_B, _ in made]
 
     return run
 

@@ -25,7 +25,7 @@ from daybreak.family import depth_of, member
 from daybreak.files import canonical_json, sha256_bytes
 from daybreak.model.gpt import ModelConfig
 from daybreak.model.prediction import PredictionConfig
-from daybreak.sample import SamplesConfig
+from daybreak.sampling.settings import SamplesConfig
 from daybreak.saving import CheckpointConfig
 from daybreak.training.budget import Counts
 from daybreak.training.diagnostics import DiagnosticsConfig

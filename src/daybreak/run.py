@@ -13,7 +13,7 @@ RUN/
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -40,14 +40,15 @@ from daybreak.evaluate.task_choice import TaskChoice
 from daybreak.evaluate.text import Text, read_text, text_of_split
 from daybreak.files import read_sealed, require_text
 from daybreak.finite import or_nan
-from daybreak.hardware import PrecisionName, autocast, is_here
+from daybreak.hardware import PrecisionName, is_here
 from daybreak.identity import read_execution, read_recipe, read_result
 from daybreak.model.decoding import laid_out_for_one_row
 from daybreak.model.gpt import GPT, build
 from daybreak.model.kernels import Kernels
 from daybreak.progress import progress
 from daybreak.recipe import Recipe
-from daybreak.sample import Continuation, SamplingConfig, continue_text
+from daybreak.sampling.settings import SamplingConfig
+from daybreak.sampling.text import Continuation, Piece, continue_text, stream_text
 from daybreak.sitting import Sitting, sit
 from daybreak.training.budget import Clock
 from daybreak.training.execution import Execution
@@ -191,25 +192,47 @@ class Run:
         tokens: int = 200,
         count: int = 1,
         sampling: SamplingConfig | None = None,
-        stream: Callable[[str], None] | None = None,
+        stop: Sequence[str] = (),
     ) -> list[Continuation]:
-        """Continue a prompt `count` times; on a CPU in fp32, since casts cost more there than products of one row save.
+        """Continue a prompt `count` times; in fp32, with the weights as they are trained.
 
         Args:
-            stream: given each new bit of the first continuation as it is made.
+            stop: strings in front of which a continuation ends.
+
+        Raises:
+            UserError: the prompt or a stop string holds characters that the tokenizer lacks.
         """
-        model = self._sampled_model
-        # Not in inference mode: masks are kept, and training may use them again.
-        with torch.no_grad(), autocast(self._device, "fp32" if self._device.type == "cpu" else self._precision):
-            return continue_text(
-                model,
-                self.tokenizer,
-                prompt,
-                tokens=tokens,
-                count=count,
-                sampling=sampling or SamplingConfig(),
-                stream=stream,
-            )
+        return continue_text(
+            self._sampled_model,
+            self.tokenizer,
+            prompt,
+            tokens=tokens,
+            count=count,
+            sampling=sampling or SamplingConfig(),
+            stop=stop,
+        )
+
+    def stream(
+        self,
+        prompt: str = "",
+        *,
+        tokens: int = 200,
+        sampling: SamplingConfig | None = None,
+        stop: Sequence[str] = (),
+    ) -> Iterator[Piece]:
+        """The first continuation that `sample` makes, token by token.
+
+        Raises:
+            UserError: as `sample`, at once.
+        """
+        return stream_text(
+            self._sampled_model,
+            self.tokenizer,
+            prompt,
+            tokens=tokens,
+            sampling=sampling or SamplingConfig(),
+            stop=stop,
+        )
 
     def _restored(self, kernels: Kernels) -> GPT:
         separator = self.recipe.data.separator(self.tokenizer)

@@ -38,7 +38,7 @@ from daybreak.identity import (
 )
 from daybreak.progress import say
 from daybreak.recipe import Recipe
-from daybreak.sample import Sampler
+from daybreak.sampling.sampler import Sampler
 from daybreak.saving import Checkpoints, sweep
 from daybreak.training import loop
 from daybreak.training.budget import FEW_STEPS, Budget, Clock, TimeBudget

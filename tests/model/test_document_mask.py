@@ -16,7 +16,8 @@ from daybreak.model.kernels import PLAIN, Kernels
 from daybreak.model.mask import dense_document_mask, document_block_mask, document_places
 from daybreak.model.position import alibi_slopes
 from daybreak.model.prediction import PredictionConfig
-from daybreak.sample import SamplingConfig, generate
+from daybreak.sampling.generate import generate
+from daybreak.sampling.settings import SamplingConfig
 
 CPU = torch.device("cpu")
 CONTEXT, VOCABULARY, END = 24, 23, 5
@@ -148,8 +149,8 @@ def test_a_sample_is_one_document_with_a_cache_and_without() -> None:
     apart, whole = make_model(), make_model(separator=None)
     for cached in (True, False):
         settings: dict[str, Any] = {"tokens": 12, "vocab_size": END, "sampling": SamplingConfig(seed=3)}
-        mine = [int(token) for token in generate(apart, prompt, cached=cached, **settings)]
-        assert mine == [int(token) for token in generate(whole, prompt, cached=cached, **settings)]
+        mine = [int(token) for token, _ in generate(apart, prompt, cached=cached, **settings)]
+        assert mine == [int(token) for token, _ in generate(whole, prompt, cached=cached, **settings)]
     tokens = torch.tensor([prompt])
     torch.testing.assert_close(apart.logits(tokens, Cache(2, CONTEXT)), apart.logits(tokens))
 

@@ -27,7 +27,7 @@ def demo(
     from daybreak.data.shards import Corpus
     from daybreak.recipe import Recipe
     from daybreak.run import train
-    from daybreak.sample import SamplingConfig
+    from daybreak.sampling.settings import SamplingConfig
 
     recipe = Recipe.load("demo", f"budget={minutes * 60:g}s")
     corpus_path = out.with_name(f"{out.name}-corpus")

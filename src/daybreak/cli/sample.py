@@ -1,6 +1,5 @@
 """daybreak sample."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -28,16 +27,17 @@ def sample(
     from daybreak.configuration import from_person
     from daybreak.files import write_bytes
     from daybreak.run import load
-    from daybreak.sample import SamplingConfig
+    from daybreak.sampling.settings import SamplingConfig
+    from daybreak.sampling.text import as_text
 
     settings = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "greedy": greedy, "seed": seed}
     sampling = from_person(SamplingConfig, settings)
     trained = load(run)
     if out is None and count == 1:
-        prompt = prompt.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
-        trained.tokenizer.encode(prompt)  # a character it lacks is said before the prompt is shown
-        print(prompt, end="", flush=True)
-        trained.sample(prompt, tokens=tokens, sampling=sampling, stream=_write)
+        pieces = trained.stream(prompt, tokens=tokens, sampling=sampling)  # what is wrong is said before anything shows
+        print(as_text(prompt), end="", flush=True)
+        for piece in pieces:
+            print(piece.text, end="", flush=True)
         print()
         return
     made = trained.sample(prompt, tokens=tokens, count=count, sampling=sampling)
@@ -47,8 +47,3 @@ def sample(
         return
     write_bytes(out, text.encode())
     say(f"{count} x up to {tokens} tokens in {out}")
-
-
-def _write(bit: str) -> None:
-    sys.stdout.write(bit)
-    sys.stdout.flush()

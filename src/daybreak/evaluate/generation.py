@@ -15,7 +15,8 @@ from daybreak.data.tokenizer import Tokenizer
 from daybreak.hardware import PrecisionName, autocast
 from daybreak.model.cache import Cache
 from daybreak.model.gpt import GPT
-from daybreak.sample import SamplingConfig, choose
+from daybreak.sampling.choice import choose
+from daybreak.sampling.settings import SamplingConfig
 
 _PROMPTS_AT_ONCE = 32
 

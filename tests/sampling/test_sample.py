@@ -11,7 +11,11 @@ from torch import Tensor
 from daybreak.data.tokenizer import Tokenizer, byte_tokenizer, character_tokenizer
 from daybreak.model.cache import Cache
 from daybreak.model.gpt import GPT, ModelConfig, build
-from daybreak.sample import Sampler, SamplingConfig, choose, continue_text, generate, kept_probabilities
+from daybreak.sampling.choice import choose, kept_probabilities
+from daybreak.sampling.generate import generate
+from daybreak.sampling.sampler import Sampler
+from daybreak.sampling.settings import SamplingConfig
+from daybreak.sampling.text import continue_text, stream_text
 
 CONTEXT, VOCABULARY = 8, 23
 CPU = torch.device("cpu")
@@ -31,7 +35,7 @@ def ids(model: GPT, prompt: Sequence[int], tokens: int, sampling: SamplingConfig
     """The continuations, each a list of ids."""
     settings = {"vocab_size": VOCABULARY} | settings
     made = generate(model, prompt, tokens=tokens, sampling=sampling, **settings)
-    return torch.stack(list(made), dim=1).tolist()
+    return torch.stack([chosen_B for chosen_B, _ in made], dim=1).tolist()
 
 
 class Scripted(GPT):
@@ -215,11 +219,16 @@ def scripted(tokenizer: Tokenizer, *rows: Sequence[int]) -> Scripted:
     return Scripted(tokenizer.vocab_size, rows)
 
 
+def streamed(model: GPT, tokenizer: Tokenizer, prompt: str, tokens: int) -> list[str]:
+    return [piece.text for piece in stream_text(model, tokenizer, prompt, tokens=tokens, sampling=GREEDY)]
+
+
 @pytest.mark.parametrize("text", ["plain", "naïve café", "日本語 🌅 ends"])
 def test_streamed_bits_join_to_the_text_also_within_characters(text: str) -> None:
-    tokenizer, bits = byte_tokenizer(), list[str]()
-    model = scripted(tokenizer, [*text.encode(), tokenizer.end_of_text])
-    (made,) = continue_text(model, tokenizer, "A", tokens=99, sampling=GREEDY, stream=bits.append)
+    tokenizer = byte_tokenizer()
+    script = [*text.encode(), tokenizer.end_of_text]
+    (made,) = continue_text(scripted(tokenizer, script), tokenizer, "A", tokens=99, sampling=GREEDY)
+    bits = streamed(scripted(tokenizer, script), tokenizer, "A", 99)
     assert (made.completion, made.text, made.ended) == (text, "A" + text, True)
     assert "".join(bits) == text
     assert len([bit for bit in bits if bit]) == len(text)
@@ -227,11 +236,10 @@ def test_streamed_bits_join_to_the_text_also_within_characters(text: str) -> Non
 
 @pytest.mark.parametrize("ended", [True, False])
 def test_streamed_bits_join_to_the_text_that_breaks_off_within_a_character(ended: bool) -> None:
-    tokenizer, bits = byte_tokenizer(), list[str]()
+    tokenizer = byte_tokenizer()
     script = [*"a日".encode()[:-1], *([tokenizer.end_of_text] if ended else [])]
-    (made,) = continue_text(
-        scripted(tokenizer, script), tokenizer, "", tokens=len(script), sampling=GREEDY, stream=bits.append
-    )
+    (made,) = continue_text(scripted(tokenizer, script), tokenizer, "", tokens=len(script), sampling=GREEDY)
+    bits = streamed(scripted(tokenizer, script), tokenizer, "", len(script))
     assert made.completion == "a\ufffd"
     assert made.ended == ended
     assert "".join(bits) == made.completion
@@ -241,11 +249,9 @@ def test_end_of_text_ends_a_continuation_and_not_the_others() -> None:
     tokenizer = character_tokenizer(["abcdef"])
     end = tokenizer.end_of_text
     model = scripted(tokenizer, [1, end, 2, 3, 4], [1, 2, 3, end, 4], [1, 2, 3, 4, 5])
-    bits: list[str] = []
-    made = continue_text(model, tokenizer, "f", tokens=5, count=3, sampling=GREEDY, stream=bits.append)
+    made = continue_text(model, tokenizer, "f", tokens=5, count=3, sampling=GREEDY)
     assert [each.completion for each in made] == ["b", "bcd", "bcdef"]
     assert [each.ended for each in made] == [True, True, False]
-    assert "".join(bits) == "b"
 
 
 def test_generation_stops_when_all_have_ended() -> None:
