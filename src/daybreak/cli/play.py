@@ -7,10 +7,10 @@ import typer
 
 
 def play(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs; of several, two are compared.")],
-    port: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="Of the page; a free one unless given.")
-    ] = None,
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Folders of runs; of several, two are compared.")
+    ],
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Of the page; a free one unless given.")] = None,
     open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     most_characters: Annotated[int, typer.Option(min=1, help="The longest prompt.")] = 10_000,
     most_tokens: Annotated[int, typer.Option(min=1, help="The longest continuation.")] = 1_000,

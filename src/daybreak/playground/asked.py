@@ -1,13 +1,16 @@
-"""What somebody asks the page for, checked against what the page allows."""
+"""What somebody asks the page for, checked against what the page allows.
+
+Fields come as a browser sends them, or whoever calls the page's address: nothing about them is known.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
-from daybreak.configuration import from_person
+from daybreak.configuration import Configuration, from_person
 from daybreak.errors import UserError
 from daybreak.playground.settings import SETTINGS
-from daybreak.sample import SamplingConfig
+from daybreak.sampling.settings import SamplingConfig
 
 MOST_STOPS, LONGEST_STOP = 8, 100
 _ESCAPES = {r"\n": "\n", r"\t": "\t"}
@@ -48,48 +51,59 @@ class Asked:
     stop: tuple[str, ...] = ()
 
 
-def read_asked(
-    prompt: str | None,
-    tokens: float | None,
-    greedy: bool,
-    seed: float | None,
-    stop: str | None,
-    values: Mapping[str, float | None],
-    limits: Limits,
-) -> Asked:
+@final
+class _Fields(Configuration):
+    """Those that hold no setting of sampling."""
+
+    prompt: str
+    tokens: int
+    greedy: bool
+    stop: str
+
+
+def read_asked(fields: Mapping[str, Any], limits: Limits) -> Asked:
     """What the page's fields hold.
 
     Args:
-        stop: one string a line, in which `\\n` and `\\t` stand for a line break and a tab.
-        values: of the fields of `SETTINGS`, by name.
+        fields: `prompt`, `tokens`, `greedy`, `seed`, `stop` (a string a line, in which `\\n` and `\\t` stand for a line
+            break and a tab), and those of `SETTINGS` by name.
 
     Raises:
         UserError: it is more than the page allows, or no setting of sampling.
     """
-    prompt = prompt or ""
-    if len(prompt) > limits.characters:
+    for name in ("tokens", "seed"):
+        _require_filled(name, fields[name])
+    given = from_person(_Fields, {name: "" if fields[name] is None else fields[name] for name in _Fields.model_fields})
+    if len(given.prompt) > limits.characters:
         raise UserError(
-            f"the prompt has {len(prompt):,} characters, and this page takes {limits.characters:,}; "
+            f"the prompt has {len(given.prompt):,} characters, and this page takes {limits.characters:,}; "
             "shorten it, or use daybreak sample"
         )
-    count = _whole("tokens", tokens)
-    if not 1 <= count <= limits.tokens:
-        raise UserError(f"{count:,} tokens: this page makes 1 to {limits.tokens:,}; for more use daybreak sample")
-    settings: dict[str, object] = {"seed": _whole("seed", seed)}
-    if greedy:
-        settings["greedy"] = True
-    else:
-        for setting in SETTINGS:
-            value = values.get(setting.name)
-            if value is not None and value != setting.off:
-                settings[setting.name] = _whole(setting.name, value) if setting.whole else value
-    return Asked(prompt, count, from_person(SamplingConfig, settings), _stops(stop or ""))
+    if not 1 <= given.tokens <= limits.tokens:
+        raise UserError(
+            f"{given.tokens:,} tokens were asked for, and this page makes 1 to {limits.tokens:,}; "
+            "for more use daybreak sample"
+        )
+    settings = {"seed": fields["seed"], **({"greedy": True} if given.greedy else _drawing(fields))}
+    return Asked(given.prompt, given.tokens, from_person(SamplingConfig, settings), _stops(given.stop))
 
 
-def _whole(name: str, value: float | None) -> int:
-    if value is None or value != int(value):
-        raise UserError(f"{name} = {'nothing' if value is None else value}: give a whole number")
-    return int(value)
+def _drawing(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that are not off; where off is possible, an empty field is."""
+    found = {}
+    for setting in SETTINGS:
+        value = fields[setting.name]
+        if setting.off is None:
+            _require_filled(setting.name, value)
+        elif value is None or value == setting.off:
+            continue
+        found[setting.name] = value
+    return found
+
+
+def _require_filled(name: str, value: Any) -> None:
+    if value is None:
+        raise UserError(f"{name} is empty; give a number")
 
 
 def _stops(lines: str) -> tuple[str, ...]:

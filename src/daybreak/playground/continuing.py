@@ -11,9 +11,9 @@ from daybreak.hardware import is_out_of_memory
 from daybreak.playground import markup
 from daybreak.playground.asked import Asked
 from daybreak.playground.batches import in_batches
-from daybreak.playground.piece import Piece
 from daybreak.playground.turns import Turns
 from daybreak.report.words import number
+from daybreak.sampling.text import Piece
 
 _SECONDS_BETWEEN_LOOKS = 0.2  # whether a stop was asked for, while waiting
 
@@ -26,11 +26,13 @@ class Player:
     Attributes:
         name: unlike that of every other on the page.
         stream: continues a prompt.
+        end_of_text: the token with which the model ends a text.
         about: its facts and its loss curve, as HTML.
     """
 
     name: str
     stream: Callable[[Asked], Iterator[Piece]]
+    end_of_text: int
     turns: Turns
     about: str
 
@@ -64,7 +66,9 @@ def continued(player: Player, asked: Asked, stop: Event) -> Iterator[Shown]:
                 pieces += batch
                 said = _rate(len(pieces), time.monotonic() - started)
                 yield Shown(markup.continuation(asked.prompt, pieces), markup.status(f"{said}.", busy=True))
-            said = f"{_rate(len(pieces), time.monotonic() - started)}{_mean(pieces)}; {_end(pieces, asked, stop)}."
+            said = (
+                f"{_rate(len(pieces), time.monotonic() - started)}{_mean(pieces)}; {_end(pieces, player, asked, stop)}."
+            )
     except UserError as error:
         yield Shown(markup.continuation(asked.prompt, pieces) if pieces else "", markup.problem(str(error)))
     except (MemoryError, RuntimeError) as error:
@@ -87,9 +91,10 @@ def _mean(pieces: list[Piece]) -> str:
     return f", log-probability {number(mean, 2)} a token"
 
 
-def _end(pieces: list[Piece], asked: Asked, stop: Event) -> str:
+def _end(pieces: list[Piece], player: Player, asked: Asked, stop: Event) -> str:
+    """Why nothing more follows."""
+    if pieces and pieces[-1].token == player.end_of_text:
+        return "the model ended the text"
     if len(pieces) >= asked.tokens:
-        return "that is all that were asked for"
-    if stop.is_set():
-        return "stopped"
-    return "a stop string or the end of a text came" if asked.stop else "the model ended the text"
+        return "as many as were asked for"
+    return "stopped" if stop.is_set() else "a stop string came"

@@ -6,8 +6,8 @@ from itertools import pairwise
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
-from daybreak.playground.piece import Piece
 from daybreak.report.html import element
+from daybreak.sampling.text import Piece
 
 BOUNDS = (0.5, 0.2, 0.05, 0.01, 0.001)  # of probability; a class of colour lies between two
 

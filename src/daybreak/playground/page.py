@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import gradio as gr
 
 _TOKENS = 200  # to begin with
-_LONGEST_SEED = 2**31 - 1
+_FIELDS = ("run", "prompt", "tokens", "greedy", "seed", "stop", *(setting.name for setting in SETTINGS))
 
 
 @final
@@ -36,30 +36,25 @@ def build_page(players: Sequence[Player], limits: Limits, stops: Stops) -> "gr.B
     by_name = {player.name: player for player in players}
     names = list(by_name)
 
-    def answer(
-        request: gr.Request,
-        name: str,
-        prompt: str,
-        tokens: float,
-        greedy: bool,
-        seed: float,
-        stop: str,
-        *values: float,
-    ) -> Iterator[tuple[str, str]]:
+    def answer(request: gr.Request, *values: Any) -> Iterator[tuple[str, str]]:
         """Text and status, again and again while the text grows."""
+        fields = dict(zip(_FIELDS, values, strict=True))
         try:
-            settings = {setting.name: value for setting, value in zip(SETTINGS, values, strict=True)}
-            asked = read_asked(prompt, tokens, greedy, seed, stop, settings, limits)
+            player = by_name.get(str(fields["run"]))
+            if player is None:
+                raise UserError(f"there is no run {fields['run']} on this page; there is {' and '.join(names)}")
+            asked = read_asked(fields, limits)
         except UserError as error:
             yield "", markup.problem(str(error))
             return
         with stops.of(str(request.session_hash)) as stopped:
-            for shown in continued(by_name[name], asked, stopped):
+            for shown in continued(player, asked, stopped):
                 yield shown.text, shown.status
 
     def stop_mine(request: gr.Request) -> None:
         stops.stop(str(request.session_hash))
 
+    page: gr.Blocks
     with gr.Blocks(title=f"Daybreak: {', '.join(names)}", analytics_enabled=False) as page:
         gr.HTML(markup.heading(names))
         with gr.Row(elem_id="areas"):
@@ -95,6 +90,7 @@ def build_page(players: Sequence[Player], limits: Limits, stops: Stops) -> "gr.B
                 "fn": answer,
                 "inputs": inputs,
                 "outputs": [side.text, side.status],
+                "preprocess": False,  # the fields are checked in one place, with messages for people
                 "show_progress": "hidden",
                 "concurrency_limit": None,  # a run's turns are what limits
             }
@@ -135,8 +131,7 @@ def _settings(limits: Limits) -> tuple["gr.Slider", "gr.Checkbox", "gr.Number", 
     greedy = gr.Checkbox(label="Greedy", info="Always the likeliest token; the settings of drawing are then left out.")
     few = [_slider(setting) for setting in SETTINGS[:FEW]]
     seed = gr.Number(
-        0, label="Seed", info="The same seed gives the same text; Another takes the next.", precision=0,
-        minimum=0, maximum=_LONGEST_SEED,
+        0, label="Seed", info="The same seed gives the same text; Another takes the next.", precision=0, minimum=0,
     )  # fmt: skip
     with gr.Accordion("More settings", open=False):
         rest = [_slider(setting) for setting in SETTINGS[FEW:]]

@@ -8,15 +8,17 @@ from daybreak.playground.about import about
 from daybreak.playground.asked import Asked, Limits
 from daybreak.playground.continuing import Player
 from daybreak.playground.page import build_page
-from daybreak.playground.piece import Piece
 from daybreak.playground.serve import listen, make_server, open_browser, url_of
 from daybreak.playground.stops import Stops
 from daybreak.playground.turns import Turns
 from daybreak.report.observed import names_of, observe
 from daybreak.run import Run, load
+from daybreak.sampling.text import Piece
 
 
-def play(paths: Sequence[Path], *, port: int | None = None, limits: Limits | None = None, browser: bool = False) -> None:
+def play(
+    paths: Sequence[Path], *, port: int | None = None, limits: Limits | None = None, browser: bool = False
+) -> None:
     """Serve a page to try runs, on this machine only, until it is interrupted.
 
     Args:
@@ -28,9 +30,11 @@ def play(paths: Sequence[Path], *, port: int | None = None, limits: Limits | Non
         KeyboardInterrupt: the person ended it.
     """
     limits = limits or Limits()
-    require_gradio()
+    _require_gradio()
     names = names_of(list(paths))
-    players = [player_of(load(path), name, at, limits) for at, (path, name) in enumerate(zip(paths, names, strict=True))]
+    players = [
+        player_of(load(path), name, at, limits) for at, (path, name) in enumerate(zip(paths, names, strict=True))
+    ]
     stops = Stops()
     with listen(port) as listening:
         server = make_server(build_page(players, limits, stops))
@@ -54,10 +58,11 @@ def player_of(run: Run, name: str, place: int, limits: Limits) -> Player:
     def stream(asked: Asked) -> Iterator[Piece]:
         return run.stream(asked.prompt, tokens=asked.tokens, sampling=asked.sampling, stop=asked.stop)
 
-    return Player(name, stream, Turns(limits.waiting), about(observe(run.path, name), run.tokenizer.name, place))
+    shown = about(observe(run.path, name), run.tokenizer.name, place)
+    return Player(name, stream, run.tokenizer.end_of_text, Turns(limits.waiting), shown)
 
 
-def require_gradio() -> None:
+def _require_gradio() -> None:
     """Raises UserError if it is missing."""
     try:
         import gradio  # noqa: F401

@@ -75,7 +75,9 @@ def listen(port: int | None) -> socket.socket:
         except OSError as error:
             listening.close()
             if port is not None:
-                raise UserError(f"port {port} cannot be used ({error.strerror}); leave out --port for a free one") from None
+                raise UserError(
+                    f"port {port} cannot be used ({error.strerror}); leave out --port for a free one"
+                ) from None
         else:
             return listening
     raise UserError("no port is free")

@@ -12,7 +12,6 @@ class Setting:
     Attributes:
         name: of the field of `SamplingConfig`.
         off: the value at which the setting is left out; None if it always counts.
-        whole: takes whole numbers.
     """
 
     name: str
@@ -23,7 +22,6 @@ class Setting:
     step: float
     start: float
     off: float | None = None
-    whole: bool = False
 
 
 FEW = 3  # of them are seen at once, the others on request
@@ -32,6 +30,6 @@ SETTINGS = (
         "temperature", "Temperature", "Divides the logits: below 1 keeps to likelier tokens, above 1 dares more.",
         0.1, 2.0, 0.05, 0.8,
     ),
-    Setting("top_k", "Top-k", "Only the k likeliest tokens. 0: all.", 0, 200, 1, 0, off=0, whole=True),
+    Setting("top_k", "Top-k", "Only the k likeliest tokens. 0: all.", 0, 200, 1, 0, off=0),
     Setting("top_p", "Top-p", "Only the likeliest tokens that sum to p. 1: all.", 0.05, 1.0, 0.01, 0.95, off=1.0),
 )  # fmt: skip

@@ -26,7 +26,7 @@ class Turns:
         """Stand in line until the end of the block.
 
         Yields:
-            A function that says how many are before, 0 being one's turn; it waits for so many seconds for that to change.
+            A function that says how many are before, 0 being one's turn; it waits up to so many seconds for a change.
 
         Raises:
             UserError: too many wait already.
