@@ -15,7 +15,11 @@ from daybreak.playground.turns import Turns
 from daybreak.sampling.text import Piece
 
 END = 256
-SAID = ("<script>document.title = 'taken'</script>", "<img src=x onerror=\"document.title='taken'\">", "${1+1} {{value}} &amp; \\n")
+SAID = (
+    "<script>document.title = 'taken'</script>",
+    "<img src=x onerror=\"document.title='taken'\">",
+    "${1+1} {{value}} &amp; \\n",
+)
 
 
 @dataclass

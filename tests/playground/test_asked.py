@@ -76,7 +76,9 @@ def test_what_is_not_given_is_said(name: str, value: Any, said: str) -> None:
 
 
 def test_an_empty_field_that_can_be_off_is_off() -> None:
-    assert read_asked(FIELDS | {"top_k": None, "prompt": None, "stop": None}, LIMITS) == Asked("", 7, SamplingConfig(seed=3))
+    assert read_asked(FIELDS | {"top_k": None, "prompt": None, "stop": None}, LIMITS) == Asked(
+        "", 7, SamplingConfig(seed=3)
+    )
 
 
 def test_the_page_states_the_limits_that_it_keeps() -> None:

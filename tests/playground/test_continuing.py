@@ -2,16 +2,17 @@
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from threading import Event
 
 import pytest
+from stand_ins import END, Speech, player, words
 
 from daybreak.errors import UserError
 from daybreak.playground.asked import Asked
 from daybreak.playground.continuing import continued
 from daybreak.sampling.settings import SamplingConfig
 from daybreak.sampling.text import Piece
-from stand_ins import END, Speech, player, words
 
 ASKED = Asked("Once", 10, SamplingConfig())
 
@@ -23,7 +24,7 @@ def plain(html: str) -> str:
 def test_a_continuation_grows_and_ends_with_what_it_came_to() -> None:
     shown = list(continued(player("a", Speech(words(10), seconds=0.02)), ASKED, Event()))
     texts = [plain(each.text) for each in shown]
-    assert all(later.startswith(earlier) for earlier, later in zip(texts, texts[1:], strict=False))
+    assert all(later.startswith(earlier) for earlier, later in pairwise(texts))
     assert len(set(texts)) > 2
     assert texts[-1] == "Once" + "".join(piece.text for piece in words(10))
     assert all("busy" in each.status for each in shown[:-1])
@@ -76,9 +77,7 @@ def test_a_mistake_becomes_a_message_behind_what_was_made() -> None:
         raise UserError("the model's predictions are not numbers <b>")
 
     *_, last = continued(player("a", failing), ASKED, Event())
-    assert last.status == (
-        '<p class="problem" role="alert">The model\'s predictions are not numbers &lt;b&gt;.</p>'
-    )
+    assert last.status == ('<p class="problem" role="alert">The model\'s predictions are not numbers &lt;b&gt;.</p>')
     assert "word-1" in last.text
 
 

@@ -7,11 +7,11 @@ from importlib.resources import files
 from itertools import pairwise
 
 import pytest
+from stand_ins import SAID
 
 from daybreak.playground import markup
 from daybreak.report.html import style
 from daybreak.sampling.text import Piece
-from stand_ins import SAID
 
 ROLE = re.compile(r"--([\w-]+): (#[0-9a-f]{6})")
 

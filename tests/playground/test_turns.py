@@ -3,10 +3,10 @@
 import threading
 
 import pytest
+from stand_ins import eventually
 
 from daybreak.errors import UserError
 from daybreak.playground.turns import Turns
-from stand_ins import eventually
 
 
 def test_the_next_in_line_goes_when_the_one_before_has_left() -> None:
@@ -23,9 +23,8 @@ def test_the_next_in_line_goes_when_the_one_before_has_left() -> None:
 
 def test_more_than_may_wait_are_sent_away() -> None:
     turns = Turns(most_waiting=1)
-    with turns.place(), turns.place():
-        with pytest.raises(UserError, match="1 wait for this run already"), turns.place():
-            pass
+    with turns.place(), turns.place(), pytest.raises(UserError, match="1 wait for this run already"), turns.place():
+        pass
     with turns.place() as before:
         assert before(0) == 0
 
