@@ -32,6 +32,7 @@ class Speech:
 
     pieces: Sequence[Piece]
     seconds: float = 0.0  # between two of them
+    fault: Exception | None = None  # behind the last
     asked: list[Asked] = field(default_factory=list)
     made: int = 0
     at_once: int = 0
@@ -46,6 +47,8 @@ class Speech:
                 self.made += 1
                 yield piece
                 time.sleep(self.seconds)
+            if self.fault is not None:
+                raise self.fault
         finally:
             self.at_once -= 1
 

@@ -22,6 +22,7 @@ def test_every_setting_of_sampling_has_a_field_that_reaches_it() -> None:
     assert {setting.name for setting in SETTINGS} | {"greedy", "seed"} == set(SamplingConfig.model_fields)
     for setting in SETTINGS:
         middle = round((setting.low + setting.high) / 2 / setting.step) * setting.step
+        assert middle not in (setting.off, SamplingConfig.model_fields[setting.name].default)
         sampling = read_asked(FIELDS | {setting.name: middle}, LIMITS).sampling
         assert sampling.model_dump(exclude_defaults=True) == {"seed": 3, setting.name: pytest.approx(middle)}
 
@@ -34,8 +35,9 @@ def test_the_ends_of_every_slider_are_settings(end: str) -> None:
 
 
 def test_greedy_leaves_the_settings_of_drawing_out() -> None:
-    asked = read_asked(FIELDS | {"greedy": True, "temperature": 0.5, "top_k": 4}, LIMITS)
-    assert asked.sampling == SamplingConfig(greedy=True, seed=3)
+    given = {setting.name: setting.low if setting.low != setting.off else setting.high for setting in SETTINGS}
+    asked = read_asked(FIELDS | given | {"greedy": True}, LIMITS)
+    assert asked.sampling == SamplingConfig(greedy=True, seed=3, repetition_penalty=2.0)
 
 
 def test_stop_strings_are_lines_with_escapes() -> None:

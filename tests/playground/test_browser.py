@@ -64,6 +64,7 @@ def speeches() -> dict[str, Speech]:
         "runs/quick": Speech(words(300), seconds=0.001),
         "runs/slow": Speech(words(2000), seconds=0.02),
         "runs/rude": Speech([Piece(text, 0, -1.0) for text in SAID]),
+        "runs/broken": Speech(words(3), fault=ZeroDivisionError("by design")),
     }
 
 
@@ -201,6 +202,14 @@ def test_a_mistake_is_said_on_the_page(page: "Page", speeches: dict[str, Speech]
     wait_for(page, 0, "The prompt has 201 characters, and this page takes 200")
     assert page.locator("#status-0 [role=alert]").is_visible()
     assert len(speeches["runs/quick"].asked) == asked
+
+
+def test_a_fault_of_the_program_is_owned_up_to(page: "Page") -> None:
+    choose(page, 1, "runs/broken")
+    page.click("#go")
+    wait_for(page, 1, "This failed by a fault of the program; its terminal says where.")
+    assert "word-2" in text(page, 1)
+    wait_for(page, 0, "as many as were asked for")  # the other side goes on
 
 
 def test_another_takes_the_next_seed_and_a_run_can_be_changed(page: "Page", speeches: dict[str, Speech]) -> None:

@@ -84,14 +84,16 @@ def read_asked(fields: Mapping[str, Any], limits: Limits) -> Asked:
             f"{given.tokens:,} tokens were asked for, and this page makes 1 to {limits.tokens:,}; "
             "for more use daybreak sample"
         )
-    settings = {"seed": fields["seed"], **({"greedy": True} if given.greedy else _drawing(fields))}
+    settings = {"seed": fields["seed"], "greedy": given.greedy, **_settings(fields, drawn=not given.greedy)}
     return Asked(given.prompt, given.tokens, from_person(SamplingConfig, settings), _stops(given.stop))
 
 
-def _drawing(fields: Mapping[str, Any]) -> dict[str, Any]:
+def _settings(fields: Mapping[str, Any], *, drawn: bool) -> dict[str, Any]:
     """The settings that are not off; where off is possible, an empty field is."""
     found = {}
     for setting in SETTINGS:
+        if setting.draws and not drawn:
+            continue
         value = fields[setting.name]
         if setting.off is None:
             _require_filled(setting.name, value)

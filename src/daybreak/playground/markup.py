@@ -50,6 +50,7 @@ def problem(text: str) -> str:
 
 
 def note(text: str) -> str:
+    """Small print."""
     return html(element("p", text, class_="note"))
 
 

@@ -47,9 +47,15 @@ def build_page(players: Sequence[Player], limits: Limits, stops: Stops) -> "gr.B
         except UserError as error:
             yield "", markup.problem(str(error))
             return
+        text = ""
         with stops.of(str(request.session_hash)) as stopped:
-            for shown in continued(player, asked, stopped):
-                yield shown.text, shown.status
+            try:
+                for shown in continued(player, asked, stopped):
+                    text = shown.text
+                    yield text, shown.status
+            except Exception:
+                yield text, markup.problem("this failed by a fault of the program; its terminal says where")
+                raise
 
     def stop_mine(request: gr.Request) -> None:
         stops.stop(str(request.session_hash))
@@ -80,7 +86,7 @@ def build_page(players: Sequence[Player], limits: Limits, stops: Stops) -> "gr.B
                 tokens, greedy, seed, stop_at, values = _settings(limits)
             with gr.Row(elem_id="runs"):
                 sides = [
-                    _Side(*output, gr.HTML(by_name[names[at]].about, elem_id=f"about-{at}", min_width=300))
+                    _Side(*output, gr.HTML(by_name[names[at]].about, elem_id=f"about-{at}"))
                     for at, output in enumerate(outputs)
                 ]
         asked_again = another.click(lambda number: (number or 0) + 1, seed, seed, api_visibility="private", queue=False)
@@ -113,7 +119,7 @@ def _output(names: Sequence[str], at: int) -> tuple["gr.Dropdown", "gr.HTML", "g
     import gradio as gr
 
     several = len(names) > 1
-    with gr.Column(min_width=280, elem_classes="side"):
+    with gr.Column(elem_classes="side"):
         label = ("Left", "Right")[at]
         run = gr.Dropdown(names, value=names[at], label=label, visible=several, elem_id=f"run-{at}", filterable=False)
         status = gr.HTML(markup.status("Nothing was asked yet."), elem_id=f"status-{at}")
@@ -128,7 +134,7 @@ def _settings(limits: Limits) -> tuple["gr.Slider", "gr.Checkbox", "gr.Number", 
     tokens = gr.Slider(
         1, limits.tokens, min(_TOKENS, limits.tokens), step=1, label="Tokens", info="How many to make at most."
     )
-    greedy = gr.Checkbox(label="Greedy", info="Always the likeliest token; the settings of drawing are then left out.")
+    greedy = gr.Checkbox(label="Greedy", info="Always the likeliest token: temperature and the cuts are left out.")
     few = [_slider(setting) for setting in SETTINGS[:FEW]]
     seed = gr.Number(
         0, label="Seed", info="The same seed gives the same text; Another takes the next.", precision=0, minimum=0,

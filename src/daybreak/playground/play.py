@@ -1,5 +1,6 @@
 """`play(paths)`: from folders of runs to a page that is served."""
 
+import webbrowser
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from daybreak.playground.about import about
 from daybreak.playground.asked import Asked, Limits
 from daybreak.playground.continuing import Player
 from daybreak.playground.page import build_page
-from daybreak.playground.serve import listen, make_server, open_browser, url_of
+from daybreak.playground.serve import listen, make_server, url_of
 from daybreak.playground.stops import Stops
 from daybreak.playground.turns import Turns
 from daybreak.report.observed import names_of, observe
@@ -30,18 +31,15 @@ def play(
         KeyboardInterrupt: the person ended it.
     """
     limits = limits or Limits()
-    _require_gradio()
-    names = names_of(list(paths))
-    players = [
-        player_of(load(path), name, at, limits) for at, (path, name) in enumerate(zip(paths, names, strict=True))
-    ]
-    stops = Stops()
+    names, stops = names_of(list(paths)), Stops()
     with listen(port) as listening:
+        runs = [load(path) for path in paths]
+        _require_gradio()
+        players = [player_of(run, name, at, limits) for at, (run, name) in enumerate(zip(runs, names, strict=True))]
         server = make_server(build_page(players, limits, stops))
-        url = url_of(listening)
-        print(f"{url}  (this machine only; Ctrl-C ends it)", flush=True)
+        print(f"{url_of(listening)}  (this machine only; Ctrl-C ends it)", flush=True)
         if browser:
-            open_browser(url)
+            webbrowser.open(url_of(listening))
         try:
             server.run(sockets=[listening])
         finally:

@@ -1,7 +1,6 @@
 """The page's server: on this machine, for this machine."""
 
 import socket
-import webbrowser
 from typing import TYPE_CHECKING, final
 from urllib.parse import urlsplit
 
@@ -113,7 +112,3 @@ def make_server(page: "gr.Blocks") -> "uvicorn.Server":
     return uvicorn.Server(
         uvicorn.Config(OnlyHere(app), log_level="warning", timeout_graceful_shutdown=_SECONDS_TO_END, lifespan="on")
     )
-
-
-def open_browser(url: str) -> None:
-    webbrowser.open(url)
