@@ -2,11 +2,11 @@
 
 import math
 import re
-from html.parser import HTMLParser
 from importlib.resources import files
 from itertools import pairwise
 
 import pytest
+from html_reader import read
 from stand_ins import SAID
 
 from daybreak.playground import markup
@@ -14,35 +14,6 @@ from daybreak.report.html import style
 from daybreak.sampling.text import Piece
 
 ROLE = re.compile(r"--([\w-]+): (#[0-9a-f]{6})")
-
-
-class Reader(HTMLParser):
-    """Collects elements with their attributes, and text by the class of the element around it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[tuple[str, dict[str, str | None]]] = []
-        self.tags: list[str] = []
-        self.text: list[tuple[str | None, str | None, str]] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.open.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop()[0] == tag
-
-    def handle_data(self, data: str) -> None:
-        attributes = self.open[-1][1]
-        self.text.append((attributes.get("class"), attributes.get("title"), data))
-
-
-def read(html: str) -> Reader:
-    reader = Reader()
-    reader.feed(html)
-    reader.close()
-    assert not reader.open
-    return reader
 
 
 def test_markup_of_a_prompt_or_a_model_stays_text() -> None:

@@ -20,6 +20,8 @@ from daybreak.playground.serve import listen
 from daybreak.playground.settings import SETTINGS
 from daybreak.sampling.text import Piece
 
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio")
+
 LIMITS = Limits(characters=50, tokens=400, waiting=1)
 QUICK, SLOW, RUDE = (
     Speech(words(400)),

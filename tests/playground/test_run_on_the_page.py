@@ -5,7 +5,7 @@ from threading import Event
 from xml.etree import ElementTree
 
 import pytest
-from test_markup import read
+from html_reader import read
 
 from daybreak import Run
 from daybreak.playground.about import about

@@ -43,7 +43,7 @@ MEASURE = """() => {
   };
 }"""
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio")]
 
 
 @pytest.fixture(scope="module")
