@@ -18,7 +18,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from daybreak.model.decoding import laid_out_for_one_row
 from daybreak.model.gpt import GPT, ModelConfig, build
-from daybreak.sampling.generate import generate
+from daybreak.sampling.generate import generate, make_row
 from daybreak.sampling.settings import SamplingConfig
 
 CPU = torch.device("cpu")
@@ -79,8 +79,9 @@ def our_run(model: GPT, sampling: SamplingConfig, tokens: int) -> Callable[[], l
 
     @torch.no_grad()
     def run() -> list[int]:
-        made = generate(model, prompt, tokens=tokens, vocab_size=config.vocab_size, sampling=sampling)
-        return [int(chosen_B) for chosen_B, _ in made]
+        row = make_row(prompt, tokens=tokens, sampling=sampling)
+        made = generate(model, [row], vocab_size=config.vocab_size, sampling=sampling)
+        return [chosen.token for (chosen,) in made]
 
     return run
 

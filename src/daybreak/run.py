@@ -13,7 +13,7 @@ RUN/
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -48,7 +48,7 @@ from daybreak.model.kernels import Kernels
 from daybreak.progress import progress
 from daybreak.recipe import Recipe
 from daybreak.sampling.settings import SamplingConfig
-from daybreak.sampling.text import Continuation, Piece, continue_text, stream_text
+from daybreak.sampling.text import Continuation, Piece, continue_texts, stream_text
 from daybreak.sitting import Sitting, sit
 from daybreak.training.budget import Clock
 from daybreak.training.execution import Execution
@@ -187,29 +187,35 @@ class Run:
 
     def sample(
         self,
-        prompt: str = "",
+        prompt: str | Sequence[str] = "",
         *,
         tokens: int = 200,
         count: int = 1,
         sampling: SamplingConfig | None = None,
         stop: Sequence[str] = (),
+        advance: Callable[[int], None] = lambda _: None,
     ) -> list[Continuation]:
-        """Continue a prompt `count` times; in fp32, with the weights as they are trained.
+        """Continue a prompt, or each of many at once, `count` times; in fp32.
 
         Args:
             stop: strings in front of which a continuation ends.
+            advance: told how many tokens were spent.
+
+        Returns:
+            Those of the first prompt, then those of the second, and so on.
 
         Raises:
-            UserError: the prompt or a stop string holds characters that the tokenizer lacks.
+            UserError: a prompt or a stop string holds characters that the tokenizer lacks, or a stop string is empty.
         """
-        return continue_text(
+        return continue_texts(
             self._sampled_model,
             self.tokenizer,
-            prompt,
+            [prompt] if isinstance(prompt, str) else prompt,
             tokens=tokens,
             count=count,
             sampling=sampling or SamplingConfig(),
             stop=stop,
+            advance=advance,
         )
 
     def stream(

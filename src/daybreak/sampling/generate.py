@@ -1,7 +1,4 @@
-"""One token after another, with a cache, one position at a time.
-
-Shape legend: B continuations, T tokens, V vocabulary.
-"""
+"""Token after token, of one continuation or of many."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,50 +6,66 @@ import torch
 from torch import Tensor
 
 from daybreak.data.hashing import splitmix64
-from daybreak.model.cache import Cache
 from daybreak.model.gpt import GPT
-from daybreak.sampling.choice import choose
+from daybreak.sampling.batch import Batch, Chosen, Row, room_for
 from daybreak.sampling.settings import SamplingConfig
+
+
+def make_row(
+    prompt: Sequence[int],
+    index: int = 0,
+    *,
+    tokens: int,
+    sampling: SamplingConfig,
+    mentioned: Tensor | None = None,
+) -> Row:
+    """The `index`-th continuation of a prompt, which is drawn from (seed, index) whatever else is made.
+
+    Args:
+        prompt: ids.
+        tokens: how many to make at most.
+        mentioned: which ids a repetition penalty is for, (V,) on the CPU; that of tokens to come is noted in a copy.
+    """
+    seed = splitmix64(splitmix64(sampling.seed) ^ index) >> 1
+    generator = torch.Generator().manual_seed(seed)
+    return Row(list(prompt), tokens, generator, None if mentioned is None else mentioned.clone())
 
 
 @torch.no_grad()
 def generate(
-    model: GPT,
-    prompt: Sequence[int],
-    *,
-    tokens: int,
-    count: int = 1,
-    vocab_size: int,
-    sampling: SamplingConfig,
-    cached: bool = True,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Continue a prompt `count` times at once.
+    model: GPT, rows: Sequence[Row], *, vocab_size: int, sampling: SamplingConfig, room: int | None = None
+) -> Iterator[list[Chosen]]:
+    """Continue rows, many at once, and others as soon as those have ended; what becomes of one does not hang on others.
 
-    When the model's context is full, what it sees is cut to the later half, and it goes on from there.
+    Of a prompt the last `context` tokens are seen. When a row's context is full, what the model sees is cut to the
+    later half, and it goes on from there.
 
     Args:
-        prompt: ids; its last `context` are seen.
-        tokens: how many to make.
         vocab_size: ids from here on are padding and are never chosen.
-        cached: keep keys and values; without, every position is computed anew, with the same outcome.
+        room: how many go on at once; as many as their cache is small enough for, unless given.
 
     Yields:
-        The next id of each continuation and its log-probability before any filter, (count,) each, on the CPU.
+        The next token of each row that is under way. A row whose `left` is then set to 0 has ended.
     """
-    device, context = model.embedding.weight.device, model.config.context
-    seeds = [splitmix64(splitmix64(sampling.seed) ^ row) >> 1 for row in range(count)]
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    seen_BT = torch.tensor([list(prompt)[-context:]] * count, device=device)
-    cache = Cache(model.config.layers, context) if cached else None
-    new_BT = seen_BT
-    for _ in range(tokens):
-        logits_BV = model.next_logits(new_BT if cached else seen_BT, cache)[:, :vocab_size].cpu().float()
-        chosen_B = choose(logits_BV, sampling, generators)
-        yield chosen_B, logits_BV.gather(1, chosen_B[:, None])[:, 0] - logits_BV.logsumexp(1)
-        if seen_BT.shape[1] == context:
-            seen_BT = seen_BT[:, context - context // 2 :]
-            cache = Cache(model.config.layers, context) if cached else None
-        new_BT = chosen_B.to(device)[:, None]
-        seen_BT = torch.cat((seen_BT, new_BT), dim=1)
-        if cache is not None and cache.length == 0:
-            new_BT = seen_BT
+    context = model.config.context
+    for each in rows:
+        each.seen = each.seen[-context:]
+    longest = max((min(context, len(each.seen) + each.left) for each in rows), default=0)
+    waiting = sorted(
+        rows, key=lambda each: len(each.seen)
+    )  # the longest begin, so that the others find room beside them
+    batch = Batch(
+        model,
+        sampling,
+        longest=longest,
+        room=min(len(rows), room or room_for(model.config, longest)),
+        vocab_size=vocab_size,
+    )
+    while waiting or batch.rows:
+        begun = waiting[max(0, len(waiting) - batch.room + len(batch.rows)) :]
+        if begun:
+            del waiting[-len(begun) :]
+            batch.admit(begun)
+        chosen = batch.choose()
+        yield chosen
+        batch.advance(chosen)

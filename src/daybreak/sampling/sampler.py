@@ -7,7 +7,7 @@ from daybreak.data.tokenizer import Tokenizer
 from daybreak.duration import Duration
 from daybreak.model.gpt import GPT
 from daybreak.sampling.settings import SamplingConfig
-from daybreak.sampling.text import continue_text
+from daybreak.sampling.text import continue_texts
 
 
 @final
@@ -27,5 +27,5 @@ class Sampler:
 
     def draw(self, model: GPT) -> str:
         """One continuation, with its prompt."""
-        made = continue_text(model, self.tokenizer, self.prompt, tokens=self.tokens, sampling=self.sampling)
+        made = continue_texts(model, self.tokenizer, [self.prompt], tokens=self.tokens, sampling=self.sampling)
         return made[0].text
