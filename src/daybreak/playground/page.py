@@ -68,7 +68,7 @@ def build_page(players: Sequence[Player], limits: Limits, stops: Stops) -> "gr.B
                 prompt = gr.Textbox(
                     label="Prompt",
                     info="What is to be continued. Without a prompt, a document begins. Shift + Enter continues.",
-                    lines=4,
+                    lines=3,
                     max_lines=14,
                     max_length=limits.characters,
                     elem_id="prompt",
