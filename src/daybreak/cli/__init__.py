@@ -28,6 +28,7 @@ from daybreak.cli import (
     importing,
     inspect,
     plan,
+    play,
     prepare,
     profile,
     recipes,
@@ -66,6 +67,7 @@ _add("Train", train.train)
 _add("Train", extend.extend)
 _add("Measure and try", evaluate.evaluate)
 _add("Measure and try", sample.sample)
+_add("Measure and try", play.play)
 _add("Measure and try", export.export)
 _add("Compare", study.study)
 _add("Compare", compare.compare)
