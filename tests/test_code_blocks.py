@@ -29,6 +29,7 @@ from daybreak.cli import main
 from daybreak.errors import UserError
 from daybreak.recipe import Recipe
 from markdown_blocks import Block, blocks_of, of_daybreak, words_of
+from settings import configurations, settings_of
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -38,7 +39,8 @@ FROM_NOTHING = {"README.md", "docs/tutorial.md"}
 SLOW = {"docs/studies.md": "sixteen trials", "docs/tracking.md": "three trackers"}
 # Long, and with tests of their own: tests/doctor, tests/bench, tests/profile, tests/cli.
 NOT_HERE = {"demo", "doctor", "bench", "profile"}
-WITH_SETTINGS = {"train", "plan", "bench", "profile"}  # which take a recipe, and key=value behind it
+WITH_SETTINGS = {"train", "extend", "plan", "bench", "profile"}  # which take a recipe, and key=value behind it
+KEYS = {name for key, model, _ in configurations() for name in (key, *(each.key for each in settings_of(key, model)))}
 KNOWN = {"cat", "cd", "export", "ls", "mkdir", "rm", "source"}
 SMALL = ["model.layers=1", "model.dim=32", "model.heads=2", "model.context=64", "data.window=64", "batch.tokens=512",
          "model.lookup.rows=1024", "evaluation.tokens=1000", "samples.tokens=5"]  # fmt: skip
@@ -102,7 +104,7 @@ def check_command(command: str, block: Block) -> None:
     words = words_of(command)
     asked = of_daybreak(words)
     if asked is not None:
-        check_daybreak(asked, block)
+        check_daybreak(asked, block, block.is_run(command))
     elif words[:2] == ["pip", "install"]:
         check_install(words[2:], block)
     elif words[0] == "make":
@@ -117,7 +119,7 @@ def check_command(command: str, block: Block) -> None:
         assert known, f"{block.where}: nothing here can run {words[0]!r}; mark the block <!-- not run: why -->"
 
 
-def check_daybreak(words: list[str], block: Block) -> None:
+def check_daybreak(words: list[str], block: Block, is_run: bool) -> None:
     if words == ["--install-completion"] or words == ["--version"]:
         return
     command = commands().get(words[0])
@@ -126,12 +128,11 @@ def check_daybreak(words: list[str], block: Block) -> None:
     unknown = [word for word in options_in(words) if word not in known]
     assert not unknown, f"{block.where}: daybreak {words[0]} has no {unknown}"
     settings = [word for word in words[1:] if re.match(r"[a-z0-9_.]+=", word)]
-    if words[0] in WITH_SETTINGS and not words[1].endswith(".toml"):
-        recipe = "gpt2-tiny" if words[1] == "auto" else words[1]
-        if recipe.isupper():
-            return
+    misspelt = [each for each in settings if each.partition("=")[0] not in KEYS]
+    assert not misspelt or words[0] not in WITH_SETTINGS, f"{block.where}: there is no setting {misspelt}"
+    if words[0] in WITH_SETTINGS - {"extend"} and is_run and not words[1].endswith(".toml"):
         try:
-            Recipe.load(recipe, *settings)
+            Recipe.load("gpt2-tiny" if words[1] == "auto" else words[1], *settings)
         except UserError as error:
             pytest.fail(f"{block.where}: {error}")
 
