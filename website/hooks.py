@@ -1,12 +1,15 @@
 """What `mkdocs build` does beside: pages that are made of the code, and links that leave `docs/`."""
 
+import re
 from typing import Any
 
 from commands import exit_codes, verbs
 from linked_files import linked_from, page_of, place_of, rewritten, with_contents
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from mkdocs.utils import get_relative_url
 from recipe_table import recipe_table
 from settings import settings_tables
 
@@ -26,6 +29,20 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, *, page: Page, **_: Any) -> str:
     """What is made of the code, and links to the pages of files."""
     return rewritten(_made(markdown), page.file.src_uri)
+
+
+def on_post_page(output: str, *, page: Page, config: MkDocsConfig) -> str:
+    """A page that fetches nothing: what the theme would take from elsewhere is ours, or an error.
+
+    Raises:
+        PluginError: a page would fetch something from the network.
+    """
+    ours = get_relative_url("javascripts/search-from-files.js", page.url)
+    output = output.replace("https://unpkg.com/iframe-worker/shim", ours)
+    fetched = re.findall(r"<(?:script|link|img|iframe)\b[^>]*(?:src|href)=\"?(https?://[^\"> ]+)", output)
+    if fetched:
+        raise PluginError(f"{page.file.src_uri} would fetch {', '.join(fetched)}")
+    return output
 
 
 def _made(markdown: str) -> str:
