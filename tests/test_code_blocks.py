@@ -115,7 +115,7 @@ def check_command(command: str, block: Block) -> None:
         unknown = [word for word in options_in(words) if f'"{word}"' not in program.read_text()]
         assert not unknown, f"{block.where}: {words[1]} has no {unknown}"
     elif block.is_run(command):
-        known = words[0] in KNOWN or words[0] == "python" and Path(words[1]).name in all_files_of(block)
+        known = words[0] in KNOWN or (words[0] == "python" and Path(words[1]).name in all_files_of(block))
         assert known, f"{block.where}: nothing here can run {words[0]!r}; mark the block <!-- not run: why -->"
 
 

@@ -41,6 +41,7 @@ if __name__ == "__main__":
             raise SystemExit(f"{folder} is not empty")
         seconds = follow(folder)
         made = [folder / "runs/mine/report.html", folder / "runs/mine/finished.json"]
-        print(f"\nThe tutorial took {seconds:.0f} s; {sum(each.is_file() for each in made)} of {len(made)} results are there")
-        if seconds > MOST or not all(each.is_file() for each in made):
+        missing = [str(each) for each in made if not each.is_file()]
+        print(f"\nThe tutorial took {seconds:.0f} s of {MOST:.0f}; missing: {missing or 'nothing'}")
+        if seconds > MOST or missing:
             raise SystemExit(1)

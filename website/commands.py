@@ -96,7 +96,7 @@ def _placeholder(hint: Any) -> str:
     while get_origin(hint) is not None:
         hint = get_args(hint)[0] if get_origin(hint) in (Annotated, list) else _not_none(hint)
     if isinstance(hint, type) and issubclass(hint, Enum):
-        return "|".join(str(each.value) for each in hint)
+        return "{" + ",".join(str(each.value) for each in hint) + "}"
     return {int: "N", float: "NUMBER", str: "TEXT"}.get(hint, "PATH")
 
 

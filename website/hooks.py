@@ -3,13 +3,14 @@
 import re
 from typing import Any
 
-from commands import exit_codes, verbs
-from linked_files import linked_from, page_of, place_of, rewritten, with_contents
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 from mkdocs.utils import get_relative_url
+
+from commands import exit_codes, verbs
+from linked_files import linked_from, page_of, place_of, rewritten, with_contents
 from recipe_table import recipe_table
 from settings import settings_tables
 

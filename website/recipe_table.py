@@ -1,13 +1,17 @@
 """The recipes that ship, as a table."""
 
+import re
+
 from daybreak.model.gpt import count_parameters
 from daybreak.recipe import Recipe, recipe_names
 
 
 def recipe_table() -> str:
     """One line a recipe: its name, which leads to its file, what it is, its size and budget."""
-    head = "| recipe | what it is | parameters | layers × dim | context | budget |\n| --- | --- | ---: | ---: | ---: | --- |\n"
-    return head + "\n".join(_line(Recipe.load(name)) for name in recipe_names())
+    head = "| recipe | what it is | parameters | layers × dim | context | budget |"
+    return f"{head}\n| --- | --- | ---: | ---: | ---: | --- |\n" + "\n".join(
+        _line(Recipe.load(name)) for name in recipe_names()
+    )
 
 
 def _line(recipe: Recipe) -> str:
@@ -16,9 +20,9 @@ def _line(recipe: Recipe) -> str:
         f"[`{name}`](../src/daybreak/recipes/{name}.toml)",
         recipe.description.replace("*", r"\*"),
         _short(count_parameters(model)),
-        f"{model.layers} × {model.dim}",
+        f"{model.layers}&nbsp;×&nbsp;{model.dim}",
         f"{model.context:,}",
-        str(recipe.budget),
+        re.sub(r"\d{4,}", lambda number: f"{int(number[0]):,}", str(recipe.budget)),
     )
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 

@@ -17,9 +17,9 @@ from daybreak.duration import Duration, parse_interval
 from daybreak.recipe import Recipe
 
 _BOUNDS = {
-    "gt": "> {}",
+    "gt": "&gt; {}",
     "ge": "≥ {}",
-    "lt": "< {}",
+    "lt": "&lt; {}",
     "le": "≤ {}",
     "min_length": "at least {}",
     "max_length": "at most {}",
@@ -58,6 +58,7 @@ def settings_of(key: str, model: type[Configuration]) -> list[Setting]:
             meanings.get(name, ""),
         )
         for name, field in model.model_fields.items()
+        if not (name == "kind" and _is_told_apart(model))
         if not _models(field.annotation) or _is_list(field.annotation)
     ]
 
@@ -82,8 +83,7 @@ def type_of(field: FieldInfo) -> str:
 
 
 def _table(key: str, model: type[Configuration], depth: int) -> str:
-    kind = model.model_fields.get("kind")
-    named = f' = "{get_args(kind.annotation)[0]}"' if kind is not None and len(get_args(kind.annotation)) == 1 else ""
+    named = f' = "{get_args(model.model_fields["kind"].annotation)[0]}"' if _is_told_apart(model) else ""
     title = f"`{key}.kind{named}`" if named else f"`{key}`" if key else "At the top"
     rows = "\n".join(
         f"| `{each.key}`<br><small>{each.type}</small> | {each.default} | {each.meaning} |"
@@ -105,6 +105,12 @@ def _table(key: str, model: type[Configuration], depth: int) -> str:
         inside,
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _is_told_apart(model: type[Configuration]) -> bool:
+    """Whether it is one kind of several, so that its heading says which."""
+    kind = model.model_fields.get("kind")
+    return kind is not None and len(get_args(kind.annotation)) == 1
 
 
 def _below(key: str, model: type[Configuration], depth: int) -> Iterator[tuple[str, type[Configuration], int]]:

@@ -75,8 +75,8 @@ class MuonConfig(Configuration):
         cautious: decay only where it goes the update's way (Chen et al. 2025, "Cautious Weight Decay").
         adam_lr: peak of the rest's.
         embedding_lr: peak of that of tables read by token (embedding, n-grams, values); `adam_lr` unless stated.
-        betas: of AdamW.
-        eps: of AdamW.
+        betas: AdamW's, for the rest.
+        eps: added to the root of the mean square, in AdamW.
         clip: largest norm of the whole gradient; 0 does not clip.
     """
 
