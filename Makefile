@@ -4,7 +4,7 @@ NANOGPT ?=
 TORCH ?= cpu
 CORPUS ?= data/wikipedia
 
-.PHONY: demo test test-slow soak frozen bench-cpu bench-gpu bench-toy fit check dist docker clean
+.PHONY: demo test test-slow soak frozen bench-cpu bench-gpu bench-toy fit check docs dist docker clean
 
 demo: .venv/run.done  ## train a small GPT for three minutes and show what it writes
 	$(BIN)/daybreak demo
@@ -33,6 +33,9 @@ bench-toy: .venv/check.done  ## the same as bench-gpu in sizes of seconds, on a 
 fit: .venv/fit.done  ## the laws behind plan and auto, from runs of our own: CORPUS is prepared as fit/grid.py says; an hour and a half
 	$(BIN)/python fit/grid.py --corpus $(CORPUS)
 	$(BIN)/python fit/laws.py
+
+docs: .venv/check.done  ## the documentation as a site, in build/site: strict, a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 check: .venv/check.done  ## lint, format, types, layers
 	$(BIN)/ruff check .

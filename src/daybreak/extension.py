@@ -49,7 +49,8 @@ def extend(
         overrides: the new budget, as `budget=48h`, its price, and settings that change nothing of what is computed.
         data: where the run's corpus lies now, or those of its mixture; where they lay unless given.
         out: the new run's folder; beside the old one, with the budget behind its name, unless given.
-        started, stop_after: as of `train`.
+        started: as of `train`.
+        stop_after: as of `train`.
 
     Raises:
         UserError: the run's schedule has no plateau, the budget is hardly larger, or several ranks were launched.

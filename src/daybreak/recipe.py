@@ -63,6 +63,8 @@ class Recipe(Configuration):
     """What to train, on what, with what, for how long.
 
     Attributes:
+        name: that of its run's folder; the recipe's own or its file's unless given.
+        description: one line for people.
         budget: what the run may spend: `90s`, `24h`, `$20`, `19073 steps`, `10B tokens`, `1e18 flops`, `20x params`,
             `2 epochs`.
         price: dollars an hour of all devices together.

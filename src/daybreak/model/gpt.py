@@ -44,10 +44,14 @@ class ModelConfig(Configuration):
     """The sizes of a GPT and its parts.
 
     Attributes:
+        layers: blocks, one behind the other.
+        heads: of attention, in each block; `dim` is a multiple.
+        dim: numbers that stand for a token, D.
         context: tokens the model sees at once; also the length of a learned position table.
         vocab_size: width of embedding and head; ids above the tokenizer's are padding.
         bias: of every linear layer and LayerNorm, but for the head, which has none.
         dropout: on embeddings, attention weights, and residual branches, while training.
+        residual: attention and MLP one behind the other (GPT-2), or both on the same input (GPT-J).
         embedding_skip: each layer sees the embedding again, and scales the residual stream.
     """
 

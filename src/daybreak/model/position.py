@@ -26,7 +26,11 @@ class LearnedPositionConfig(Configuration):
 
 @final
 class SinusoidalPositionConfig(Configuration):
-    """A fixed table of sines and cosines (Vaswani et al. 2017, section 3.5), times one learned scale if asked."""
+    """A fixed table of sines and cosines (Vaswani et al. 2017, section 3.5), times one learned scale if asked.
+
+    Attributes:
+        learned_scale: one number, learned, multiplies the table; it begins at 1 / sqrt(dim).
+    """
 
     kind: Literal["sinusoidal"]
     learned_scale: bool = False
@@ -34,7 +38,11 @@ class SinusoidalPositionConfig(Configuration):
 
 @final
 class RotaryPositionConfig(Configuration):
-    """Rotary embedding (Su et al. 2021, "RoFormer"), in the two-halves layout."""
+    """Rotary embedding (Su et al. 2021, "RoFormer"), in the two-halves layout.
+
+    Attributes:
+        base: the slowest pair turns by 1 / base of what the fastest does; larger for longer contexts.
+    """
 
     kind: Literal["rotary"]
     base: float = 10_000.0

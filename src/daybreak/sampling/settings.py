@@ -49,7 +49,14 @@ class SamplingConfig(Configuration):
 
 @final
 class SamplesConfig(Configuration):
-    """Samples while training: how often (never, unless said), of what, how long."""
+    """Samples while training: how often (never, unless said), of what, how long.
+
+    Attributes:
+        every: how often one is drawn.
+        prompt: what it continues; a document's beginning unless given.
+        tokens: how many are made.
+        sampling: how each is chosen.
+    """
 
     every: IntervalField = None
     prompt: str = ""

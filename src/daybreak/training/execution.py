@@ -43,6 +43,10 @@ class ExecutionConfig(Configuration):
     """What a recipe may say about execution; `auto` leaves it to the machine.
 
     Attributes:
+        device: `cpu`, `cuda`, `cuda:1`, `mps`; the best that is here unless given.
+        precision: what products are computed in; `auto` is bf16 where the device multiplies it itself (on a CPU from a
+            width of 128), else fp16 on CUDA and fp32 elsewhere.
+        compile: blocks, by torch.compile; `auto` on CUDA, unless the run takes less than ten minutes.
         micro_batch: rows that pass through the model at once, on one rank; in a long run `auto` tries which is fastest.
         loss_rows: rows whose logits the loss holds at once; 0 holds all.
         threads: of the CPU; torch's own choice unless stated.
