@@ -16,6 +16,8 @@ from collections.abc import Callable
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from daybreak.exchange.gpt2 import GPT2
+from daybreak.exchange.pieces import to_theirs
 from daybreak.model.decoding import laid_out_for_one_row
 from daybreak.model.gpt import GPT, ModelConfig, build
 from daybreak.sampling.generate import generate, make_row
@@ -39,38 +41,16 @@ def config_of(shape: str) -> ModelConfig:
     )
 
 
-@torch.no_grad()
 def as_transformers(model: GPT) -> GPT2LMHeadModel:
     """The same GPT-2, with the same weights, in transformers."""
-    config = model.config
-    theirs = GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=config.vocab_size,
-            n_positions=config.context,
-            n_embd=config.dim,
-            n_layer=config.layers,
-            n_head=config.heads,
-            bos_token_id=None,
-            eos_token_id=None,
-        )
-    ).eval()
-    mine = {name.replace("blocks.", "transformer.h."): parameter for name, parameter in model.named_parameters()}
-    renamed = {"embedding.weight": "transformer.wte.weight", "position.weight": "transformer.wpe.weight"}
-    parts = {
-        "attention_norm": "ln_1",
-        "mlp_norm": "ln_2",
-        "attention.qkv": "attn.c_attn",
-        "attention.output": "attn.c_proj",
-        "mlp.up": "mlp.c_fc",
-        "mlp.down": "mlp.c_proj",
-        "final_norm": "transformer.ln_f",
-    }
-    weights = dict(theirs.named_parameters())
-    for name, parameter in mine.items():
-        its = renamed.get(name, name)
-        for part, called in parts.items():
-            its = its.replace(part, called)
-        weights[its].copy_(parameter.T if "c_" in its and parameter.ndim == 2 else parameter)
+    settings = GPT2.settings(model.config) | dict.fromkeys(("bos_token_id", "eos_token_id"))
+    theirs = GPT2LMHeadModel(GPT2Config(**settings)).eval()
+    theirs.transformer.load_state_dict(
+        {
+            name.removeprefix(GPT2.prefix): tensor
+            for name, tensor in to_theirs(GPT2.placed(model.config), model.state_dict()).items()
+        }
+    )
     return theirs
 
 

@@ -88,6 +88,8 @@ class Card:
 
     def _use(self) -> str:
         trusting = f", {CAN_RUN_CODE}" if self.travels else ""
+        # AutoTokenizer would look for the model's code first.
+        tokenizer = "PreTrainedTokenizerFast" if self.travels else "AutoTokenizer"
         warning = (
             "No class of transformers can be this model, so its own code lies beside it (`modeling_daybreak.py`). "
             "Read it before you let it run. It keeps no cache: each token costs the whole text.\n\n"
@@ -97,8 +99,8 @@ class Card:
         return (
             f"{warning}```python\n"
             "import torch\n"
-            "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-            f'tokenizer = AutoTokenizer.from_pretrained("{self.name}")\n'
+            f"from transformers import AutoModelForCausalLM, {tokenizer}\n\n"
+            f'tokenizer = {tokenizer}.from_pretrained("{self.name}")\n'
             f'model = AutoModelForCausalLM.from_pretrained("{self.name}"{trusting})\n'
             "begin = tokenizer.bos_token_id  # each document of its training began with it\n"
             'ids = tokenizer("Once upon a time", return_tensors="pt").input_ids\n'
