@@ -9,8 +9,9 @@ from daybreak.errors import UserError
 from daybreak.evaluate.results import Figure, TaskResult, shown, spoken
 from daybreak.evaluate.task_choice import TaskChoice
 from daybreak.exchange.card import Card, Measured
-from daybreak.exchange.carriers import OWN, carrier_of
+from daybreak.exchange.carriers import carrier_of
 from daybreak.exchange.check import model_of, require_transformers
+from daybreak.exchange.own_class import OWN
 from daybreak.exchange.write import Written, write_model
 from daybreak.files import require_text, whole_folder, write_bytes
 from daybreak.finite import or_nan

@@ -42,7 +42,7 @@ def import_model(source: str, out: Path | str) -> Run:
     guard = GuardRecord(scaling=execution.precision == "fp16")
     state = State(Spent(), guard, execution.micro_batch, owes_validation=False)
     with whole_folder(out) as aside:
-        write_imported_identity(aside, recipe, read.tokenizer, source, read.architecture)
+        write_imported_identity(aside, recipe, read.tokenizer, _public(source), read.architecture)
         write_execution(aside, execution)
         with Checkpoints(aside / "checkpoints", CheckpointConfig()) as checkpoints:
             checkpoints.save(0, Tensors(read.weights, {}), state.to_json(), pinned=True)
@@ -53,8 +53,8 @@ def _recipe(read: ForeignModel) -> Recipe:
     """The least that a recipe says; of its data and its training nothing is known."""
     row = min(read.config.context, _LONGEST_ROW)
     settings: dict[str, Any] = {
-        "name": re.sub(r"[^A-Za-z0-9._-]+", "-", read.source.removeprefix(PREFIX)).strip("-"),
-        "description": f"{read.architecture} of transformers, from {read.source}",
+        "name": re.sub(r"[^A-Za-z0-9._-]+", "-", _public(read.source).removeprefix(PREFIX)).strip("-"),
+        "description": f"{read.architecture} of transformers, from {_public(read.source)}",
         "budget": "1 steps",
         "data": {"window": row},
         "batch": {"tokens": row},
@@ -62,3 +62,9 @@ def _recipe(read: ForeignModel) -> Recipe:
         "optimizer": {"kind": "adamw", "lr": 3e-5},
     }
     return Recipe.model_validate(settings)
+
+
+def _public(source: str) -> str:
+    """Of a folder the name alone: its path is nobody's business."""
+    place = Path(source.removeprefix(PREFIX))
+    return f"{PREFIX}{place.resolve().name}" if place.is_dir() else source

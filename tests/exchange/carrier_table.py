@@ -6,7 +6,8 @@ python tests/exchange/carrier_table.py --write
 import sys
 from pathlib import Path
 
-from daybreak.exchange.carriers import OWN, carrier_of
+from daybreak.exchange.carriers import carrier_of
+from daybreak.exchange.own_class import OWN
 from daybreak.recipe import Recipe, recipe_names
 
 PAGE = Path(__file__).parents[2] / "docs/exchange.md"

@@ -281,3 +281,19 @@ def test_falcons_alibi_is_not_ours(tmp_path: Path) -> None:
     gpt_star = read.config.model_copy(update={"position": scrambled(position={"kind": "alibi"}).config.position})
     logits = compare(model_of(gpt_star, read.weights), lambda tokens: theirs(input_ids=tokens, use_cache=False).logits)
     assert logits.difference > 1e-2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("layers", "heads", "dim"), [(12, 12, 768), (24, 16, 1024), (3, 20, 1280), (2, 25, 1600)], ids=lambda value: value
+)
+def test_gpt2_of_all_four_sizes_comes_in(layers: int, heads: int, dim: int, tmp_path: Path) -> None:
+    """Random weights; the large ones at reduced depth. The whole context, and the check that the command makes."""
+    sizes = {"n_layer": layers, "n_head": heads, "n_embd": dim, "n_positions": 1024, "vocab_size": 50_257}
+    torch.manual_seed(0)
+    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes, bos_token_id=END, eos_token_id=END))
+    saved(model, tmp_path)
+    read = read_model(f"hf:{tmp_path}")
+    config = read.config
+    assert (config.layers, config.heads, config.dim, config.context) == (layers, heads, dim, 1024)
+    assert config.mlp.activation == "gelu_tanh"

@@ -35,7 +35,7 @@ def export(
     from daybreak.errors import UserError
     from daybreak.evaluate.benchmarks import parse_local
     from daybreak.evaluate.task_choice import TaskChoice
-    from daybreak.exchange.carriers import OWN
+    from daybreak.exchange.own_class import OWN
     from daybreak.exporting import export as export_run
 
     if tasks is None and (local or limit is not None):

@@ -93,15 +93,16 @@ def _recognise(settings: Settings) -> ModelConfig:
 
 
 def _pieces(config: ModelConfig) -> Iterator[Piece | Constant]:
-    D, bias = config.dim, {"bias": config.bias, "optional": True}
+    D = config.dim
+    linear = partial(layer, bias=config.bias, optional=True)
     grouped = partial(by_heads, heads=config.heads, kv_heads=config.attention.kv_heads or config.heads)
     yield same("embedding.weight", (_EMBEDDING,))
     for number in range(config.layers):
         ours, theirs = f"blocks.{number}", f"transformer.h.{number}"
-        yield from layer(f"{ours}.attention.qkv", f"{theirs}.self_attention.query_key_value", grouped, **bias)
-        yield from layer(f"{ours}.attention.output", f"{theirs}.self_attention.dense", **bias)
-        yield from layer(f"{ours}.mlp.up", f"{theirs}.mlp.dense_h_to_4h", **bias)
-        yield from layer(f"{ours}.mlp.down", f"{theirs}.mlp.dense_4h_to_h", **bias)
+        yield from linear(f"{ours}.attention.qkv", f"{theirs}.self_attention.query_key_value", grouped)
+        yield from linear(f"{ours}.attention.output", f"{theirs}.self_attention.dense")
+        yield from linear(f"{ours}.mlp.up", f"{theirs}.mlp.dense_h_to_4h")
+        yield from linear(f"{ours}.mlp.down", f"{theirs}.mlp.dense_4h_to_h")
         yield from layer(f"{ours}.norm", f"{theirs}.input_layernorm", bias=config.bias, zero_bias=(D,))
     yield from layer("final_norm", "transformer.ln_f", bias=config.bias, zero_bias=(D,))
     if not config.head.tied:

@@ -95,14 +95,14 @@ def attention_pieces(
 
 def mlp_pieces(config: ModelConfig, ours: str, theirs: str, *, optional: bool) -> Iterator[Piece | Constant]:
     """Gate above value, or neither."""
-    bias = {"bias": config.bias, "optional": optional}
+    linear = partial(layer, bias=config.bias, optional=optional)
     hidden = config.mlp.hidden or 4 * config.dim
     if config.mlp.kind == "glu":
         halves = partial(stacked, rows=(hidden, hidden))
-        yield from layer(f"{ours}.up", (f"{theirs}.gate_proj", f"{theirs}.up_proj"), halves, **bias)
+        yield from linear(f"{ours}.up", (f"{theirs}.gate_proj", f"{theirs}.up_proj"), halves)
     else:
-        yield from layer(f"{ours}.up", f"{theirs}.up_proj", **bias)
-    yield from layer(f"{ours}.down", f"{theirs}.down_proj", **bias)
+        yield from linear(f"{ours}.up", f"{theirs}.up_proj")
+    yield from linear(f"{ours}.down", f"{theirs}.down_proj")
 
 
 def _pieces(config: ModelConfig, *, only_qkv_biased: bool = False, qk_norm: bool = False) -> Iterator[Piece | Constant]:

@@ -65,7 +65,7 @@ def transposed(ours: str, theirs: Names) -> Piece:
 
 def stacked(ours: str, theirs: Names, rows: tuple[int, ...]) -> Piece:
     """Several tensors, one above the other."""
-    return Piece(ours, theirs, lambda tensor: torch.split(tensor, rows), lambda *tensors: torch.cat(tensors))
+    return Piece(ours, theirs, lambda tensor: torch.split(tensor, list(rows)), lambda *tensors: torch.cat(tensors))
 
 
 def by_heads(ours: str, theirs: Names, heads: int, kv_heads: int) -> Piece:
@@ -74,12 +74,12 @@ def by_heads(ours: str, theirs: Names, heads: int, kv_heads: int) -> Piece:
 
     def apart(tensor: Tensor) -> tuple[Tensor, ...]:
         by_head = torch.unflatten(tensor, 0, (heads + 2 * kv_heads, -1))
-        q, k, v = torch.split(by_head, (heads, kv_heads, kv_heads))
+        q, k, v = torch.split(by_head, [heads, kv_heads, kv_heads])
         by_group = torch.cat((torch.unflatten(q, 0, (kv_heads, group)), k[:, None], v[:, None]), dim=1)
         return (by_group.flatten(0, 2),)
 
     def together(tensor: Tensor) -> Tensor:
-        parts = torch.split(torch.unflatten(tensor, 0, (kv_heads, group + 2, -1)), (group, 1, 1), dim=1)
+        parts = torch.split(torch.unflatten(tensor, 0, (kv_heads, group + 2, -1)), [group, 1, 1], dim=1)
         return torch.cat([part.flatten(0, 2) for part in parts])
 
     return Piece(ours, theirs, apart, together)

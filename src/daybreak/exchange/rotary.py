@@ -29,9 +29,10 @@ def read_rotary(settings: Settings, *, share: float = 1.0, base: str = "rope_the
     for kind in (new.get("rope_type", "default"), old.get("rope_type", old.get("type", "default"))):
         if kind != "default":
             raise MisfitError(f"its rotary positions are stretched ({kind})")
+    turned: Any = share
     for name in ("partial_rotary_factor", "rotary_pct"):
-        share = new.get(name, settings.get(name, share))
-    if share != 1.0:
-        raise MisfitError(f"it turns a share of {share} of each head, ours all of it")
-    theta = new.get("rope_theta", settings.get(base, settings.get("rope_theta", 10_000.0)))
+        turned = new.get(name, settings.get(name, turned))
+    if turned != 1.0:
+        raise MisfitError(f"it turns a share of {turned} of each head, ours all of it")
+    theta: Any = new.get("rope_theta", settings.get(base, settings.get("rope_theta", 10_000.0)))
     return {"kind": "rotary", "base": float(theta)}

@@ -4,6 +4,7 @@ Their norms have biases, which are zero where ours have none; where their matric
 """
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from daybreak.exchange.carrier import Carrier, Settings, require, require_only
@@ -68,14 +69,14 @@ def _recognise_stablelm(settings: Settings) -> ModelConfig:
 
 
 def _pieces_starcoder2(config: ModelConfig) -> Iterator[Piece | Constant]:
-    bias = {"bias": config.bias, "optional": True}
+    linear = partial(layer, bias=config.bias, optional=True)
     yield same("embedding.weight", (EMBEDDING,))
     for number in range(config.layers):
         ours, theirs = f"blocks.{number}", f"model.layers.{number}"
         yield from attention_pieces(config, f"{ours}.attention.qkv", f"{theirs}.self_attn", optional=True)
-        yield from layer(f"{ours}.attention.output", f"{theirs}.self_attn.o_proj", **bias)
-        yield from layer(f"{ours}.mlp.up", f"{theirs}.mlp.c_fc", **bias)
-        yield from layer(f"{ours}.mlp.down", f"{theirs}.mlp.c_proj", **bias)
+        yield from linear(f"{ours}.attention.output", f"{theirs}.self_attn.o_proj")
+        yield from linear(f"{ours}.mlp.up", f"{theirs}.mlp.c_fc")
+        yield from linear(f"{ours}.mlp.down", f"{theirs}.mlp.c_proj")
         yield from _norm(config, f"{ours}.attention_norm", f"{theirs}.input_layernorm")
         yield from _norm(config, f"{ours}.mlp_norm", f"{theirs}.post_attention_layernorm")
     yield from _ending(config)

@@ -70,7 +70,7 @@ class Attention(nn.Module):
             q, k = root_mean_square_norm(q, QK_EPS), root_mean_square_norm(k, QK_EPS)
         if self.position["kind"] == "rotary":
             q, k = (rotated(each, places_BT, self.position["base"]) for each in (q, k))
-        if self.value_gate is not None:
+        if self.value_gate is not None and values_BTE is not None:
             gates_BTG = 2 * torch.sigmoid(self.value_gate(x_BTD[..., : self.value_gate.in_features]))
             v = v + (gates_BTG[..., None] * values_BTE.view(B, T, G, D // H)).transpose(1, 2)
         mask = self._mask(places_BT, real_BT, q.dtype)
@@ -184,10 +184,12 @@ class NgramEmbedding(nn.Module):
         self.tables = nn.ModuleList(nn.Embedding(min(rows, self.words**length), dim) for length in lengths)
 
     def forward(self, tokens_BT: Tensor, places_BT: Tensor) -> Tensor:
-        return sum(
-            table(self._rows(tokens_BT, places_BT, length, table.num_embeddings))
-            for length, table in zip(self.lengths, self.tables, strict=True)
-        )
+        weights: list[Any] = [table.weight for table in self.tables]
+        added = [
+            F.embedding(self._rows(tokens_BT, places_BT, length, len(weight)), weight)
+            for length, weight in zip(self.lengths, weights, strict=True)
+        ]
+        return torch.stack(added).sum(dim=0)
 
     def _rows(self, tokens_BT: Tensor, places_BT: Tensor, length: int, rows: int) -> Tensor:
         row_BT = torch.zeros_like(tokens_BT)
@@ -212,6 +214,9 @@ class ValueEmbeddings(nn.Module):
     def __init__(self, layers: list[int], vocab_size: int, width: int) -> None:
         super().__init__()
         self.tables = nn.ModuleDict({str(layer): nn.Embedding(vocab_size, width) for layer in layers})
+
+    def forward(self, tokens_BT: Tensor, layer: int) -> Tensor | None:
+        return self.tables[str(layer)](tokens_BT) if str(layer) in self.tables else None
 
 
 def value_layers(model: dict[str, Any]) -> list[int]:
@@ -261,7 +266,7 @@ class DaybreakForCausalLM(PreTrainedModel, GenerationMixin):
         extra, lookup, position = model["extra_norms"], model["lookup"], model["position"]
         dim, vocab_size, layers = model["dim"], model["vocab_size"], model["layers"]
         self.embedding = nn.Embedding(vocab_size, dim)
-        self.position = None
+        self.position: Learned | Sinusoidal | None = None
         if position["kind"] == "learned":
             self.position = Learned(model["context"], dim)
         elif position["kind"] == "sinusoidal":
@@ -313,10 +318,11 @@ class DaybreakForCausalLM(PreTrainedModel, GenerationMixin):
         for layer, block in enumerate(self.blocks):
             if self.skip is not None:
                 x_BTD = self.skip.residual_scale[layer] * x_BTD + self.skip.embedding_scale[layer] * x0_BTD
-            has_values = self.values is not None and str(layer) in self.values.tables
-            values_BTE = self.values.tables[str(layer)](tokens_BT) if has_values else None
+            values_BTE = None if self.values is None else self.values(tokens_BT, layer)
             x_BTD = block(x_BTD, places_BT, real_BT, values_BTE)
-        return (self.final_norm or self.embedding_norm)(x_BTD)
+        final_norm = self.final_norm or self.embedding_norm
+        assert final_norm is not None  # a final norm that is shared is the embedding's
+        return final_norm(x_BTD)
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, attention_mask: Any = None, **_: Any) -> dict[str, Any]:
         """All of the text, at each token."""
@@ -326,7 +332,7 @@ class DaybreakForCausalLM(PreTrainedModel, GenerationMixin):
         return self.embedding
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        self.embedding = value
+        self.embedding = value  # type: ignore[assignment]
 
     def get_output_embeddings(self) -> None:
         """None that transformers may change: a tied head reads the embedding, another has a tensor of its own."""
