@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 IMPORTED_AT = time.monotonic()  # where the command line's time budgets count from
 __version__ = "0.1.0"
-__all__ = ["Recipe", "Run", "choose_depth", "extend", "load", "plan", "prepare", "train", "write_report"]
+__all__ = [
+    "Recipe",
+    "Run",
+    "SamplingConfig",
+    "choose_depth",
+    "extend",
+    "load",
+    "plan",
+    "prepare",
+    "train",
+    "write_report",
+]
 
 if TYPE_CHECKING:
     from daybreak.data.prepare import prepare
@@ -21,10 +32,12 @@ if TYPE_CHECKING:
     from daybreak.recipe import Recipe
     from daybreak.report.write import write_report
     from daybreak.run import Run, load, train
+    from daybreak.sampling.settings import SamplingConfig
 
 _HOMES = {
     "Recipe": "daybreak.recipe",
     "Run": "daybreak.run",
+    "SamplingConfig": "daybreak.sampling.settings",
     "choose_depth": "daybreak.planning.dial",
     "extend": "daybreak.extension",
     "load": "daybreak.run",
