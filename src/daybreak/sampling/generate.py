@@ -52,9 +52,7 @@ def generate(
     for each in rows:
         each.seen = each.seen[-context:]
     longest = max((min(context, len(each.seen) + each.left) for each in rows), default=0)
-    waiting = sorted(
-        rows, key=lambda each: len(each.seen)
-    )  # the longest begin, so that the others find room beside them
+    waiting = sorted(rows, key=lambda each: len(each.seen))  # the longest begin: the others find room beside them
     batch = Batch(
         model,
         sampling,
