@@ -144,6 +144,13 @@ def test_log_probabilities_are_listed_below_the_text(run: Run, sample: Command) 
     assert total.split() == [f"{made.log_probability:.4f}", "nats", "in", "5", "tokens"]
 
 
+def test_a_prompt_longer_than_the_context_is_said_to_be_cut(run: Run, sample: Command) -> None:
+    code, out, err = sample("the light of day", "--tokens", "5")
+    assert (code, err) == (0, "of the 17 tokens of the prompt the model sees the last 16\n")
+    assert out == run.sample("the light of day", tokens=5)[0].text + "\n"
+    assert sample("he light of day", "--tokens", "5")[2] == ""
+
+
 @pytest.mark.parametrize(
     ("words", "problem"),
     [

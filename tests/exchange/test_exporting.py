@@ -20,7 +20,7 @@ from daybreak.evaluate.results import Figure, TaskResult, TaskResults
 from daybreak.evaluate.task_choice import TaskChoice
 from daybreak.recipe import Recipe
 from daybreak.run import Run
-from daybreak.sample import SamplingConfig
+from daybreak.sampling.settings import SamplingConfig
 
 SETTINGS = (
     "data.tokenizer=bytes", "data.window=16", "batch.tokens=64", "model.layers=1", "model.heads=2", "model.dim=16",

@@ -114,6 +114,13 @@ def test_a_prompt_has_the_same_text_alone_in_a_batch_in_another_order_and_among_
     assert len({len(text) for text in alone}) > 2  # some stopped early
 
 
+def test_no_tokens_make_no_text() -> None:
+    model = make_model(BYTES.vocab_size)
+    assert list(stream_text(model, BYTES, "day", tokens=0, sampling=GREEDY)) == []
+    (made,) = continue_texts(model, BYTES, ["day"], tokens=0, sampling=GREEDY)
+    assert (made.text, made.ending) == ("day", "tokens")
+
+
 def test_pieces_are_the_first_continuations() -> None:
     model = make_model(BYTES.vocab_size)
     first, second = continue_texts(model, BYTES, ["day"], tokens=12, count=2, sampling=DRAWN)

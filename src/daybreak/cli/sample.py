@@ -1,6 +1,7 @@
 """daybreak sample."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -88,8 +89,9 @@ def sample(
     else:
         asked = [read_prompt() if prompt == STANDARD_INPUT else prompt or ""]
 
+    _say_what_is_cut(asked, trained.tokenizer, trained.recipe.model.context)
     if len(asked) == count == 1 and out is None and not logprobs and not json:
-        pieces = trained.stream(asked[0], tokens=tokens, sampling=sampling, stop=stops)  # says first what is wrong
+        pieces = trained.stream(asked[0], tokens=tokens, sampling=sampling, stop=stops)
         print(as_text(asked[0]), end="", flush=True)
         for piece in pieces:
             print(piece.text, end="", flush=True)
@@ -107,6 +109,15 @@ def sample(
         return
     write_bytes(out, f"{shown}\n".encode())
     say(f"{len(made):,} x up to {tokens:,} tokens in {out}")
+
+
+def _say_what_is_cut(prompts: Sequence[str], tokenizer: "Tokenizer", context: int) -> None:
+    from daybreak.sampling.text import as_text
+
+    longest = 1 + max(len(tokenizer.encode(as_text(each))) for each in prompts)  # end-of-text stands in front
+    if longest > context:
+        which = "prompt" if len(prompts) == 1 else "longest prompt"
+        say(f"of the {longest:,} tokens of the {which} the model sees the last {context:,}")
 
 
 def _unescaped(stop: str) -> str:

@@ -66,23 +66,20 @@ class Batch:
         # Columns that no row fills any more are given up when there are as many as this.
         self._slack = max(16, longest // 4)
         self._cache = SharedCache(model.config.layers, longest + self._slack, room)
-        self._logits_BV = torch.empty(0, vocab_size, device=self._device)
+        self._logits: list[Tensor] = []  # of the rows, (B, V) in parts
 
     def admit(self, rows: Sequence[Row]) -> None:
         """Let rows join, and the model read what they have seen; those that saw the same are read once."""
-        logits = [self._logits_BV]
-        for length, group in groupby(
-            sorted(rows, key=lambda row: (-len(row.seen), row.seen)), lambda row: len(row.seen)
-        ):
+        in_order = sorted(rows, key=lambda row: (-len(row.seen), row.seen))
+        for length, group in groupby(in_order, lambda row: len(row.seen)):
             alike = [list(same) for _, same in groupby(group, lambda row: row.seen)]
             at_once = max(1, _TOKENS_READ_AT_ONCE // length)
             for start in range(0, len(alike), at_once):
-                logits.append(self._read(alike[start : start + at_once]))
-        self._logits_BV = torch.cat(logits)
+                self._logits.append(self._read(alike[start : start + at_once]))
 
     def choose(self) -> list[Chosen]:
         """The next token of each row, which takes it in."""
-        logits_BV = self._logits_BV
+        logits_BV = self._logits[0] if len(self._logits) == 1 else torch.cat(self._logits)
         mentioned = [row.mentioned for row in self.rows if row.mentioned is not None]
         tokens, log_probabilities = choose(
             logits_BV,
@@ -112,14 +109,13 @@ class Batch:
                 row.seen.append(tokens[index])
             if is_full or not going_on:
                 self._drop(index)
-                tokens[index] = tokens[-1]
+                tokens[index] = tokens[-1]  # as its row does
                 tokens.pop()
-        self._logits_BV = self._logits_BV[:0]
+        self._logits = []
         if self.rows:
             self._give_up_columns()
-            self._logits_BV = self._next_logits(torch.tensor(tokens, device=self._device)[:, None], self._cache)
-        if full:
-            self.admit(full)
+            self._logits.append(self._next_logits(torch.tensor(tokens, device=self._device)[:, None], self._cache))
+        self.admit(full)
 
     def _read(self, alike: Sequence[Sequence[Row]]) -> Tensor:
         """Logits of rows that have seen equally many tokens, (B, V); of each group all saw the same."""

@@ -48,12 +48,11 @@ def generate(
         The next token of each row that is under way. A row whose `left` is then set to 0 has ended.
     """
     context = model.config.context
+    rows = [each for each in rows if each.left > 0]
     for each in rows:
         each.seen = each.seen[-context:]
     longest = max((min(context, len(each.seen) + each.left) for each in rows), default=0)
-    waiting = sorted(
-        rows, key=lambda each: len(each.seen)
-    )  # the longest begin, so that the others find room beside them
+    waiting = sorted(rows, key=lambda each: len(each.seen))  # the longest begin: the others find room beside them
     batch = Batch(
         model,
         sampling,
