@@ -18,7 +18,7 @@ from daybreak.duration import Duration, Unit
 from daybreak.errors import UserError
 from daybreak.files import whole_folder
 from daybreak.folders import is_a, is_no
-from daybreak.identity import changes_to, read_execution, read_recipe, write_execution, write_identity
+from daybreak.identity import changes_to, origin_of, read_execution, read_recipe, write_execution, write_identity
 from daybreak.progress import say
 from daybreak.recipe import Recipe, merge
 from daybreak.run import Run, stop_seconds, train
@@ -189,7 +189,7 @@ def _write(
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise UserError(f"{out} exists and is no extension of {run}; choose another --out")
     with whole_folder(out) as aside:
-        write_identity(aside, recipe, reading)
+        write_identity(aside, recipe, reading, origin_of(run))
         write_execution(aside, read_execution(run))
         copy_metrics(run / "metrics.jsonl", aside / "metrics.jsonl", up_to_step=checkpoint.step, scale=scale)
         event = {"step": checkpoint.step, "run": str(run.resolve()), "budget": str(recipe.budget)}

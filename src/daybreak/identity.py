@@ -19,11 +19,11 @@ from daybreak.training.execution import Execution
 
 _FORMAT = 1  # of a run's folder: what its files are called and hold
 # What the saved tensors and the place are made for.
-_FIXED = ("model", "data.window", "data.packing", "data.tokenizer", "optimizer.kind")
+_FIXED = ("model", "data.window", "data.packing", "data.tokenizer", "optimizer.kind", "freeze", "init")
 # What no step computes differently for, beyond its last bits.
 _FREE = (
     "name", "description", "evaluation", "checkpoint", "samples", "tasks", "diagnostics", "execution", "parallel",
-    "tracking",
+    "tracking", "init.source",
 )  # fmt: skip
 _COURSE = ("execution.precision", "execution.weights")
 
@@ -55,7 +55,7 @@ def changes_to(path: Path, recipe: Recipe, reading: Reading) -> Changes:
     if len(before.data.places) == len(recipe.data.places):
         before = before.model_copy(update={"data": before.data.lying_at(recipe.data.places)})
     differences = recipe.differences(before)
-    fixed = [line for line in differences if _is_under(line, _FIXED)]
+    fixed = [line for line in differences if _is_under(line, _FIXED) and not _is_under(line, _FREE)]
     free_here = _FREE if recipe.budget.unit is Unit.DOLLARS else (*_FREE, "price")
     free = [line for line in differences if _is_under(line, free_here) and not _is_under(line, _COURSE)]
     course = [line for line in differences if line not in fixed and line not in free]
@@ -76,9 +76,15 @@ def _corpora_of(identity: Mapping[str, Any]) -> list[Any]:
     return [identity.get("corpus")] if sources is None else [source["identity"] for source in sources]
 
 
-def write_identity(path: Path, recipe: Recipe, reading: Reading) -> None:
-    """Write what identifies a run; a crash leaves the recipe before or the new one, both of them trusted."""
-    _write_identity(path, recipe, reading.tokenizer, reading.described())
+def write_identity(path: Path, recipe: Recipe, reading: Reading, origin: Mapping[str, Any] | None = None) -> None:
+    """Write what identifies a run; a crash leaves the recipe before or the new one, both of them trusted.
+
+    Args:
+        origin: the trained model that it began from; the one that it was written with before, unless given.
+    """
+    origin = origin or origin_of(path)
+    described = reading.described() | ({} if origin is None else {"origin": dict(origin)})
+    _write_identity(path, recipe, reading.tokenizer, described)
 
 
 def write_imported_identity(path: Path, recipe: Recipe, tokenizer: Tokenizer, source: str, architecture: str) -> None:
@@ -116,6 +122,14 @@ def read_identity(path: Path) -> dict[str, Any]:
             "use the version that made it, or a newer one"
         )
     return identity
+
+
+def origin_of(path: Path) -> dict[str, Any] | None:
+    """The trained model that a run began from; None if it began from random values."""
+    if not (path / "identity.json").exists():
+        return None
+    origin = read_identity(path).get("origin")
+    return origin if isinstance(origin, dict) else None
 
 
 def read_recipe(path: Path) -> Recipe:

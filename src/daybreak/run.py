@@ -253,7 +253,7 @@ class Run:
     def _reading(self, data: Path | str | None) -> Reading:
         """What the run was trained on, or other text of its tokenizer."""
         reading = Reading.open(self.recipe.data if data is None else self.recipe.with_data(data).data)
-        if reading.tokenizer.identity != self.tokenizer.identity:
+        if not self.tokenizer.extends(reading.tokenizer):
             raise UserError(
                 f"{reading.corpora[0].path} was prepared with tokenizer {reading.tokenizer.name}, the run with another "
                 f"({self.tokenizer.name}); prepare the text with --tokenizer {self.path}"
@@ -337,7 +337,7 @@ def train(
     ):
         with stop.at_once():
             ranks = meeting.enter_context(joined(asked.parallel))
-            recipe = Recipe.model_validate(ranks.share(lambda: asked.model_dump(mode="json")))
+            recipe = Recipe.model_validate(ranks.share(lambda: _with_origin(asked, path).model_dump(mode="json")))
             reading = _open_together(recipe, ranks)
         recipe = recipe.model_copy(update={"data": reading.placed})
         require_fitting_tokenizer(recipe, reading.tokenizer)
@@ -345,6 +345,18 @@ def train(
     if ranks.first:
         return load(path)
     return Run(path, recipe, reading.tokenizer, outcome.execution, outcome.checkpoint, outcome.result)
+
+
+def _with_origin(recipe: Recipe, out: Path) -> Recipe:
+    """The recipe with the trained model that it begins from found; a run in `out` that has begun needs none any more.
+
+    Raises:
+        UserError: there is none, or it is not the one that it was.
+    """
+    if recipe.init is None:
+        return recipe
+    begun = (out / "recipe.toml").exists() and read_recipe(out).init == recipe.init
+    return recipe if begun else recipe.model_copy(update={"init": recipe.init.found()})
 
 
 def stop_seconds(stop_after: str | None) -> float | None:

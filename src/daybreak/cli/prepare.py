@@ -36,6 +36,10 @@ def prepare(
     tokenizer: Annotated[
         str, typer.Option(autocompletion=tokenizers, help="bytes, chars, gpt2, bpe:SIZE, or a path.")
     ] = "gpt2",
+    special: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A special token to add, as '<|user|>', which text may spell; repeatable."),
+    ] = None,
     val: Annotated[float, typer.Option(help="Share kept for validation.")] = 0.1,
     text_key: Annotated[str, typer.Option(help="The key or column that holds the text of a record.")] = "text",
     component: Annotated[
@@ -93,6 +97,7 @@ def prepare(
         source,
         out,
         tokenizer=tokenizer,
+        specials=special or (),
         validation=val,
         cleaning=Cleaning(
             mend=clean,
@@ -130,5 +135,5 @@ def _fitting_recipe(tokenizer: "Tokenizer") -> str:
     known = {"bpe:4096": "gpt2-tiny", "bpe:259": "zero-one-tiny", "chars": "shakespeare-char-cpu"}
     recipe, vocab_size = known.get(tokenizer.name), tokenizer.padded_vocab_size
     if recipe is None:
-        return f"gpt2-tiny data.tokenizer={tokenizer.name} model.vocab_size={vocab_size}"
+        return f"gpt2-tiny data.tokenizer={tokenizer.base_name} model.vocab_size={vocab_size}"
     return f"{recipe} model.vocab_size={vocab_size}" if tokenizer.name == "chars" else recipe

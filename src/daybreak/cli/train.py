@@ -83,6 +83,8 @@ def _chosen(overrides: tuple[str, ...], data: Path | None, out: Path) -> "Recipe
         if depth_of(begun.name) is None:
             raise UserError(f"{out} holds a run of {begun.name}, which auto did not choose; choose another --out")
         return begun
+    if any(each.startswith("init") for each in overrides):
+        raise UserError("auto chooses a model, and init brings one: name a recipe, as daybreak-small, to begin from it")
     if any(each.startswith("data.mixture") for each in overrides):
         raise UserError("auto takes one corpus: give --data CORPUS, or a mixture to a recipe by its name")
     if out.is_file():

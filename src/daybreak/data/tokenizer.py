@@ -7,7 +7,7 @@ table, so a corpus or a run can tell whether another was made with the same one.
 
 import base64
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -37,13 +37,15 @@ class Tokenizer:
         name: how it was asked for: `bytes`, `chars`, `gpt2` or `bpe:SIZE`. Not part of the identity.
         pattern: the regular expression that splits text before merging.
         ranks: the bytes of each token and its id; lower ids merge first.
-        specials: names of special tokens and their ids; text never encodes to them.
+        specials: names of special tokens and their ids; text never encodes to them, but to those that are spelled.
+        spelled: special tokens that text encodes to where it spells their names, since that was asked for.
     """
 
     name: str
     pattern: str
     ranks: Mapping[bytes, int] = field(repr=False)
     specials: Mapping[str, int]
+    spelled: tuple[str, ...] = ()
 
     @cached_property
     def vocab_size(self) -> int:
@@ -60,19 +62,53 @@ class Tokenizer:
 
     @cached_property
     def identity(self) -> str:
-        """SHA-256 of the canonical JSON of pattern, ranks and special tokens."""
+        """SHA-256 of the canonical JSON of pattern, ranks and special tokens, and which of them text may spell."""
         return sha256_bytes(canonical_json(self._content()))
 
     @cached_property
     def token_bytes(self) -> npt.NDArray[np.int64]:
-        """Number of bytes of text each id stands for, (vocab_size,); special tokens stand for none."""
+        """Number of bytes of text each id stands for, (vocab_size,).
+
+        Special tokens stand for none, but those that text spells for their names.
+        """
         lengths = np.zeros(self.vocab_size, dtype=np.int64)
         for token, rank in self.ranks.items():
             lengths[rank] = len(token)
+        for name in self.spelled:
+            lengths[self.specials[name]] = len(name.encode())
         return lengths
 
+    def with_specials(self, names: Sequence[str]) -> "Tokenizer":
+        """The same with special tokens above its ids, which text turns into where it spells their names.
+
+        Raises:
+            UserError: a name is empty, given twice, or that of a token it has.
+        """
+        for index, name in enumerate(names):
+            if not name or any(sign.isspace() for sign in name):  # text may be cut at blanks
+                raise UserError(f"{name!r} cannot be a special token; give it a name without blanks, as '<|user|>'")
+            if name in self.specials or name in names[:index]:
+                raise UserError(f"{name} is a special token of {self.name} already; give each once")
+        if not names:
+            return self
+        added = {name: self.vocab_size + number for number, name in enumerate(names)}
+        name = "+".join((self.name, *names))
+        return Tokenizer(name, self.pattern, self.ranks, {**self.specials, **added}, (*self.spelled, *names))
+
+    def extends(self, other: "Tokenizer") -> bool:
+        """Whether it has all tokens of another, by the same ids, and only special tokens besides."""
+        return self.identity == other.identity or (
+            (self.pattern, dict(self.ranks)) == (other.pattern, dict(other.ranks))
+            and other.specials.items() <= self.specials.items()
+        )
+
+    @property
+    def base_name(self) -> str:
+        """What it was called before special tokens were added to it."""
+        return self.name.partition("+")[0]
+
     def encode(self, text: str) -> npt.NDArray[np.uint32]:
-        """Token ids of `text`. Text that spells a special token is text.
+        """Token ids of `text`. Text that spells a special token is text, unless that is one of `spelled`.
 
         Raises:
             UserError: a character is not in the table (only `chars` can lack one).
@@ -80,7 +116,8 @@ class Tokenizer:
         if not self.covers_all_bytes:
             self._require_known_characters(text)
         try:
-            return np.asarray(self._encoding.encode_to_numpy(text, disallowed_special=()))
+            specials = set(self.spelled)
+            return np.asarray(self._encoding.encode_to_numpy(text, allowed_special=specials, disallowed_special=()))
         except ValueError:  # a run of about a million blanks overflows the regular expression's stack
             parts = [part for part in _LONG_BLANKS.split(text) if part]
             if len(parts) == 1:
@@ -112,7 +149,8 @@ class Tokenizer:
                     f"{path}: tokenizer format {value['format']} is not known here; use the version that wrote it"
                 )
             ranks = {base64.b64decode(token): rank for token, rank in value["ranks"]}
-            tokenizer = cls(value["name"], value["pattern"], ranks, value["specials"])
+            spelled = tuple(value.get("spelled", ()))
+            tokenizer = cls(value["name"], value["pattern"], ranks, value["specials"], spelled)
             tokenizer.require_sense()
             intact = tokenizer.identity == value["identity"]
         except (KeyError, TypeError, ValueError) as error:
@@ -134,6 +172,8 @@ class Tokenizer:
             raise ValueError("its ids are not 0, 1, 2 and so on, each once")
         if END_OF_TEXT not in self.specials or not all(type(name) is str and name for name in self.specials):
             raise ValueError(f"its special tokens are not {END_OF_TEXT} and other names")
+        if not set(self.spelled) <= self.specials.keys():
+            raise ValueError("what text may spell is no special token of it")
         if not self.ranks or any(not token for token in self.ranks):
             raise ValueError("it has no tokens, or an empty one")
         if type(self.name) is not str or type(self.pattern) is not str or not self.pattern:
@@ -148,6 +188,7 @@ class Tokenizer:
             "pattern": self.pattern,
             "ranks": [[token, rank] for rank, token in table],
             "specials": dict(self.specials),
+            **({"spelled": list(self.spelled)} if self.spelled else {}),  # without any, identities are as they were
         }
 
     @cached_property
@@ -178,12 +219,21 @@ class Tokenizer:
 
     def _require_known_characters(self, text: str) -> None:
         unknown = set(text) - self._characters
+        if unknown and self.spelled:
+            unknown = set(without(text, self.spelled)) - self._characters
         if unknown:
             shown = ", ".join(repr(character) for character in sorted(unknown)[:5])
             raise UserError(
                 f"tokenizer {self.name} has no token for {shown}; "
                 "it knows only the characters of the text it was made from"
             )
+
+
+def without(text: str, names: Iterable[str]) -> str:
+    """Text without what spells special tokens."""
+    for name in names:
+        text = text.replace(name, " ")
+    return text
 
 
 def byte_tokenizer() -> Tokenizer:
@@ -285,16 +335,22 @@ def _bpe_size(name: str) -> int | None:
     return size
 
 
-def make_tokenizer(name: str, texts: Iterator[str]) -> Tokenizer:
+def make_tokenizer(name: str, texts: Iterator[str], specials: Sequence[str] = ()) -> Tokenizer:
     """The tokenizer called `name`, made from `texts` where it has to be.
 
     Args:
-        name: `bytes`, `chars`, `gpt2`, `bpe:SIZE`, or the path of a tokenizer file or of a corpus.
+        name: `bytes`, `chars`, `gpt2`, `bpe:SIZE`, or the path of a tokenizer file, of a corpus or of a run.
         texts: the text to learn from; read only by `chars` and `bpe:SIZE`.
+        specials: names of special tokens that it has besides, and that text may spell; nothing is learned of them.
 
     Raises:
-        UserError: no such tokenizer.
+        UserError: no such tokenizer, or it has such a token.
     """
+    plain = (without(text, specials) for text in texts) if specials else texts
+    return _without_specials(name, plain).with_specials(specials)
+
+
+def _without_specials(name: str, texts: Iterator[str]) -> Tokenizer:
     if name == "bytes":
         return byte_tokenizer()
     if name == "chars":

@@ -154,7 +154,8 @@ class _ChunkedLinearLoss(torch.autograd.Function):
         counted_N1 = (targets_N != IGNORED)[:, None]
         index_N1 = targets_N[:, None].clamp(min=0)
         total = x_ND.new_zeros((), dtype=torch.float32)
-        x_grad_ND, weight_grad_VD = torch.empty_like(x_ND), torch.zeros_like(weight_VD)
+        x_grad_ND = torch.empty_like(x_ND)
+        weight_grad_VD = torch.zeros_like(weight_VD) if ctx.needs_input_grad[1] else None  # None of one that is frozen
         for start in range(0, len(x_ND), rows):
             chunk_CD, index_C1 = low_ND[start : start + rows], index_N1[start : start + rows]
             counted_C1 = counted_N1[start : start + rows]
@@ -166,14 +167,16 @@ class _ChunkedLinearLoss(torch.autograd.Function):
             grad_CV = grad_CV.to(dtype)
             # Rows that do not count: their softmax is no gradient.
             x_grad_ND[start : start + rows] = (grad_CV @ low_VD) * counted_C1
-            weight_grad_VD += grad_CV.T @ (chunk_CD * counted_C1)
+            if weight_grad_VD is not None:
+                weight_grad_VD += grad_CV.T @ (chunk_CD * counted_C1)
         ctx.save_for_backward(x_grad_ND, weight_grad_VD)
         return total
 
     @staticmethod
     def backward(ctx: Any, *output_grads: Tensor) -> tuple[Tensor | None, ...]:
         x_grad_ND, weight_grad_VD = ctx.saved_tensors
-        return x_grad_ND * output_grads[0], weight_grad_VD * output_grads[0], None, None, None, None
+        weight_grad = None if weight_grad_VD is None else weight_grad_VD * output_grads[0]
+        return x_grad_ND * output_grads[0], weight_grad, None, None, None, None
 
 
 def _by_few_rows(
