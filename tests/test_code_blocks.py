@@ -37,10 +37,14 @@ NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
 # These are to be followed from an empty folder on, so nothing is there that they do not make, but text.
 FROM_NOTHING = {"README.md", "docs/tutorial.md"}
 SLOW = {"docs/studies.md": "sixteen trials", "docs/tracking.md": "three trackers"}
-# Long, and with tests of their own: tests/doctor, tests/bench, tests/profile, tests/cli.
+# Long, and with tests of their own.
 NOT_HERE = {"demo", "doctor", "bench", "profile"}
 WITH_SETTINGS = {"train", "extend", "plan", "bench", "profile"}  # which take a recipe, and key=value behind it
-KEYS = {name for key, model, _ in configurations() for name in (key, *(each.key for each in settings_of(key, model)))}
+KEYS = {
+    name
+    for key, model, _ in configurations()
+    for name in (key, f"{key}.kind", *(each.key for each in settings_of(key, model)))
+}
 KNOWN = {"cat", "cd", "export", "ls", "mkdir", "rm", "source"}
 SMALL = ["model.layers=1", "model.dim=32", "model.heads=2", "model.context=64", "data.window=64", "batch.tokens=512",
          "model.lookup.rows=1024", "evaluation.tokens=1000", "samples.tokens=5"]  # fmt: skip
@@ -197,7 +201,9 @@ def run_shell(block: Block, world: Path | None) -> None:
         asked = of_daybreak(words)
         if not block.is_run(command) or words[0] == "torchrun":
             continue
-        if asked is not None and asked[0] not in NOT_HERE:
+        if asked is not None and (asked[0] in NOT_HERE or (asked[0] == "plan" and "--device" not in asked)):
+            continue  # a plan that measures begins a run in a process of its own
+        if asked is not None:
             if world is not None:
                 supply(asked, world)
             assert run_daybreak(shortened(asked), piped(command)) == 0, f"{block.where}: {command}"
@@ -251,11 +257,14 @@ def shortened(words: list[str]) -> list[str]:
     """The same command for two steps of a small model, and on text that is here."""
     verb = words[0]
     if verb == "prepare":
-        return [("play.txt" if word == "shakespeare" else word) for word in words]
-    if verb == "plan" and "--device" not in words:
-        return [*words, *SMALL]
+        known = [] if "--tokenizer" in words else ["--tokenizer", "bytes"]  # GPT-2's is a download
+        return [*(("play.txt" if word == "shakespeare" else word) for word in words), *known]
+    if verb == "inspect" and "--window" in words:
+        return [*words[:2], "--window", "1", "--size", "64"]
     if verb not in ("train", "extend"):
         return words
+    if "--stop-after" in words:  # it counts from the start of this process, which is long ago
+        words = [*words[: (at := words.index("--stop-after"))], *words[at + 2 :]]
     kept = [word for word in words if not word.startswith(("budget=", "checkpoint.every=", "model.layers="))]
     if any(word in ("auto", "runs/auto") for word in words):
         # Fifty steps are the fewest that auto accepts.
@@ -269,7 +278,10 @@ AUTO = ["batch.tokens=256", "data.window=64", "model.context=64", "model.lookup.
 
 
 def shortened_file(name: str, content: str) -> str:
-    """A study of two seeds of a small model; anything else as it is."""
+    """A study of two seeds of a small model; of the tutorial's text a part; anything else as it is."""
+    if name == "collect.py":
+        assert '("torch", "numpy")' in content
+        return content.replace('("torch", "numpy")', "()")
     if "[changes]" not in content:
         return content
     small = [each for each in SMALL if not each.startswith("samples")]
@@ -335,8 +347,11 @@ def make_text(folder: Path) -> None:
     (folder / "books" / "b.txt").write_text(lines[2])
     (folder / "book.txt").write_text(lines[2][:2000])
     (folder / "play.txt").write_text(lines[3] * 2 + "Once")
-    prose = [text for text in (ROOT / "docs" / "budgets.md").read_text().split("\n\n") if len(text) > 400]
+    prose = [
+        text for text in (ROOT / "docs" / "budgets.md").read_text().split("\n\n") if len(text) > 300 and "|" not in text
+    ]
     pyarrow.parquet.write_table(pyarrow.table({"body": [" ".join(prose), *prose]}), folder / "dump-1.parquet")
     for name in ("dump", "articles", "more/b"):
         with lzma.open(folder / f"{name}.jsonl.xz", "wt") as file:
-            file.writelines('{"text": "' + line.replace("\n", "\\n") + '"}\n' for line in lines[4:])
+            for text in (line[start : start + 2500] for line in lines[4:] for start in range(0, 10_000, 2500)):
+                file.write(json.dumps({"text": text}) + "\n")
