@@ -271,7 +271,15 @@ def shortened(words: list[str]) -> list[str]:
         return [*kept, *(["budget=80steps"] if verb == "extend" else ["budget=60steps", *AUTO])]
     if verb == "extend":
         return [*kept, "budget=20steps"]
-    return [*kept, "budget=10steps" if "wsd" in str(words) else "budget=2steps", "schedule.warmup=10%", *SMALL]
+    steps = "budget=10steps" if "wsd" in str(words) else "budget=2steps"
+    if any(word.startswith("init=") for word in words):  # the shape is the source's
+        return [
+            *kept,
+            steps,
+            "batch.tokens=1024",
+            *(each for each in SMALL if not each.startswith(("model.", "batch."))),
+        ]
+    return [*kept, steps, "schedule.warmup=10%", *SMALL]
 
 
 AUTO = ["batch.tokens=256", "data.window=64", "model.context=64", "model.lookup.rows=1024", "evaluation.tokens=1000"]
@@ -292,7 +300,7 @@ def shortened_file(name: str, content: str) -> str:
 def supply(words: list[str], world: Path) -> None:
     """Runs and corpora that a page takes for granted: copies of one that is here."""
     made = {words[index + 1] for index, word in enumerate(words[:-1]) if word == "--out"}
-    for word in words:
+    for word in (each.removeprefix("init=") for each in words):
         kind, _, name = word.partition("/")
         if kind in ("runs", "data") and name and word not in made and not Path(word).exists():
             shutil.copytree(world / kind / "mine", word)
