@@ -1,9 +1,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 NANOGPT ?=
+TORCH ?= cpu
 CORPUS ?= data/wikipedia
 
-.PHONY: demo test test-slow soak bench-cpu bench-gpu bench-toy fit check docs clean
+.PHONY: demo test test-slow soak frozen bench-cpu bench-gpu bench-toy fit check docs dist docker clean
 
 demo: .venv/run.done  ## train a small GPT for three minutes and show what it writes
 	$(BIN)/daybreak demo
@@ -16,6 +17,9 @@ test-slow: .venv/check.done  ## what takes longer
 
 soak: .venv/check.done  ## kill a run over a hundred times and see that nothing is lost, under a quarter of an hour
 	$(BIN)/python tests/soak.py --kills 100
+
+frozen: .venv/check.done  ## before a release: small runs of this version, for later ones to load in their tests
+	$(BIN)/python tests/frozen/make.py
 
 bench-cpu: .venv/bench.done  ## against nanoGPT's code (NANOGPT=checkout) and transformers, on a CPU: hours; stop it and go on at will
 	$(BIN)/python benchmarks/cpu.py $(if $(NANOGPT),--nanogpt $(NANOGPT))
@@ -39,8 +43,16 @@ check: .venv/check.done  ## lint, format, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+dist: .venv/check.done  ## what would be published, into dist/
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/python -m twine check --strict dist/*
+
+docker:  ## an image, where there is a Docker engine; TORCH=cu130 makes one for NVIDIA GPUs
+	docker build --build-arg TORCH=$(TORCH) --tag daybreak:$(TORCH) .
+
 clean:
-	rm -rf .venv
+	rm -rf .venv dist
 
 # torch goes first and pinned, so that no later resolution picks another build.
 .venv/torch.done: constraints.txt

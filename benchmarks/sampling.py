@@ -16,9 +16,12 @@ from collections.abc import Callable
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from daybreak.exchange.gpt2 import GPT2
+from daybreak.exchange.pieces import to_theirs
 from daybreak.model.decoding import laid_out_for_one_row
 from daybreak.model.gpt import GPT, ModelConfig, build
-from daybreak.sample import SamplingConfig, generate
+from daybreak.sampling.generate import generate, make_row
+from daybreak.sampling.settings import SamplingConfig
 
 CPU = torch.device("cpu")
 SHAPES = ("4x4x128x66", "6x6x384x4096", "6x6x384x50304")
@@ -38,38 +41,16 @@ def config_of(shape: str) -> ModelConfig:
     )
 
 
-@torch.no_grad()
 def as_transformers(model: GPT) -> GPT2LMHeadModel:
     """The same GPT-2, with the same weights, in transformers."""
-    config = model.config
-    theirs = GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=config.vocab_size,
-            n_positions=config.context,
-            n_embd=config.dim,
-            n_layer=config.layers,
-            n_head=config.heads,
-            bos_token_id=None,
-            eos_token_id=None,
-        )
-    ).eval()
-    mine = {name.replace("blocks.", "transformer.h."): parameter for name, parameter in model.named_parameters()}
-    renamed = {"embedding.weight": "transformer.wte.weight", "position.weight": "transformer.wpe.weight"}
-    parts = {
-        "attention_norm": "ln_1",
-        "mlp_norm": "ln_2",
-        "attention.qkv": "attn.c_attn",
-        "attention.output": "attn.c_proj",
-        "mlp.up": "mlp.c_fc",
-        "mlp.down": "mlp.c_proj",
-        "final_norm": "transformer.ln_f",
-    }
-    weights = dict(theirs.named_parameters())
-    for name, parameter in mine.items():
-        its = renamed.get(name, name)
-        for part, called in parts.items():
-            its = its.replace(part, called)
-        weights[its].copy_(parameter.T if "c_" in its and parameter.ndim == 2 else parameter)
+    settings = GPT2.settings(model.config) | dict.fromkeys(("bos_token_id", "eos_token_id"))
+    theirs = GPT2LMHeadModel(GPT2Config(**settings)).eval()
+    theirs.transformer.load_state_dict(
+        {
+            name.removeprefix(GPT2.prefix): tensor
+            for name, tensor in to_theirs(GPT2.placed(model.config), model.state_dict()).items()
+        }
+    )
     return theirs
 
 
@@ -78,8 +59,9 @@ def our_run(model: GPT, sampling: SamplingConfig, tokens: int) -> Callable[[], l
 
     @torch.no_grad()
     def run() -> list[int]:
-        made = generate(model, prompt, tokens=tokens, vocab_size=config.vocab_size, sampling=sampling)
-        return [int(chosen_B) for chosen_B in made]
+        row = make_row(prompt, tokens=tokens, sampling=sampling)
+        made = generate(model, [row], vocab_size=config.vocab_size, sampling=sampling)
+        return [chosen.token for (chosen,) in made]
 
     return run
 

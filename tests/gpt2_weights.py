@@ -1,9 +1,9 @@
-"""GPT-2 with weights far from its initial ones, and that of `transformers` and ours with the same."""
+"""GPT-2 with weights far from its initial ones."""
 
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from daybreak.model.gpt import GPT, ModelConfig, build
 
@@ -22,38 +22,3 @@ def random_gpt2(**settings: Any) -> GPT:
     model = build(ModelConfig(**(sizes | {"mlp": {"activation": "gelu_tanh"}} | settings)), 0, torch.device("cpu"))
     scramble(model)
     return model
-
-
-def copy(values: dict[nn.Parameter, Tensor]) -> None:
-    with torch.no_grad():
-        for ours, theirs in values.items():
-            assert ours.shape == theirs.shape
-            ours.copy_(theirs)
-
-
-def copy_gpt2(theirs: nn.Module, ours: GPT) -> None:
-    """Give our model all weights of a GPT2LMHeadModel."""
-    body = theirs.transformer
-    values = {
-        ours.embedding.weight: body.wte.weight,
-        ours.position.weight: body.wpe.weight,
-        ours.final_norm.weight: body.ln_f.weight,
-        ours.final_norm.bias: body.ln_f.bias,
-    }
-    for our_block, their_block in zip(ours.blocks, body.h, strict=True):
-        values |= {
-            our_block.attention_norm.weight: their_block.ln_1.weight,
-            our_block.attention_norm.bias: their_block.ln_1.bias,
-            our_block.attention.qkv.weight: their_block.attn.c_attn.weight.T,
-            our_block.attention.qkv.bias: their_block.attn.c_attn.bias,
-            our_block.attention.output.weight: their_block.attn.c_proj.weight.T,
-            our_block.attention.output.bias: their_block.attn.c_proj.bias,
-            our_block.mlp_norm.weight: their_block.ln_2.weight,
-            our_block.mlp_norm.bias: their_block.ln_2.bias,
-            our_block.mlp.up.weight: their_block.mlp.c_fc.weight.T,
-            our_block.mlp.up.bias: their_block.mlp.c_fc.bias,
-            our_block.mlp.down.weight: their_block.mlp.c_proj.weight.T,
-            our_block.mlp.down.bias: their_block.mlp.c_proj.bias,
-        }
-    assert set(values) == set(ours.parameters())
-    copy(values)

@@ -1,6 +1,5 @@
-"""Our tokenizers as `transformers` has them: the same ids for the same text."""
+"""Our tokenizer of bytes as `transformers` has it, made by hand: the same ids for the same text."""
 
-from pathlib import Path
 from typing import Any
 
 from daybreak.data.tokenizer import END_OF_TEXT
@@ -15,13 +14,6 @@ def bytes_of_transformers(begin: str = END_OF_TEXT, end: str = END_OF_TEXT) -> A
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=begin, eos_token=end, pad_token=end)
-
-
-def gpt2_of_transformers(folder: Path) -> Any:
-    """From the ranks that OpenAI published."""
-    from transformers import GPT2TokenizerFast
-
-    return GPT2TokenizerFast(vocab=str(folder / "encoder.json"), merges=str(folder / "vocab.bpe"))
 
 
 def _ids_of_characters() -> dict[str, int]:

@@ -11,22 +11,41 @@ from typing import TYPE_CHECKING, Any
 
 IMPORTED_AT = time.monotonic()  # where the command line's time budgets count from
 __version__ = "0.1.0"
-__all__ = ["Recipe", "Run", "choose_depth", "extend", "load", "plan", "prepare", "train", "write_report"]
+__all__ = [
+    "Recipe",
+    "Run",
+    "SamplingConfig",
+    "choose_depth",
+    "export",
+    "extend",
+    "import_model",
+    "load",
+    "plan",
+    "prepare",
+    "train",
+    "write_report",
+]
 
 if TYPE_CHECKING:
     from daybreak.data.prepare import prepare
+    from daybreak.exporting import export
     from daybreak.extension import extend
+    from daybreak.importing import import_model
     from daybreak.planning.dial import choose_depth
     from daybreak.planning.plan import plan
     from daybreak.recipe import Recipe
     from daybreak.report.write import write_report
     from daybreak.run import Run, load, train
+    from daybreak.sampling.settings import SamplingConfig
 
 _HOMES = {
     "Recipe": "daybreak.recipe",
     "Run": "daybreak.run",
+    "SamplingConfig": "daybreak.sampling.settings",
     "choose_depth": "daybreak.planning.dial",
+    "export": "daybreak.exporting",
     "extend": "daybreak.extension",
+    "import_model": "daybreak.importing",
     "load": "daybreak.run",
     "plan": "daybreak.planning.plan",
     "prepare": "daybreak.data.prepare",

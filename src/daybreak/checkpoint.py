@@ -123,12 +123,8 @@ def restore(
     """
     own = dict(model.named_parameters())
     where = "the checkpoint" if checkpoint is None else str(checkpoint.path)
-    saved = {} if checkpoint is None else checkpoint.weights()
-    if checkpoint is not None:
-        _require_same_shapes(where, saved, own)
+    place_weights(None if checkpoint is None else checkpoint.weights(), where, model, ranks)
     with torch.no_grad():
-        for name, tensor in ranks.spread(saved):
-            own[name].copy_(shard_like(own[name], tensor))
         states: dict[Tensor, Any] = {}
         for optimizer in optimizers:
             optimizer.state.clear()
@@ -136,11 +132,29 @@ def restore(
         if not states:
             return
         moments = {} if checkpoint is None else checkpoint.moments()
-        _require_fitting_moments(where, moments, own)
+        _require_fitting_moments(where, moments, {name: p for name, p in own.items() if p.requires_grad})
         for key, tensor in ranks.spread(moments):
             name, entry = key.rsplit("/", 1)
             # Fused optimizers keep the step count, a scalar, where the parameter is.
             states[own[name]][own[name]][entry] = shard_like(own[name], tensor)
+
+
+def place_weights(weights: Mapping[str, Tensor] | None, where: str, model: nn.Module, ranks: Ranks = ALONE) -> None:
+    """Put weights into a model that its ranks hold between them.
+
+    Args:
+        weights: by name; only the first rank needs them, every rank must ask.
+        where: what they are, in words.
+
+    Raises:
+        UserError: names or shapes differ.
+    """
+    own = dict(model.named_parameters())
+    if weights is not None:
+        _require_same_shapes(where, weights, own)
+    with torch.no_grad():
+        for name, tensor in ranks.spread(weights or {}):
+            own[name].copy_(shard_like(own[name], tensor))
 
 
 def _require_same_shapes(where: str, saved: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
@@ -219,7 +233,9 @@ def hashed_files(path: Path) -> dict[Path, str]:
     manifest = read_sealed(path / "manifest.json")
     try:
         if manifest["format"] != FORMAT:
-            raise UserError(f"{path}: checkpoint format {manifest['format']} is not known here")
+            raise UserError(
+                f"{path}: checkpoint format {manifest['format']} is not known here; use the version that wrote it"
+            )
         if manifest["step"] != step_of(path):
             raise UserError(f"{path} is the checkpoint of step {manifest['step']} under another name")
         return {path / name: manifest["sha256"][name] for name in FILES}

@@ -26,15 +26,15 @@ from daybreak.training.compiling import wrap_blocks
 from daybreak.training.diagnostics import ROWS, Diagnostics
 from daybreak.training.execution import Execution, ExecutionConfig
 from daybreak.training.flops import flops_per_token
+from daybreak.training.freezing import count_trained, freeze, frozen_names
 from daybreak.training.growth import Growth, recorded_sizes
 from daybreak.training.optimizer import build_optimizers, moment_bytes
 from daybreak.training.probing import Allowance, is_worth_probing, probe_micro_batch
 from daybreak.training.spent import Spent
 
 SAVED_BYTES_PER_SECOND = 200e6  # writing and hashing, until a save was timed
-_SAVED_WEIGHT_BYTES = 4
+_WEIGHT_BYTES = 4
 _GRADIENT_BYTES = 4
-_WEIGHT_BYTES = 8  # a weight and its gradient
 _READ_BYTES_PER_TOKEN = 32  # an input and a target, read ahead and in use
 
 
@@ -122,6 +122,7 @@ def build_learner(
     model = build_shared(
         recipe.model, recipe.seed, device, execution.kernels, recipe.parallel, ranks, recipe.prediction, separator
     )
+    freeze(model, frozen_names(recipe.model, recipe.freeze))
     wrap_blocks(model, compiled=False, recompute=execution.recompute)
     return model, build_optimizers(recipe.optimizer, model, fused=execution.fused_optimizer)
 
@@ -139,7 +140,7 @@ def probed(
         list(batches.step(0, windows=recipe.batch.smallest // recipe.data.window)),
         execution,
         Allowance(seconds, rows=steps * batches.rows_per_rank),
-        kept_bytes=(_GRADIENT_BYTES + moment_bytes(recipe.optimizer)) * _parameters_per_rank(recipe, ranks),
+        kept_bytes=(_GRADIENT_BYTES + moment_bytes(recipe.optimizer)) * _trained_per_rank(recipe, ranks),
         ranks=ranks,
     )
     return execution.model_copy(update={"micro_batch": micro_batch})
@@ -200,7 +201,8 @@ def build_budget(
 
 def checkpoint_bytes(recipe: Recipe) -> int:
     """About what a checkpoint takes: weights and the optimizer's state."""
-    return int((_SAVED_WEIGHT_BYTES + moment_bytes(recipe.optimizer)) * count_parameters(recipe.model))
+    trained = count_trained(recipe.model, recipe.freeze)
+    return _WEIGHT_BYTES * count_parameters(recipe.model) + moment_bytes(recipe.optimizer) * trained
 
 
 def mean_flops_per_token(recipe: Recipe, length: int) -> float:
@@ -224,7 +226,9 @@ def build_validation(
     def of(corpus: Corpus) -> Validation:
         stream = corpus.stream("validation")
         if len(stream) < 2:
-            raise UserError(f"{corpus.path} has no validation text to measure the loss on")
+            raise UserError(
+                f"{corpus.path} has no validation text to measure the loss on; prepare it with a larger --val"
+            )
         part = None if sample is None else -(-sample * len(stream) // reading.validation_tokens)
         return Validation(
             every=recipe.evaluation.every,
@@ -260,16 +264,23 @@ def require_memory(recipe: Recipe, device: torch.device, ranks: Ranks) -> None:
     }
     for what, size in needed.items():
         if size > free:
-            raise UserError(f"{what} takes {size / 1e9:,.1f} GB; {device} has {free / 1e9:,.1f} GB free")
+            raise UserError(
+                f"{what} takes {size / 1e9:,.1f} GB; {device} has {free / 1e9:,.1f} GB free; take less of it: "
+                "daybreak plan says what each part takes"
+            )
 
 
 def _learner_bytes(recipe: Recipe, ranks: Ranks) -> int:
     """What weights, gradients and the optimizer's state take on each rank."""
-    return (_WEIGHT_BYTES + moment_bytes(recipe.optimizer)) * _parameters_per_rank(recipe, ranks)
+    weights = _WEIGHT_BYTES * _per_rank(count_parameters(recipe.model), recipe, ranks)
+    return weights + (_GRADIENT_BYTES + moment_bytes(recipe.optimizer)) * _trained_per_rank(recipe, ranks)
 
 
-def _parameters_per_rank(recipe: Recipe, ranks: Ranks) -> int:
-    parameters = count_parameters(recipe.model)
+def _trained_per_rank(recipe: Recipe, ranks: Ranks) -> int:
+    return _per_rank(count_trained(recipe.model, recipe.freeze), recipe, ranks)
+
+
+def _per_rank(parameters: int, recipe: Recipe, ranks: Ranks) -> int:
     if recipe.parallel.kind == "fsdp":
         return parameters // (ranks.local_count if recipe.parallel.replicate else ranks.count)
     return parameters
@@ -278,15 +289,15 @@ def _parameters_per_rank(recipe: Recipe, ranks: Ranks) -> int:
 def require_fitting_tokenizer(recipe: Recipe, tokenizer: Tokenizer) -> None:
     """Raises UserError for a corpus whose tokenizer the recipe was not made for, or cannot hold."""
     wanted, vocab_size = recipe.data.tokenizer, recipe.model.vocab_size
-    if tokenizer.vocab_size > vocab_size:
+    if tokenizer.vocab_size > vocab_size and recipe.init is None:  # of what it begins from, more is to be said
         raise UserError(
             f"the corpus's tokenizer {tokenizer.name} has {tokenizer.vocab_size:,} ids, but model.vocab_size = "
             f"{vocab_size:,}; add model.vocab_size={tokenizer.padded_vocab_size}, or use another corpus"
         )
-    if wanted is not None and wanted != tokenizer.name:
+    if wanted is not None and wanted not in (tokenizer.name, tokenizer.base_name):
         raise UserError(
             f"recipe {recipe.name} is for tokenizer {wanted}, but the corpus was prepared with {tokenizer.name}; "
-            f"prepare it with --tokenizer {wanted}, or add data.tokenizer={tokenizer.name} "
+            f"prepare it with --tokenizer {wanted}, or add data.tokenizer={tokenizer.base_name} "
             f"model.vocab_size={tokenizer.padded_vocab_size}"
         )
 
@@ -298,9 +309,11 @@ def summary(
     accumulation = _rows_per_rank(recipe, ranks.count) // execution.micro_batch
     in_rows = "" if recipe.curriculum is None else f", in rows of {', '.join(map(str, recipe.row_lengths))} tokens"
     at_first = "" if recipe.batch.ramp is None else " at first"
+    trained = count_trained(recipe.model, recipe.freeze)
+    frozen = f", {budget.rates.parameters - trained:,} of them frozen" if recipe.freeze else ""
     together = f"{ranks.count} ranks ({recipe.parallel.kind}), each " if ranks.count > 1 else ""
     return (
-        f"{recipe.name} -> {path}: {budget.rates.parameters:,} parameters, budget {budget}\n"
+        f"{recipe.name} -> {path}: {budget.rates.parameters:,} parameters{frozen}, budget {budget}\n"
         f"{together}{device_name(device)}, {execution.precision}{', compiled' if execution.compile else ''}, "
         f"micro-batch {execution.micro_batch} x {recipe.row_length} tokens, accumulated {accumulation}x"
         f"{at_first}{in_rows}"

@@ -19,6 +19,11 @@ class Configuration(BaseModel):
 Size = Annotated[int, Field(gt=0, le=2**31 - 1)]
 
 
+def words(value: Any) -> Any:
+    """Names from text, as `embedding, head`; a list as it is."""
+    return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
+
+
 def default_kind(kind: str) -> BeforeValidator:
     """For a union of configurations told apart by `kind`: the one that a table without a kind is."""
 

@@ -17,7 +17,8 @@ from daybreak.distributed import launched_ranks
 from daybreak.duration import Duration, Unit
 from daybreak.errors import UserError
 from daybreak.files import whole_folder
-from daybreak.identity import changes_to, read_execution, read_recipe, write_execution, write_identity
+from daybreak.folders import is_a, is_no
+from daybreak.identity import changes_to, origin_of, read_execution, read_recipe, write_execution, write_identity
 from daybreak.progress import say
 from daybreak.recipe import Recipe, merge
 from daybreak.run import Run, stop_seconds, train
@@ -62,6 +63,8 @@ def extend(
     started = time.monotonic() if started is None else started
     stop_seconds(stop_after)  # a mistake in it is said before anything is written
     run = Path(run)
+    if not is_a("run", run):
+        raise is_no(run, "run")
     asked = Recipe.load(run / "recipe.toml", *overrides)
     asked = asked if data is None else asked.with_data(data)
     reading = Reading.open(asked.data)
@@ -186,7 +189,7 @@ def _write(
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise UserError(f"{out} exists and is no extension of {run}; choose another --out")
     with whole_folder(out) as aside:
-        write_identity(aside, recipe, reading)
+        write_identity(aside, recipe, reading, origin_of(run))
         write_execution(aside, read_execution(run))
         copy_metrics(run / "metrics.jsonl", aside / "metrics.jsonl", up_to_step=checkpoint.step, scale=scale)
         event = {"step": checkpoint.step, "run": str(run.resolve()), "budget": str(recipe.budget)}

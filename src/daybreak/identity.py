@@ -10,19 +10,20 @@ from pydantic import ValidationError
 
 from daybreak.checkpoint import Checkpoint
 from daybreak.data.reading import Reading
+from daybreak.data.tokenizer import Tokenizer
 from daybreak.duration import Unit
 from daybreak.errors import UserError
 from daybreak.files import read_sealed, sha256_bytes, sha256_file, write_bytes, write_json, write_sealed
 from daybreak.recipe import Recipe
 from daybreak.training.execution import Execution
 
-_FORMAT = 1
+_FORMAT = 1  # of a run's folder: what its files are called and hold
 # What the saved tensors and the place are made for.
-_FIXED = ("model", "data.window", "data.packing", "data.tokenizer", "optimizer.kind")
+_FIXED = ("model", "data.window", "data.packing", "data.tokenizer", "optimizer.kind", "freeze", "init")
 # What no step computes differently for, beyond its last bits.
 _FREE = (
     "name", "description", "evaluation", "checkpoint", "samples", "tasks", "diagnostics", "execution", "parallel",
-    "tracking",
+    "tracking", "init.source",
 )  # fmt: skip
 _COURSE = ("execution.precision", "execution.weights")
 
@@ -49,12 +50,12 @@ class Changes:
 
 def changes_to(path: Path, recipe: Recipe, reading: Reading) -> Changes:
     """What is different in `recipe` and in what it reads from those of the run in `path`."""
-    before, identity = read_recipe(path), read_sealed(path / "identity.json")
+    before, identity = read_recipe(path), read_identity(path)
     # Where the corpora lie may change; what is in them is held by their hashes.
     if len(before.data.places) == len(recipe.data.places):
         before = before.model_copy(update={"data": before.data.lying_at(recipe.data.places)})
     differences = recipe.differences(before)
-    fixed = [line for line in differences if _is_under(line, _FIXED)]
+    fixed = [line for line in differences if _is_under(line, _FIXED) and not _is_under(line, _FREE)]
     free_here = _FREE if recipe.budget.unit is Unit.DOLLARS else (*_FREE, "price")
     free = [line for line in differences if _is_under(line, free_here) and not _is_under(line, _COURSE)]
     course = [line for line in differences if line not in fixed and line not in free]
@@ -75,9 +76,24 @@ def _corpora_of(identity: Mapping[str, Any]) -> list[Any]:
     return [identity.get("corpus")] if sources is None else [source["identity"] for source in sources]
 
 
-def write_identity(path: Path, recipe: Recipe, reading: Reading) -> None:
-    """Write what identifies a run; a crash leaves the recipe before or the new one, both of them trusted."""
-    write_json(path / "tokenizer.json", reading.tokenizer.to_json())
+def write_identity(path: Path, recipe: Recipe, reading: Reading, origin: Mapping[str, Any] | None = None) -> None:
+    """Write what identifies a run; a crash leaves the recipe before or the new one, both of them trusted.
+
+    Args:
+        origin: the trained model that it began from; the one that it was written with before, unless given.
+    """
+    origin = origin or origin_of(path)
+    described = reading.described() | ({} if origin is None else {"origin": dict(origin)})
+    _write_identity(path, recipe, reading.tokenizer, described)
+
+
+def write_imported_identity(path: Path, recipe: Recipe, tokenizer: Tokenizer, source: str, architecture: str) -> None:
+    """Of a model that was not trained here, but read from `source`, in a class of transformers."""
+    _write_identity(path, recipe, tokenizer, {"imported": {"source": source, "architecture": architecture}})
+
+
+def _write_identity(path: Path, recipe: Recipe, tokenizer: Tokenizer, described: Mapping[str, Any]) -> None:
+    write_json(path / "tokenizer.json", tokenizer.to_json())
     text = recipe.to_toml().encode()
     before = sha256_file(path / "recipe.toml") if (path / "recipe.toml").exists() else None
     identity = {
@@ -85,18 +101,41 @@ def write_identity(path: Path, recipe: Recipe, reading: Reading) -> None:
         "fingerprint": recipe.fingerprint,
         "recipe_sha256": sha256_bytes(text),
         "recipe_before_sha256": before,
-        **reading.described(),
-        "tokenizer": reading.tokenizer.identity,
+        **described,
+        "tokenizer": tokenizer.identity,
         "tokenizer_sha256": sha256_file(path / "tokenizer.json"),
     }
     write_sealed(path / "identity.json", identity)
     write_bytes(path / "recipe.toml", text)
 
 
+def read_identity(path: Path) -> dict[str, Any]:
+    """What identifies a run.
+
+    Raises:
+        UserError: it is missing, damaged, or of a run in a format that is not known here.
+    """
+    identity = read_sealed(path / "identity.json")
+    if identity.get("format") != _FORMAT:
+        raise UserError(
+            f"{path} is a run of another Daybreak: format {identity.get('format')} is not known here, only {_FORMAT}; "
+            "use the version that made it, or a newer one"
+        )
+    return identity
+
+
+def origin_of(path: Path) -> dict[str, Any] | None:
+    """The trained model that a run began from; None if it began from random values."""
+    if not (path / "identity.json").exists():
+        return None
+    origin = read_identity(path).get("origin")
+    return origin if isinstance(origin, dict) else None
+
+
 def read_recipe(path: Path) -> Recipe:
     """Raises UserError if the recipe of a run was changed since it began."""
+    identity = read_identity(path)
     recipe = Recipe.load(path / "recipe.toml")
-    identity = read_sealed(path / "identity.json")
     if sha256_file(path / "recipe.toml") not in (identity.get("recipe_sha256"), identity.get("recipe_before_sha256")):
         raise UserError(f"{path / 'recipe.toml'} was changed after the run began; restore it, or train anew")
     return recipe

@@ -10,11 +10,11 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Self, final
+from typing import Annotated, Any, Self, final
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from daybreak.configuration import Configuration, fill_kinds
+from daybreak.configuration import Configuration, fill_kinds, words
 from daybreak.data.reading import DataConfig
 from daybreak.distributed import ParallelConfig
 from daybreak.duration import DurationField, Unit
@@ -23,13 +23,17 @@ from daybreak.evaluate.in_training import TasksConfig
 from daybreak.evaluate.loss import EvaluationConfig
 from daybreak.family import depth_of, member
 from daybreak.files import canonical_json, sha256_bytes
+from daybreak.folders import is_a
 from daybreak.model.gpt import ModelConfig
 from daybreak.model.prediction import PredictionConfig
-from daybreak.sample import SamplesConfig
+from daybreak.origin import InitConfig, based_on_source, is_whole_model
+from daybreak.sampling.settings import SamplesConfig
 from daybreak.saving import CheckpointConfig
 from daybreak.training.budget import Counts
 from daybreak.training.diagnostics import DiagnosticsConfig
+from daybreak.training.early_stopping import EarlyStopConfig
 from daybreak.training.execution import ExecutionConfig
+from daybreak.training.freezing import frozen_names
 from daybreak.training.growth import BatchConfig, LengthCurriculumConfig, require_fitting
 from daybreak.training.guard import GuardConfig
 from daybreak.training.optimizer import OptimizerConfig
@@ -55,6 +59,7 @@ _ELSEWHERE = {
     "min_lr": "schedule.final, a share of optimizer.lr",
 }
 _FINGERPRINTED = ("model", "data", "optimizer", "schedule", "batch", "curriculum", "prediction", "guard", "seed")
+_FINGERPRINTED_IF_SET = ("init", "freeze", "early_stop")
 
 
 @final
@@ -69,6 +74,9 @@ class Recipe(Configuration):
         price: dollars an hour of all devices together.
         counts: a budget in time counts from process start, or steps alone (`train`).
         seed: of initial values, order and dropout.
+        init: a trained model to begin from, in place of random values.
+        freeze: parts that keep their values, as `embedding` or `blocks.0-5`.
+        early_stop: end before the budget once the validation loss has stopped falling.
     """
 
     name: str = ""
@@ -77,6 +85,8 @@ class Recipe(Configuration):
     price: float | None = Field(default=None, ge=1e-6, le=1e9)
     counts: Counts = "process"
     seed: int = Field(default=1337, ge=0)
+    freeze: Annotated[tuple[str, ...], BeforeValidator(words)] = ()
+    init: Annotated[InitConfig | None, BeforeValidator(InitConfig.coerced)] = None
     data: DataConfig
     batch: BatchConfig
     model: ModelConfig
@@ -86,6 +96,7 @@ class Recipe(Configuration):
     prediction: PredictionConfig = PredictionConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    early_stop: EarlyStopConfig | None = None
     samples: SamplesConfig = SamplesConfig()
     tasks: TasksConfig = TasksConfig()
     guard: GuardConfig = GuardConfig()
@@ -105,6 +116,9 @@ class Recipe(Configuration):
                 f"batch.tokens = {tokens} is not a multiple of data.window = {window}; the nearest is {nearest}"
             )
         require_fitting(self.batch, self.curriculum, window, self.row_length)
+        frozen_names(self.model, self.freeze)
+        if self.early_stop is not None and self.evaluation.every is None:
+            raise ValueError("early_stop needs evaluations: give evaluation.every, as evaluation.every=5%")
         if self.budget.unit is Unit.DOLLARS and self.price is None:
             raise ValueError(f"budget = {self.budget} needs price, the dollars an hour costs, as price=0.4")
         if self.parallel.kind == "fsdp" and self.tasks.every is not None:
@@ -148,8 +162,10 @@ class Recipe(Configuration):
     @property
     def fingerprint(self) -> str:
         """SHA-256 of all that decides what a step computes, but for the corpora, which have hashes of their own."""
-        content = self.model_dump(mode="json", exclude={"data": {"corpus": True, "mixture": {"__all__": {"corpus"}}}})
-        return sha256_bytes(canonical_json({key: content[key] for key in _FINGERPRINTED}))
+        places: Any = {"data": {"corpus": True, "mixture": {"__all__": {"corpus"}}}, "init": {"source"}}
+        content = self.model_dump(mode="json", exclude=places)
+        keys = _FINGERPRINTED + tuple(key for key in _FINGERPRINTED_IF_SET if content[key])
+        return sha256_bytes(canonical_json({key: content[key] for key in keys}))
 
     @classmethod
     def load(cls, recipe: str | Path, *overrides: str) -> "Recipe":
@@ -162,7 +178,7 @@ class Recipe(Configuration):
             UserError: no such recipe, or it does not validate.
         """
         layer = _read_layer(str(recipe), Path(), ())
-        return _validated(merge(layer, parse_overrides(overrides)), f"recipe {recipe}")
+        return _validated(merge(*based_on_source(layer, parse_overrides(overrides))), f"recipe {recipe}")
 
     def with_data(self, path: Path | str) -> Self:
         """The same recipe on one corpus, in place of its own; or on its mixture, whose corpora lie in this folder."""
@@ -213,6 +229,8 @@ def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
         path = key.strip().split(".")
         if not equals or not all(path):
             raise UserError(f"{override!r} is not an override; write key=value, as optimizer.lr=1e-3")
+        if path == ["init"] and not text.strip().startswith("{"):  # beside which init.resize may be given
+            path = ["init", "source"]
         table = layer
         for part in path[:-1]:
             inner = table.setdefault(part, {})
@@ -238,11 +256,13 @@ def _read_layer(name: str, beside: Path, descendants: tuple[str, ...]) -> dict[s
         raise UserError(f"recipe {name} extends itself: {' -> '.join([*descendants, location])}")
     parent = content.pop("extends", None)
     content.setdefault("name", Path(location).stem)
-    if parent is None:
-        return fill_kinds(Recipe, content)
+    if parent is None:  # a whole model, as that of a run's own recipe, needs none to begin from
+        return fill_kinds(
+            Recipe, content if is_whole_model(content.get("model")) else merge(*based_on_source({}, content))
+        )
     base = _read_layer(str(parent), Path(location).parent, (*descendants, location))
     resolved = _validated(base, f"recipe {parent}")
-    return merge(resolved.model_dump(mode="json"), content)
+    return merge(*based_on_source(resolved.model_dump(mode="json"), content))
 
 
 def _find(name: str, beside: Path) -> tuple[str, dict[str, Any]]:
@@ -260,7 +280,14 @@ def _find(name: str, beside: Path) -> tuple[str, dict[str, Any]]:
     if depth is not None:
         return name, member(depth)
     if name.endswith(".toml"):
-        raise UserError(f"recipe file {name} does not exist")
+        others = sorted(path.name for path in Path(name).parent.glob("*.toml"))
+        raise UserError(f"recipe file {name} does not exist{_nearest(Path(name).name, others)}")
+    if is_a("corpus", Path(name)):
+        raise UserError(f"{name} is a corpus, not a recipe: give one, as daybreak train gpt2-tiny --data {name}")
+    if is_a("run", Path(name)):
+        raise UserError(
+            f"{name} is a run, not a recipe: daybreak train {name}/recipe.toml --out {name} goes on with it"
+        )
     beside_it = f" (did you mean {name}.toml?)" if Path(f"{name}.toml").is_file() else ""
     hint = beside_it or _nearest(name, recipe_names())
     raise UserError(f"unknown recipe {name!r}{hint}; daybreak recipes lists them")

@@ -13,7 +13,7 @@ RUN/
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -38,16 +38,18 @@ from daybreak.evaluate.results import TaskResults
 from daybreak.evaluate.sweep import TextLoss, measure
 from daybreak.evaluate.task_choice import TaskChoice
 from daybreak.evaluate.text import Text, read_text, text_of_split
-from daybreak.files import read_sealed, require_text
+from daybreak.files import require_text
 from daybreak.finite import or_nan
-from daybreak.hardware import PrecisionName, autocast, is_here
-from daybreak.identity import read_execution, read_recipe, read_result
+from daybreak.folders import is_a, is_no
+from daybreak.hardware import PrecisionName, is_here
+from daybreak.identity import read_execution, read_identity, read_recipe, read_result
 from daybreak.model.decoding import laid_out_for_one_row
 from daybreak.model.gpt import GPT, build
 from daybreak.model.kernels import Kernels
 from daybreak.progress import progress
 from daybreak.recipe import Recipe
-from daybreak.sample import Continuation, SamplingConfig, continue_text
+from daybreak.sampling.settings import SamplingConfig
+from daybreak.sampling.text import Continuation, Piece, continue_texts, stream_text
 from daybreak.sitting import Sitting, sit
 from daybreak.training.budget import Clock
 from daybreak.training.execution import Execution
@@ -153,7 +155,10 @@ class Run:
         """
         own = self.recipe.model
         if context is not None and own.positions is not None and context > own.positions:
-            raise UserError(f"{self.path} has learned positions for {own.positions} tokens, not for {context}")
+            raise UserError(
+                f"{self.path} has learned positions for {own.positions} tokens, not for {context}; "
+                f"give --context {own.positions}"
+            )
         benchmarks = open_benchmarks(choice)
         return benchmarks.measure(self.model, self.tokenizer, precision=self._precision, context=context or own.context)
 
@@ -186,30 +191,58 @@ class Run:
 
     def sample(
         self,
-        prompt: str = "",
+        prompt: str | Sequence[str] = "",
         *,
         tokens: int = 200,
         count: int = 1,
         sampling: SamplingConfig | None = None,
-        stream: Callable[[str], None] | None = None,
+        stop: Sequence[str] = (),
+        advance: Callable[[int], None] = lambda _: None,
     ) -> list[Continuation]:
-        """Continue a prompt `count` times; on a CPU in fp32, since casts cost more there than products of one row save.
+        """Continue a prompt, or each of many at once, `count` times; in fp32.
 
         Args:
-            stream: given each new bit of the first continuation as it is made.
+            stop: strings in front of which a continuation ends.
+            advance: told how many tokens were spent.
+
+        Returns:
+            Those of the first prompt, then those of the second, and so on.
+
+        Raises:
+            UserError: a prompt or a stop string holds characters that the tokenizer lacks, or a stop string is empty.
         """
-        model = self._sampled_model
-        # Not in inference mode: masks are kept, and training may use them again.
-        with torch.no_grad(), autocast(self._device, "fp32" if self._device.type == "cpu" else self._precision):
-            return continue_text(
-                model,
-                self.tokenizer,
-                prompt,
-                tokens=tokens,
-                count=count,
-                sampling=sampling or SamplingConfig(),
-                stream=stream,
-            )
+        return continue_texts(
+            self._sampled_model,
+            self.tokenizer,
+            [prompt] if isinstance(prompt, str) else prompt,
+            tokens=tokens,
+            count=count,
+            sampling=sampling or SamplingConfig(),
+            stop=stop,
+            advance=advance,
+        )
+
+    def stream(
+        self,
+        prompt: str = "",
+        *,
+        tokens: int = 200,
+        sampling: SamplingConfig | None = None,
+        stop: Sequence[str] = (),
+    ) -> Iterator[Piece]:
+        """The first continuation that `sample` makes, token by token.
+
+        Raises:
+            UserError: as `sample`, at once.
+        """
+        return stream_text(
+            self._sampled_model,
+            self.tokenizer,
+            prompt,
+            tokens=tokens,
+            sampling=sampling or SamplingConfig(),
+            stop=stop,
+        )
 
     def _restored(self, kernels: Kernels) -> GPT:
         separator = self.recipe.data.separator(self.tokenizer)
@@ -220,7 +253,7 @@ class Run:
     def _reading(self, data: Path | str | None) -> Reading:
         """What the run was trained on, or other text of its tokenizer."""
         reading = Reading.open(self.recipe.data if data is None else self.recipe.with_data(data).data)
-        if reading.tokenizer.identity != self.tokenizer.identity:
+        if not self.tokenizer.extends(reading.tokenizer):
             raise UserError(
                 f"{reading.corpora[0].path} was prepared with tokenizer {reading.tokenizer.name}, the run with another "
                 f"({self.tokenizer.name}); prepare the text with --tokenizer {self.path}"
@@ -246,16 +279,20 @@ def load(path: Path | str) -> Run:
     """
     path = Path(path)
     require_text(path)
-    if not (path / "recipe.toml").is_file():
-        raise UserError(f"{path} is not a run: it has no recipe.toml; daybreak train makes one")
+    if not is_a("run", path):
+        raise is_no(path, "run")
     checkpoint = open_latest(path / "checkpoints")
     if checkpoint is None and (path / "finished.json").exists():
         raise UserError(f"{path} is finished, but its weights were dropped; a study with keep = true leaves them")
     if checkpoint is None:
-        raise UserError(f"{path} has no checkpoint yet; let it train until its first one")
+        raise UserError(
+            f"{path} has no checkpoint yet; let it train until its first one, with the command that began it"
+        )
     tokenizer = Tokenizer.load(path / "tokenizer.json")
-    if tokenizer.identity != read_sealed(path / "identity.json").get("tokenizer"):
-        raise UserError(f"{path / 'tokenizer.json'} is not the tokenizer that the run was trained with")
+    if tokenizer.identity != read_identity(path).get("tokenizer"):
+        raise UserError(
+            f"{path / 'tokenizer.json'} is not the tokenizer that the run was trained with; restore it from a copy"
+        )
     return Run(path, read_recipe(path), tokenizer, read_execution(path), checkpoint, read_result(path, checkpoint))
 
 
@@ -300,7 +337,7 @@ def train(
     ):
         with stop.at_once():
             ranks = meeting.enter_context(joined(asked.parallel))
-            recipe = Recipe.model_validate(ranks.share(lambda: asked.model_dump(mode="json")))
+            recipe = Recipe.model_validate(ranks.share(lambda: _with_origin(asked, path).model_dump(mode="json")))
             reading = _open_together(recipe, ranks)
         recipe = recipe.model_copy(update={"data": reading.placed})
         require_fitting_tokenizer(recipe, reading.tokenizer)
@@ -308,6 +345,18 @@ def train(
     if ranks.first:
         return load(path)
     return Run(path, recipe, reading.tokenizer, outcome.execution, outcome.checkpoint, outcome.result)
+
+
+def _with_origin(recipe: Recipe, out: Path) -> Recipe:
+    """The recipe with the trained model that it begins from found; a run in `out` that has begun needs none any more.
+
+    Raises:
+        UserError: there is none, or it is not the one that it was.
+    """
+    if recipe.init is None:
+        return recipe
+    begun = (out / "recipe.toml").exists() and read_recipe(out).init == recipe.init
+    return recipe if begun else recipe.model_copy(update={"init": recipe.init.found()})
 
 
 def stop_seconds(stop_after: str | None) -> float | None:
@@ -345,5 +394,8 @@ def _open_together(recipe: Recipe, ranks: Ranks) -> Reading:
     of_first = ranks.share(lambda: [corpus.identity for corpus in reading.corpora])
     for corpus, identity in zip(reading.corpora, of_first, strict=True):
         if corpus.identity != identity:
-            raise UserError(f"{corpus.path} is not the corpus that the first rank has under this name")
+            raise UserError(
+                f"{corpus.path} is not the corpus that the first rank has under this name; "
+                "copy that one to every machine"
+            )
     return reading

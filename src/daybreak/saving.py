@@ -85,12 +85,14 @@ class Checkpoints:
         *,
         pinned: bool = False,
         validation_loss: float | None = None,
+        anew: bool = False,
     ) -> None:
         """Write the checkpoint of a step, verify it, and only then drop what is not to be kept.
 
         Args:
             pinned: keep it for good.
             validation_loss: as measured at this step, if it was.
+            anew: in place of one of this step that is there, since the weights are others now.
 
         Raises:
             UserError: too little space; older checkpoints are untouched. Of one written in the background, at the
@@ -100,9 +102,9 @@ class Checkpoints:
         require_space(self.folder, int(tensors.bytes * 1.02) + (1 << 20))
         marks = {"pinned": pinned, "validation_loss": validation_loss}
         if self.config.background:
-            self._written = self._writer.submit(self._write, step, tensors.copied(), dict(state), marks)
+            self._written = self._writer.submit(self._write, step, tensors.copied(), dict(state), marks, anew)
         else:
-            self._write(step, tensors, state, marks)
+            self._write(step, tensors, state, marks, anew)
 
     def wait(self) -> None:
         """Return once nothing is being written; raises what went wrong in the background."""
@@ -117,23 +119,30 @@ class Checkpoints:
 
     def lowest_loss(self) -> float:
         """Of those that were measured and kept; infinite if none was."""
-        self.wait()
-        best = self._best()
+        best = self.best()
         return math.inf if best is None or best.validation_loss is None else best.validation_loss
 
-    def _best(self) -> Checkpoint | None:
+    def best(self) -> Checkpoint | None:
         """The valid one with the lowest loss of those that were measured."""
+        self.wait()
+        return self._best()
+
+    def _best(self) -> Checkpoint | None:
+        """As `best`, on the thread that writes."""
         measured = [path for path in list_checkpoints(self.folder) if _loss(_marks(path)) < math.inf]
         for path in sorted(measured, key=lambda path: _loss(_marks(path))):
             with suppress(UserError):  # a damaged one is the best of nothing
                 return open_checkpoint(path)
         return None
 
-    def _write(self, step: int, tensors: Tensors, state: Mapping[str, Any], marks: dict[str, Any]) -> None:
+    def _write(self, step: int, tensors: Tensors, state: Mapping[str, Any], marks: dict[str, Any], anew: bool) -> None:
         began = time.perf_counter()
         path = checkpoint_path(self.folder, step)
         sweep(self.folder)
-        if path.exists():
+        if path.exists() and anew:
+            marks["pinned"] = marks["pinned"] or _marks(path).get("pinned") is True
+            _drop(path)
+        elif path.exists():
             try:
                 same = open_checkpoint(path)
             except UserError:

@@ -36,12 +36,14 @@ from daybreak.identity import (
     write_identity,
     write_result,
 )
+from daybreak.origin import Origin, begin_from
 from daybreak.progress import say
 from daybreak.recipe import Recipe
-from daybreak.sample import Sampler
+from daybreak.sampling.sampler import Sampler
 from daybreak.saving import Checkpoints, sweep
 from daybreak.training import loop
 from daybreak.training.budget import FEW_STEPS, Budget, Clock, TimeBudget
+from daybreak.training.early_stopping import Standstill
 from daybreak.training.execution import Execution, threads_restored
 from daybreak.training.forecast import CurveLaw, Forecast
 from daybreak.training.guard import make_guard
@@ -224,7 +226,7 @@ def _train(
     with assembled(sitting, execution, found, state, fresh=fresh) as ready:
         execution, parts = ready.execution, ready.parts
         spent, validation = loop.train(parts, ready.spent, owes_validation=ready.owes_validation)
-    state = State.of(spent, parts.guard, parts.batches.micro_batch, owes_validation=False)
+    state = State.of(spent, parts.guard, parts.batches.micro_batch, owes_validation=False, standstill=parts.standstill)
     if validation is None:
         return Outcome(execution, _as_saved(sitting, state), None)
     measured = {**validation.figures, "tokens": validation.tokens, "bytes": validation.bytes}
@@ -248,6 +250,7 @@ def assembled(
     """The parts of a run, compiled and warm. Without `found`, nothing is written but metrics and checkpoints.
 
     Args:
+        state: of the checkpoint to go on from; without one the run begins, from a trained model if the recipe says so.
         fresh: the execution was chosen just now, by estimate; a faster micro-batch may be found by measuring.
 
     Raises:
@@ -267,9 +270,14 @@ def assembled(
     separator = recipe.data.separator(reading.tokenizer)
     model, optimizers = build_learner(recipe, execution, device, ranks, separator)
     guard, spent, owes_validation = make_guard(recipe.guard, execution.precision), Spent(), False
-    if state is not None:
+    standstill = Standstill(recipe.early_stop)
+    origin = None
+    if state is None:
+        origin = begin_from(recipe.init, recipe.model, recipe.seed, reading.tokenizer, model, ranks)
+    else:
         restore(found.checkpoint if found is not None else None, model, optimizers, ranks)
         guard, spent, owes_validation = guard.resumed(state.guard), state.spent, state.owes_validation
+        standstill = Standstill(recipe.early_stop, state.standstill)
         clock.before = max(clock.before, spent.elapsed_seconds)
         say(f"going on from step {spent.steps:,} of {sitting.path}")
     forward = forward_of(model, recipe.parallel, ranks)
@@ -293,21 +301,26 @@ def assembled(
     validation_part = build_validation(recipe, execution, reading, device, sample=recipe.evaluation.tokens)
     reading.tokenizer.encode(recipe.samples.prompt)  # a character it lacks is said now, not at the first sample
     if found is not None:
-        _write_beginning(sitting, execution, found)
+        _write_beginning(sitting, execution, found, origin)
         say(summary(sitting.path, recipe, budget, execution, device, ranks))
-        if spent.steps == 0:
+        if spent.steps == 0 and origin is None:
             _warn_of_few_steps(budget, step_seconds)
         if device.type == "cpu" and execution.threads > 1 and is_busy():
             say("warning: this machine was busy in the last minute; if it still is, execution.threads=1 is faster")
 
     validations = read_metrics(sitting.path / "metrics.jsonl", "validation") if recorded else []
-    forecast = remembered(Forecast(CurveLaw.fitted()), recorded, validations, spent, recipe.optimizer.lr)
+    forecast = None  # its curve is that of a training from random values
+    if recipe.init is None:
+        forecast = remembered(Forecast(CurveLaw.fitted()), recorded, validations, spent, recipe.optimizer.lr)
     tracking = _tracking(sitting, spent, recorded) if found is not None and ranks.first else NO_TRACKING
     samples = recipe.samples
     attempt = 1 + max((record["attempt"] for record in recorded), default=0)
     peak = peak_flops(device, execution.precision)
+    keeping = recipe.checkpoint
+    if recipe.early_stop is not None:  # what it ends with
+        keeping = keeping.model_copy(update={"keep_best": True})
     with (
-        Checkpoints(sitting.path / "checkpoints", recipe.checkpoint) as checkpoints,
+        Checkpoints(sitting.path / "checkpoints", keeping) as checkpoints,
         Metrics(sitting.path / "metrics.jsonl" if ranks.first else None, attempt, tracking) as metrics,
         closing(batches),
     ):
@@ -323,6 +336,7 @@ def assembled(
             schedule=recipe.schedule,
             optimization=recipe.optimizer,
             guard=guard,
+            standstill=standstill,
             validation=validation_part,
             diagnostics=build_diagnostics(recipe, execution, validation_part),
             sampler=Sampler(samples.every, reading.tokenizer, samples.prompt, samples.tokens, samples.sampling),
@@ -354,14 +368,14 @@ def _as_saved(sitting: Sitting, state: State) -> Checkpoint:
     return Checkpoint(checkpoint_path(sitting.path / "checkpoints", state.spent.steps), state.to_json())
 
 
-def _write_beginning(sitting: Sitting, execution: Execution, found: _Beginning) -> None:
-    """Write what identifies a run, where it is new or goes on with other settings."""
+def _write_beginning(sitting: Sitting, execution: Execution, found: _Beginning, origin: Origin | None) -> None:
+    """Write what identifies a run, where it is new, begins from a trained model, or goes on with other settings."""
     if not found.goes_on:
         (sitting.path / "metrics.jsonl").unlink(missing_ok=True)
     write_json(sitting.path / "tokenizer.json", sitting.reading.tokenizer.to_json())
     write_execution(sitting.path, execution)  # before the recipe, which says that all before it is written
-    if not found.goes_on or found.differences:
-        write_identity(sitting.path, sitting.recipe, sitting.reading)
+    if not found.goes_on or found.differences or origin is not None:
+        write_identity(sitting.path, sitting.recipe, sitting.reading, None if origin is None else origin.described())
 
 
 def _warn_of_few_steps(budget: Budget, step_seconds: float) -> None:

@@ -15,11 +15,11 @@ from daybreak.evaluate.harness import open_transformers
 from daybreak.evaluate.results import TaskResults
 from daybreak.evaluate.task_choice import TaskChoice
 from daybreak.evaluate.task_code import run_its_code
+from daybreak.exchange.check import load_with_transformers
+from daybreak.exchange.write import write_model
 from daybreak.model.gpt import GPT
 from gpt2_weights import random_gpt2
 from made_benchmarks import arc, blimp, lambada, task_folder, write_lines
-from sampling import as_transformers
-from tokenizers_of_transformers import bytes_of_transformers, gpt2_of_transformers
 
 pytestmark = pytest.mark.usefixtures("offline_hub")
 
@@ -36,10 +36,10 @@ def gpt2() -> GPT:
 
 @pytest.fixture(scope="module")
 def saved(gpt2: GPT, made: Path) -> Path:
-    """The model in a folder, as any of the hub's."""
+    """The model as it is exported."""
     folder = made / "model"
-    as_transformers(gpt2).save_pretrained(folder)
-    bytes_of_transformers().save_pretrained(folder)
+    folder.mkdir()
+    write_model(folder, gpt2, byte_tokenizer())
     return folder
 
 
@@ -109,6 +109,33 @@ def test_answers_are_generated_as_transformers_generates_them(gpt2: GPT, saved: 
     theirs = HFLM(pretrained=str(saved), device="cpu", batch_size=1).generate_until(requests, disable_tqdm=True)
     assert ours == theirs
     assert ours[0] == ours[3] != ours[1]
+
+
+def test_an_exported_model_with_its_own_code_runs_in_the_harness(tmp_path: Path) -> None:
+    """Handed over here as trust_remote_code=True would find it; texts of several lengths share a batch."""
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+    from transformers import PreTrainedTokenizerFast
+
+    from daybreak.evaluate.harness import DaybreakLM
+
+    model = random_gpt2(position={"kind": "alibi"}, residual="parallel", lookup={"ngrams": (2,), "rows": 100})
+    written = write_model(tmp_path, model, byte_tokenizer())
+    theirs = HFLM(
+        pretrained=load_with_transformers(tmp_path, written.architecture),
+        tokenizer=PreTrainedTokenizerFast.from_pretrained(tmp_path),
+        batch_size=3,
+    )
+    pairs = [("The sun", " is up"), ("A river of stones", " flows"), ("", "light")]
+    requests = [Instance("loglikelihood", {}, pair, index) for index, pair in enumerate(pairs)]
+    ours = DaybreakLM(model, byte_tokenizer(), "fp32", 128)
+    for mine, other in zip(
+        ours.loglikelihood(requests), theirs.loglikelihood(requests, disable_tqdm=True), strict=True
+    ):
+        assert mine == (pytest.approx(other[0], rel=1e-4), other[1])
+    settings = {"until": ["zz"], "max_gen_toks": 6, "do_sample": False}
+    asked = [Instance("generate_until", {}, (prompt, dict(settings)), 0) for prompt, _ in pairs[:2]]
+    assert ours.generate_until(asked) == theirs.generate_until(asked, disable_tqdm=True)
 
 
 def test_a_group_of_groups_is_read_from_one_file(gpt2: GPT, made: Path) -> None:
@@ -298,8 +325,7 @@ def test_on_real_items_too(real: dict[str, Path], test_data: Path, tmp_path: Pat
     """LAMBADA, ARC and BLiMP with GPT-2's tokenizer."""
     tokenizer = gpt2_tokenizer()
     model = random_gpt2(vocab_size=tokenizer.vocab_size, context=256)
-    as_transformers(model).save_pretrained(tmp_path)
-    gpt2_of_transformers(test_data / "gpt2_bpe").save_pretrained(tmp_path)
+    write_model(tmp_path, model, tokenizer)
     choice = TaskChoice(tuple(real), local=real, limit=8)
     ours = measured(choice, model, tokenizer)
     theirs = open_benchmarks(choice).measure_transformers(open_transformers(str(tmp_path), device="cpu", batch=8))

@@ -12,8 +12,10 @@ from daybreak.evaluate.harness import open_transformers
 from daybreak.evaluate.hugging_face import HuggingFaceModel, open_hugging_face
 from daybreak.evaluate.sweep import TextLoss, Unmeasured, measure, sweep
 from daybreak.evaluate.text import read_text
-from gpt2_weights import copy_gpt2, scramble
-from small_models import make_gpt, make_model
+from daybreak.exchange.check import model_of
+from daybreak.exchange.read import read_folder
+from gpt2_weights import scramble
+from small_models import make_model
 from tokenizers_of_transformers import bytes_of_transformers
 
 POSITIONS = 24
@@ -68,9 +70,8 @@ def test_bits_per_byte_are_those_of_each_token_alone_and_of_our_model_with_the_s
     assert found.tokens == found.amount.bytes == size
     assert found.bits_per_byte == pytest.approx(one_by_one(theirs, context, stride) / size, rel=1e-5)
 
-    gpt = make_gpt(context=POSITIONS, mlp={"activation": "gelu_tanh"})
-    copy_gpt2(theirs.model, gpt)
-    ours = make_model(gpt)
+    read = read_folder(gpt2, "hf:gpt2")
+    ours = make_model(model_of(read.config, read.weights))
     same = measure(ours, [read_text(ours, [source])], context, stride)
     assert (same.tokens, same.amount) == (found.tokens, found.amount)
     assert same.bits_per_byte == pytest.approx(found.bits_per_byte, rel=1e-5)

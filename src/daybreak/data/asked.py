@@ -21,13 +21,15 @@ class Asked:
     """All that `prepare` was given.
 
     Attributes:
-        known_tokenizer: the one called `tokenizer`, unless it is learned from the text.
+        known_tokenizer: the one called `tokenizer`, with its specials, unless it is learned from the text.
+        specials: names of special tokens that it has besides.
     """
 
     sources: list[Source]
     fields: Fields
     tokenizer: str
     known_tokenizer: Tokenizer | None
+    specials: tuple[str, ...]
     validation: float
     cleaning: Cleaning
     duplicates: Duplicates
@@ -50,6 +52,7 @@ class Asked:
         return {
             "sources": [[one.identity() for one in each.inputs] for each in self.sources],
             "tokenizer": self.tokenizer if self.known_tokenizer is None else self.known_tokenizer.identity,
+            **({"specials": self.specials} if self.specials and self.known_tokenizer is None else {}),
             "validation": self.validation,
             "cleaning": asdict(self.cleaning),
             "duplicates": self.duplicates,

@@ -254,14 +254,15 @@ def _tokenizer(
         path = named(asked.work, "tokenizer", asked.known_tokenizer.identity)
         write_json(path, asked.known_tokenizer.to_json())
         return path
-    path = named(
-        asked.work, asked.tokenizer, [block.sha256 for block in blocks], asdict(rule), [str(each) for each in found]
-    )
+    depends_on = ([block.sha256 for block in blocks], asdict(rule), [str(each) for each in found], *asked.specials)
+    path = named(asked.work, asked.tokenizer, *depends_on)
     if path.exists():
         return path
-    learned = make_tokenizer(asked.tokenizer, _text_to_learn_from(asked.tokenizer, blocks, found, kept, rule))
-    if learned.name.startswith("bpe:") and learned.vocab_size < int(learned.name[4:]):
-        say(f"the text gave {learned.vocab_size:,} ids: it has too few distinct pairs for more")
+    texts = _text_to_learn_from(asked.tokenizer, blocks, found, kept, rule)
+    learned = make_tokenizer(asked.tokenizer, texts, asked.specials)
+    ids = learned.vocab_size - len(asked.specials)
+    if asked.tokenizer.startswith("bpe:") and ids < int(asked.tokenizer[4:]):
+        say(f"the text gave {ids:,} ids: it has too few distinct pairs for more")
     write_json(path, learned.to_json())
     return path
 

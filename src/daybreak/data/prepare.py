@@ -32,6 +32,7 @@ def prepare(
     out: Path,
     *,
     tokenizer: str = "gpt2",
+    specials: Sequence[str] = (),
     validation: float = 0.1,
     cleaning: Cleaning | None = None,
     duplicates: Duplicates = "none",
@@ -45,7 +46,8 @@ def prepare(
     Args:
         names: what to read, in this order.
         out: the folder to make; it appears only when it is whole.
-        tokenizer: `bytes`, `chars`, `gpt2`, `bpe:SIZE`, or the path of a tokenizer or corpus.
+        tokenizer: `bytes`, `chars`, `gpt2`, `bpe:SIZE`, or the path of a tokenizer, corpus or run.
+        specials: special tokens to add to it, which text turns into where it spells their names.
         validation: share of the documents kept for validation, between 0 and 1; of the
             characters where there is only one document.
         cleaning: how documents are mended, and which are dropped; nothing of the kind unless given.
@@ -62,11 +64,12 @@ def prepare(
     cleaning = cleaning or Cleaning()
     _require_sense(names, tokenizer, validation, cleaning, workers)
     require_text(out)
-    known = None if is_learned(tokenizer) else make_tokenizer(tokenizer, iter(()))
+    known = None if is_learned(tokenizer) else make_tokenizer(tokenizer, iter(()), specials)
     asked = Asked(
         sources=open_sources(names, fields),
         tokenizer=tokenizer,
         known_tokenizer=known,
+        specials=tuple(specials),
         fields=fields,
         validation=validation,
         cleaning=cleaning,

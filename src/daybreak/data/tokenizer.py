@@ -7,7 +7,7 @@ table, so a corpus or a run can tell whether another was made with the same one.
 
 import base64
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ from daybreak.files import canonical_json, read_json, sha256_bytes
 
 END_OF_TEXT = "<|endoftext|>"
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
-_CHARACTER_PATTERN = r"(?s:.)"
+CHARACTER_PATTERN = r"(?s:.)"
 _LONG_BLANKS = re.compile(r"(\s{65536})")
 _LONG_RUN = re.compile(r"\S{1000}|(\s{1000})\s+")
 _LARGEST_BPE = 1_000_000
@@ -37,13 +37,15 @@ class Tokenizer:
         name: how it was asked for: `bytes`, `chars`, `gpt2` or `bpe:SIZE`. Not part of the identity.
         pattern: the regular expression that splits text before merging.
         ranks: the bytes of each token and its id; lower ids merge first.
-        specials: names of special tokens and their ids; text never encodes to them.
+        specials: names of special tokens and their ids; text never encodes to them, but to those that are spelled.
+        spelled: special tokens that text encodes to where it spells their names, since that was asked for.
     """
 
     name: str
     pattern: str
     ranks: Mapping[bytes, int] = field(repr=False)
     specials: Mapping[str, int]
+    spelled: tuple[str, ...] = ()
 
     @cached_property
     def vocab_size(self) -> int:
@@ -60,27 +62,62 @@ class Tokenizer:
 
     @cached_property
     def identity(self) -> str:
-        """SHA-256 of the canonical JSON of pattern, ranks and special tokens."""
+        """SHA-256 of the canonical JSON of pattern, ranks and special tokens, and which of them text may spell."""
         return sha256_bytes(canonical_json(self._content()))
 
     @cached_property
     def token_bytes(self) -> npt.NDArray[np.int64]:
-        """Number of bytes of text each id stands for, (vocab_size,); special tokens stand for none."""
+        """Number of bytes of text each id stands for, (vocab_size,).
+
+        Special tokens stand for none, but those that text spells for their names.
+        """
         lengths = np.zeros(self.vocab_size, dtype=np.int64)
         for token, rank in self.ranks.items():
             lengths[rank] = len(token)
+        for name in self.spelled:
+            lengths[self.specials[name]] = len(name.encode())
         return lengths
 
+    def with_specials(self, names: Sequence[str]) -> "Tokenizer":
+        """The same with special tokens above its ids, which text turns into where it spells their names.
+
+        Raises:
+            UserError: a name is empty, given twice, or that of a token it has.
+        """
+        for index, name in enumerate(names):
+            if not name or any(sign.isspace() for sign in name):  # text may be cut at blanks
+                raise UserError(f"{name!r} cannot be a special token; give it a name without blanks, as '<|user|>'")
+            if name in self.specials or name in names[:index]:
+                raise UserError(f"{name} is a special token of {self.name} already; give each once")
+        if not names:
+            return self
+        added = {name: self.vocab_size + number for number, name in enumerate(names)}
+        name = "+".join((self.name, *names))
+        return Tokenizer(name, self.pattern, self.ranks, {**self.specials, **added}, (*self.spelled, *names))
+
+    def extends(self, other: "Tokenizer") -> bool:
+        """Whether it has all tokens of another, by the same ids, and only special tokens besides."""
+        return self.identity == other.identity or (
+            (self.pattern, dict(self.ranks)) == (other.pattern, dict(other.ranks))
+            and other.specials.items() <= self.specials.items()
+        )
+
+    @property
+    def base_name(self) -> str:
+        """What it was called before special tokens were added to it."""
+        return self.name.partition("+")[0]
+
     def encode(self, text: str) -> npt.NDArray[np.uint32]:
-        """Token ids of `text`. Text that spells a special token is text.
+        """Token ids of `text`. Text that spells a special token is text, unless that is one of `spelled`.
 
         Raises:
             UserError: a character is not in the table (only `chars` can lack one).
         """
-        if not self._covers_all_bytes:
+        if not self.covers_all_bytes:
             self._require_known_characters(text)
         try:
-            return np.asarray(self._encoding.encode_to_numpy(text, disallowed_special=()))
+            specials = set(self.spelled)
+            return np.asarray(self._encoding.encode_to_numpy(text, allowed_special=specials, disallowed_special=()))
         except ValueError:  # a run of about a million blanks overflows the regular expression's stack
             parts = [part for part in _LONG_BLANKS.split(text) if part]
             if len(parts) == 1:
@@ -108,10 +145,13 @@ class Tokenizer:
         value = read_json(path)
         try:
             if value["format"] != _FORMAT:
-                raise UserError(f"{path}: tokenizer format {value['format']} is not known here")
+                raise UserError(
+                    f"{path}: tokenizer format {value['format']} is not known here; use the version that wrote it"
+                )
             ranks = {base64.b64decode(token): rank for token, rank in value["ranks"]}
-            tokenizer = cls(value["name"], value["pattern"], ranks, value["specials"])
-            tokenizer._require_sense()
+            spelled = tuple(value.get("spelled", ()))
+            tokenizer = cls(value["name"], value["pattern"], ranks, value["specials"], spelled)
+            tokenizer.require_sense()
             intact = tokenizer.identity == value["identity"]
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path} is not a tokenizer file ({error!r})") from None
@@ -119,7 +159,7 @@ class Tokenizer:
             raise UserError(f"{path} is damaged: its content does not match its identity")
         return tokenizer
 
-    def _require_sense(self) -> None:
+    def require_sense(self) -> None:
         """What tiktoken takes for granted, some of which would end the process.
 
         Raises:
@@ -132,11 +172,13 @@ class Tokenizer:
             raise ValueError("its ids are not 0, 1, 2 and so on, each once")
         if END_OF_TEXT not in self.specials or not all(type(name) is str and name for name in self.specials):
             raise ValueError(f"its special tokens are not {END_OF_TEXT} and other names")
+        if not set(self.spelled) <= self.specials.keys():
+            raise ValueError("what text may spell is no special token of it")
         if not self.ranks or any(not token for token in self.ranks):
             raise ValueError("it has no tokens, or an empty one")
         if type(self.name) is not str or type(self.pattern) is not str or not self.pattern:
             raise ValueError("its name or its pattern is no text")
-        if not self._covers_all_bytes:
+        if not self.covers_all_bytes:
             _ = self._characters  # each is valid UTF-8
         _ = self._encoding  # the pattern is a regular expression
 
@@ -146,6 +188,7 @@ class Tokenizer:
             "pattern": self.pattern,
             "ranks": [[token, rank] for rank, token in table],
             "specials": dict(self.specials),
+            **({"spelled": list(self.spelled)} if self.spelled else {}),  # without any, identities are as they were
         }
 
     @cached_property
@@ -166,7 +209,8 @@ class Tokenizer:
         }
 
     @cached_property
-    def _covers_all_bytes(self) -> bool:
+    def covers_all_bytes(self) -> bool:
+        """Whether it has a token for each byte, and so for every text."""
         return all(bytes([value]) in self.ranks for value in range(256))
 
     @cached_property
@@ -175,12 +219,21 @@ class Tokenizer:
 
     def _require_known_characters(self, text: str) -> None:
         unknown = set(text) - self._characters
+        if unknown and self.spelled:
+            unknown = set(without(text, self.spelled)) - self._characters
         if unknown:
             shown = ", ".join(repr(character) for character in sorted(unknown)[:5])
             raise UserError(
                 f"tokenizer {self.name} has no token for {shown}; "
                 "it knows only the characters of the text it was made from"
             )
+
+
+def without(text: str, names: Iterable[str]) -> str:
+    """Text without what spells special tokens."""
+    for name in names:
+        text = text.replace(name, " ")
+    return text
 
 
 def byte_tokenizer() -> Tokenizer:
@@ -202,7 +255,7 @@ def character_tokenizer(texts: Iterable[str]) -> Tokenizer:
     if len(characters) > 0xFFFF:
         raise UserError(f"{len(characters):,} distinct characters are too many for --tokenizer chars; use bpe:4096")
     ranks = {character.encode(): rank for rank, character in enumerate(sorted(characters))}
-    return Tokenizer("chars", _CHARACTER_PATTERN, ranks, {END_OF_TEXT: len(ranks)})
+    return Tokenizer("chars", CHARACTER_PATTERN, ranks, {END_OF_TEXT: len(ranks)})
 
 
 def gpt2_tokenizer() -> Tokenizer:
@@ -250,7 +303,7 @@ def train_bpe(texts: Iterator[str], vocab_size: int) -> Tokenizer:
         show_progress=False,
     )
     trained.train_from_iterator((_LONG_RUN.sub(_cut_run, text) for text in texts), trainer)
-    byte_of = _byte_of_printable()
+    byte_of = byte_of_printable()
     tokens = sorted(trained.get_vocab().items(), key=lambda item: item[1])
     ranks = {bytes(byte_of[character] for character in token): rank for token, rank in tokens}
     return Tokenizer(f"bpe:{vocab_size}", GPT2_PATTERN, ranks, {END_OF_TEXT: len(ranks)})
@@ -282,16 +335,22 @@ def _bpe_size(name: str) -> int | None:
     return size
 
 
-def make_tokenizer(name: str, texts: Iterator[str]) -> Tokenizer:
+def make_tokenizer(name: str, texts: Iterator[str], specials: Sequence[str] = ()) -> Tokenizer:
     """The tokenizer called `name`, made from `texts` where it has to be.
 
     Args:
-        name: `bytes`, `chars`, `gpt2`, `bpe:SIZE`, or the path of a tokenizer file or of a corpus.
+        name: `bytes`, `chars`, `gpt2`, `bpe:SIZE`, or the path of a tokenizer file, of a corpus or of a run.
         texts: the text to learn from; read only by `chars` and `bpe:SIZE`.
+        specials: names of special tokens that it has besides, and that text may spell; nothing is learned of them.
 
     Raises:
-        UserError: no such tokenizer.
+        UserError: no such tokenizer, or it has such a token.
     """
+    plain = (without(text, specials) for text in texts) if specials else texts
+    return _without_specials(name, plain).with_specials(specials)
+
+
+def _without_specials(name: str, texts: Iterator[str]) -> Tokenizer:
     if name == "bytes":
         return byte_tokenizer()
     if name == "chars":
@@ -309,7 +368,7 @@ def make_tokenizer(name: str, texts: Iterator[str]) -> Tokenizer:
     raise UserError(f"unknown tokenizer {name!r}: use bytes, chars, gpt2, bpe:SIZE (as bpe:4096), or a path")
 
 
-def _byte_of_printable() -> dict[str, int]:
+def byte_of_printable() -> dict[str, int]:
     """GPT-2's printable stand-in for each byte, reversed (openai/gpt-2, `bytes_to_unicode`)."""
     printable = [
         *range(ord("!"), ord("~") + 1),

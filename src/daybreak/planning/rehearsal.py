@@ -96,6 +96,8 @@ def _perform(recipe: Recipe, reading: Reading, folder: Path, began: float) -> Re
     content = short.model_dump(mode="json") | {
         "schedule": {"kind": "constant", "warmup": "0%"},
         "budget": f"{steps + _UNCOUNTED_STEPS} steps",
+        "init": None,
+        "early_stop": None,
     }
     short = Recipe.model_validate(content)
     clock, out = Clock(began), folder / "run"

@@ -23,6 +23,8 @@ def shortened(recipe: Recipe, execution: Execution, *, steps: int, evaluate_ever
     content = recipe.model_dump(mode="json")
     content |= {
         "budget": f"{steps} steps",
+        "init": None,
+        "early_stop": None,
         "curriculum": None,
         "schedule": {"kind": "cosine"},
         "batch": {"tokens": min(recipe.batch.tokens, most)},

@@ -4,6 +4,7 @@ Chosen once, kept in the run, and used again on resume: the same choices on the 
 machine give the same bits. None of them changes what a step computes.
 """
 
+import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -164,6 +165,8 @@ class Execution(Configuration):
             torch.use_deterministic_algorithms(self.deterministic)
         apply_precision(self.precision)
         device = torch.device(self.device)
+        if device.type == "cuda" and self.deterministic:  # without it torch refuses the products of cuBLAS
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         if device.type == "cpu":
             keep_freed_memory()
         if device.type == "cuda" and local_rank is not None:

@@ -7,7 +7,7 @@ from dataclasses import astuple, replace
 
 import torch
 
-from daybreak.checkpoint import Tensors
+from daybreak.checkpoint import Tensors, restore
 from daybreak.distributed import synchronise_gradients
 from daybreak.errors import UserError
 from daybreak.evaluate.in_training import TaskEvaluation
@@ -41,7 +41,7 @@ def train(parts: Parts, spent: Spent, *, owes_validation: bool = False) -> tuple
         _save(parts, spent, validation, owes_validation=False)
 
     foreseen = spent
-    while (moment := _next_moment(parts, spent)) is not None:
+    while not parts.standstill.ends_run() and (moment := _next_moment(parts, spent)) is not None:
         before_decay = (spent.before_decay or not spent.steps) and is_before_decay(parts.schedule, moment)
         if spent.before_decay and not before_decay:  # a run may be extended from here
             _save(parts, spent, validation, pinned=True, owes_validation=owes_validation)
@@ -79,6 +79,8 @@ def train(parts: Parts, spent: Spent, *, owes_validation: bool = False) -> tuple
         validates = is_due(parts.validation.every, before, spent)
         validation = _evaluate(parts, spent) if validates else None
         owes_validation = validates and validation is None
+        if parts.standstill.ends_run():
+            break
         if is_due(parts.sampler.every, before, spent):
             _sample(parts, spent)
         if parts.tasks is not None and is_due(parts.tasks.every, before, spent):
@@ -92,11 +94,15 @@ def train(parts: Parts, spent: Spent, *, owes_validation: bool = False) -> tuple
         ):
             _save(parts, spent, validation, pinned=pinned, owes_validation=owes_validation)
 
-    if _allows_another_step(parts, spent):  # stopped before its end
+    went_back = False
+    if _allows_another_step(parts, spent) and not parts.standstill.ends_run():  # stopped before its end
         validation = None
     elif validation is None:
         validation = _evaluate(parts, spent)
-    _save(parts, spent, validation, owes_validation=owes_validation)
+    if validation is not None and parts.standstill.config is not None:
+        went_back = _go_back_to_lowest(parts, spent, validation)
+        validation = _evaluate(parts, spent) if went_back else validation
+    _save(parts, spent, validation, owes_validation=owes_validation, anew=went_back)
     return spent, validation
 
 
@@ -200,7 +206,9 @@ def _evaluate(parts: Parts, spent: Spent) -> Loss | None:
     if result is None:
         return None
     seconds = time.perf_counter() - began
-    parts.budget.note_ending("evaluation", seconds)
+    again = 1 if parts.standstill.config is None else 2  # of the weights that the run goes back to at its end
+    parts.budget.note_ending("evaluation", again * seconds)
+    parts.standstill.note(result.loss)
     parts.outlook.note_validation(result.loss)
     record = {
         "step": spent.steps,
@@ -274,13 +282,36 @@ def _is_best(parts: Parts, validation: Loss | None) -> bool:
     return validation.loss < parts.ranks.of_first(lowest)[0]
 
 
-def _save(parts: Parts, spent: Spent, validation: Loss | None, *, owes_validation: bool, pinned: bool = False) -> None:
+def _go_back_to_lowest(parts: Parts, spent: Spent, validation: Loss) -> bool:
+    """Weights and optimizer as they were where the validation loss was lowest; False if that is here."""
+    best = parts.checkpoints.best() if parts.ranks.first else None
+    there = (math.inf, 0) if best is None or best.validation_loss is None else (best.validation_loss, best.step)
+    lowest, step = parts.ranks.of_first(*there)
+    if not lowest < validation.loss:
+        return False
+    restore(best, parts.model, parts.optimizers, parts.ranks)
+    line = f"back to step {step:,.0f}, where the validation loss was lowest: {lowest:.4f}"
+    parts.metrics.event("lowest", {"step": spent.steps, "loss": lowest, "back_to": int(step)}, line)
+    return True
+
+
+def _save(
+    parts: Parts,
+    spent: Spent,
+    validation: Loss | None,
+    *,
+    owes_validation: bool,
+    pinned: bool = False,
+    anew: bool = False,
+) -> None:
     parts.ranks.enter(f"saving step {spent.steps}")
     began = time.perf_counter()
     tensors = Tensors.of(parts.model, parts.optimizers, parts.ranks)
     if not parts.ranks.first:
         return
-    state = State.of(spent, parts.guard, parts.batches.micro_batch, owes_validation=owes_validation)
+    state = State.of(
+        spent, parts.guard, parts.batches.micro_batch, owes_validation=owes_validation, standstill=parts.standstill
+    )
     loss = validation.loss if validation is not None and math.isfinite(validation.loss) else None
-    parts.checkpoints.save(spent.steps, tensors, state.to_json(), pinned=pinned, validation_loss=loss)
+    parts.checkpoints.save(spent.steps, tensors, state.to_json(), pinned=pinned, validation_loss=loss, anew=anew)
     parts.budget.note_ending("save", max(time.perf_counter() - began, parts.checkpoints.seconds))

@@ -104,7 +104,7 @@ OptimizerConfig = Annotated[Optimizer, Field(discriminator="kind"), default_kind
 
 
 def build_optimizers(config: Optimizer, model: nn.Module, *, fused: bool = True) -> tuple[torch.optim.Optimizer, ...]:
-    """The optimizers for a model's parameters, each of which is in exactly one.
+    """The optimizers for a model's parameters, each of which is in exactly one, unless it is frozen.
 
     Args:
         fused: AdamW in one kernel for all tensors, where there is one; otherwise as torch does it by default.
@@ -123,19 +123,9 @@ def build_optimizers(config: Optimizer, model: nn.Module, *, fused: bool = True)
             matrices = {name: p for name, p in parameters.items() if name.startswith("blocks.") and p.ndim == 2}
             tables = {name: p for name, p in parameters.items() if name.startswith(_TABLES)}
             rest = [p for name, p in parameters.items() if name not in matrices and name not in tables]
-            muon = Muon(
-                matrices.values(),
-                lr=config.lr,
-                momentum=config.momentum,
-                weight_decay=config.weight_decay,
-                cautious=config.cautious,
-            )
-            table_lr = config.embedding_lr or config.adam_lr
-            built = [
-                muon,
-                _adamw(tables.values(), table_lr, 0.0, config, fused),
-                _adamw(rest, config.adam_lr, 0.0, config, fused),
-            ]
+            built = [_muon(matrices.values(), config)] if matrices else []
+            for some, lr in ((list(tables.values()), config.embedding_lr or config.adam_lr), (rest, config.adam_lr)):
+                built += [_adamw(some, lr, 0.0, config, fused)] if some else []
         case AdamW8bitConfig():
             groups = _groups(parameters.values(), config.weight_decay)
             built = [AdamW8bit(groups, lr=config.lr, betas=config.betas, eps=config.eps, weight_decay=0.0)]
@@ -148,6 +138,16 @@ def build_optimizers(config: Optimizer, model: nn.Module, *, fused: bool = True)
 def moment_bytes(config: Optimizer) -> int:
     """What an optimizer keeps of a parameter's element, at most."""
     return 3 if config.kind == "adamw8bit" else 8
+
+
+def _muon(matrices: Iterable[nn.Parameter], config: MuonConfig) -> Muon:
+    return Muon(
+        matrices,
+        lr=config.lr,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        cautious=config.cautious,
+    )
 
 
 def _adamw(

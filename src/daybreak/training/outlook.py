@@ -34,19 +34,20 @@ class Outlook:
 
     Attributes:
         price: dollars an hour.
+        forecast: None for a run whose losses follow no known curve, as those of a fine-tuning.
     """
 
     budget: Budget
     schedule: Schedule
     price: float | None
-    forecast: Forecast
+    forecast: Forecast | None
 
     def note_step(self, moment: Moment, lr_share: float, loss: float) -> None:
-        if math.isfinite(loss):
+        if self.forecast is not None and math.isfinite(loss):
             self.forecast.note_step(moment.progress, moment.share, lr_share, loss)
 
     def note_validation(self, loss: float) -> None:
-        if math.isfinite(loss):
+        if self.forecast is not None and math.isfinite(loss):
             self.forecast.note_validation(loss)
 
     def after(self, moment: Moment, spent: Spent) -> Prospect:
@@ -59,7 +60,7 @@ class Outlook:
             seconds_spent=spent.elapsed_seconds,
             seconds_left=self.budget.seconds_left(spent),
             dollars=None if self.price is None else spent.elapsed_seconds / 3600 * self.price,
-            loss=self.forecast.at_end(left * sum(shares) / _PLACES, last),
+            loss=None if self.forecast is None else self.forecast.at_end(left * sum(shares) / _PLACES, last),
         )
 
 

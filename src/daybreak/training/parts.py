@@ -12,10 +12,11 @@ from daybreak.evaluate.in_training import TaskEvaluation
 from daybreak.evaluate.loss import MixtureValidation, Validation
 from daybreak.hardware import PrecisionName
 from daybreak.model.gpt import GPT
-from daybreak.sample import Sampler
+from daybreak.sampling.sampler import Sampler
 from daybreak.saving import Checkpoints
 from daybreak.training.budget import Budget, Clock
 from daybreak.training.diagnostics import Diagnostics
+from daybreak.training.early_stopping import Standstill
 from daybreak.training.guard import Guard
 from daybreak.training.metrics import Metrics
 from daybreak.training.optimizer import Optimizer
@@ -45,6 +46,7 @@ class Parts:
     schedule: Schedule
     optimization: Optimizer
     guard: Guard
+    standstill: Standstill
     validation: Validation | MixtureValidation
     diagnostics: Diagnostics
     sampler: Sampler

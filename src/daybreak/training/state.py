@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self, final
 
 from pydantic import TypeAdapter, ValidationError
@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from daybreak.checkpoint import Checkpoint
 from daybreak.configuration import Size
 from daybreak.errors import UserError
+from daybreak.training.early_stopping import Standstill, StandstillRecord
 from daybreak.training.guard import Guard, GuardRecord
 from daybreak.training.spent import Spent
 
@@ -22,16 +23,18 @@ class State:
     Attributes:
         micro_batch: as last used; memory may have made it smaller than was chosen.
         owes_validation: a stop cut the evaluation of this step short.
+        standstill: of the validation loss.
     """
 
     spent: Spent
     guard: GuardRecord
     micro_batch: Size
     owes_validation: bool
+    standstill: StandstillRecord = field(default_factory=StandstillRecord)
 
     @classmethod
-    def of(cls, spent: Spent, guard: Guard, micro_batch: int, *, owes_validation: bool) -> Self:
-        return cls(spent, guard.record(), micro_batch, owes_validation)
+    def of(cls, spent: Spent, guard: Guard, micro_batch: int, *, owes_validation: bool, standstill: Standstill) -> Self:
+        return cls(spent, guard.record(), micro_batch, owes_validation, standstill.record)
 
     @classmethod
     def read(cls, checkpoint: Checkpoint) -> "State":
