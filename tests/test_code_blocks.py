@@ -37,15 +37,15 @@ NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
 # These are to be followed from an empty folder on, so nothing is there that they do not make, but text.
 FROM_NOTHING = {"README.md", "docs/tutorial.md"}
 SLOW = {"docs/studies.md": "sixteen trials", "docs/tracking.md": "three trackers"}
-# Long, and with tests of their own.
-NOT_HERE = {"demo", "doctor", "bench", "profile"}
+# Long, or serving until they are stopped, and with tests of their own.
+NOT_HERE = {"demo", "doctor", "bench", "play", "profile"}
 WITH_SETTINGS = {"train", "extend", "plan", "bench", "profile"}  # which take a recipe, and key=value behind it
 KEYS = {
     name
     for key, model, _ in configurations()
     for name in (key, f"{key}.kind", *(each.key for each in settings_of(key, model)))
 }
-KNOWN = {"cat", "cd", "export", "ls", "mkdir", "rm", "source"}
+KNOWN = {"cat", "cd", "export", "ls", "mkdir", "printf", "rm", "source"}
 SMALL = ["model.layers=1", "model.dim=32", "model.heads=2", "model.context=64", "data.window=64", "batch.tokens=512",
          "model.lookup.rows=1024", "evaluation.tokens=1000", "samples.tokens=5"]  # fmt: skip
 
@@ -209,8 +209,8 @@ def run_shell(block: Block, world: Path | None) -> None:
             assert run_daybreak(shortened(asked), piped(command)) == 0, f"{block.where}: {command}"
         elif words[0] == "python" and "/" not in words[1]:
             runpy.run_path(words[1], run_name="__main__")
-        elif words[0] in ("mkdir", "rm"):
-            subprocess.run(words, check=True)
+        elif words[0] in ("mkdir", "printf", "rm"):
+            subprocess.run(["bash", "-c", command], check=True)
 
 
 def run_daybreak(words: list[str], stdin: str | None) -> int:
