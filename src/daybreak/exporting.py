@@ -88,9 +88,10 @@ def _card(run: Run, name: str, written: Written, measured: list[Measured], licen
 
 
 def _without_places(recipe: Recipe) -> Recipe:
-    """The recipe with the names of its corpora in place of their paths, which are nobody's business."""
+    """The recipe with names of its corpora and its origin in place of their paths, which are nobody's business."""
     names = [Path(place).name for place in recipe.data.places]
-    return recipe.model_copy(update={"data": recipe.data.lying_at(names)}) if names else recipe
+    data = recipe.data.lying_at(names) if names else recipe.data
+    return recipe.model_copy(update={"data": data, "init": recipe.init and recipe.init.named})
 
 
 def _data(run: Run) -> Iterator[str]:

@@ -52,6 +52,11 @@ class InitConfig(Configuration):
         """A table; text is its source."""
         return {"source": value} if isinstance(value, str) else value
 
+    @property
+    def named(self) -> Self:
+        """With what its source is called, and not where it lies."""
+        return self if self.source is None else self.model_copy(update={"source": Path(self.source).name})
+
     def open(self) -> "Origin":
         """What it names.
 

@@ -356,7 +356,9 @@ def assembled(
 def _tracking(sitting: Sitting, spent: Spent, recorded: Sequence[Mapping[str, Any]]) -> Tracking:
     """The trackers of a run, which are told the names of its corpora, and not where they lie."""
     data = sitting.recipe.data
-    content = sitting.recipe.model_copy(update={"data": data.lying_at([Path(place).name for place in data.places])})
+    init = sitting.recipe.init
+    names = {"data": data.lying_at([Path(place).name for place in data.places]), "init": init and init.named}
+    content = sitting.recipe.model_copy(update=names)
     tracked = max((record["step"] for record in recorded), default=0)
     return start_tracking(
         sitting.recipe.tracking, sitting.path, content.model_dump(mode="json"), behind=spent.steps, tracked=tracked

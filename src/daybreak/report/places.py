@@ -33,7 +33,8 @@ def with_names(recipe: Recipe, identity: Mapping[str, Any] | None = None) -> Rec
     folder = None if tasks.folder is None else Path(tasks.folder).name
     local = tuple(f"{name}={Path(file).name}" for name, _, file in (pair.partition("=") for pair in tasks.local))
     tasks = tasks.model_copy(update={"folder": folder, "local": local})
-    return recipe.model_copy(update={"data": data, "tasks": tasks})
+    init = recipe.init and recipe.init.named
+    return recipe.model_copy(update={"data": data, "tasks": tasks, "init": init})
 
 
 def without_folders(text: str) -> str:
