@@ -13,6 +13,7 @@ import random
 import re
 import runpy
 import shutil
+import string
 import subprocess
 import sys
 import tempfile
@@ -292,6 +293,7 @@ def shortened_file(name: str, content: str) -> str:
 def supply(words: list[str], world: Path) -> None:
     """Runs and corpora that a page takes for granted: copies of one that is here."""
     made = {words[index + 1] for index, word in enumerate(words[:-1]) if word == "--out"}
+    made |= set(words[2:3] if words[0] == "import" else [])
     for word in words:
         kind, _, name = word.partition("/")
         if kind in ("runs", "data") and name and word not in made and not Path(word).exists():
@@ -346,7 +348,7 @@ def make_text(folder: Path) -> None:
     (folder / "notes" / "a.txt").write_text(lines[0] + lines[1])
     (folder / "books" / "b.txt").write_text(lines[2])
     (folder / "book.txt").write_text(lines[2][:2000])
-    (folder / "play.txt").write_text(lines[3] * 2 + "Once")
+    (folder / "play.txt").write_text(string.ascii_letters + ":;,.!?\n" + lines[3] * 2)
     prose = [
         text for text in (ROOT / "docs" / "budgets.md").read_text().split("\n\n") if len(text) > 300 and "|" not in text
     ]
