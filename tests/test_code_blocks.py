@@ -358,7 +358,6 @@ def make_text(folder: Path) -> None:
     (folder / "notes" / "a.txt").write_text(lines[0] + lines[1])
     (folder / "books" / "b.txt").write_text(lines[2])
     (folder / "book.txt").write_text(lines[2][:2000])
-    (folder / "chat.jsonl").write_text('{"text": "<|user|>Once?<|assistant|>Upon a time."}\n' * 20)
     (folder / "play.txt").write_text(string.ascii_letters + ":;,.!?\n" + lines[3] * 2)
     prose = [
         text for text in (ROOT / "docs" / "budgets.md").read_text().split("\n\n") if len(text) > 300 and "|" not in text
