@@ -226,6 +226,8 @@ def test_a_checkpoint_is_a_source_too(folder: Path, source: Run, other: Corpus, 
     assert step_of(first) < step_of(last) == 12
     run = train(tuning(folder, first, "budget=1steps"), data=other.path, out=tmp_path / "run")
     assert read_sealed(run.path / "identity.json")["origin"]["step"] == step_of(first)
+    kept = shutil.copytree(source.path, tmp_path / "checkpoints/kept")  # a run, whatever the folder is called
+    assert tuning(folder, kept).model == source.recipe.model
 
 
 def test_the_model_is_the_sources_and_what_the_same_layer_says_of_it(folder: Path, source: Run) -> None:

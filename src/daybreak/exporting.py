@@ -15,8 +15,9 @@ from daybreak.exchange.own_class import OWN
 from daybreak.exchange.write import Written, write_model
 from daybreak.files import require_text, whole_folder, write_bytes
 from daybreak.finite import or_nan
-from daybreak.identity import read_identity
+from daybreak.identity import origin_of, read_identity
 from daybreak.model.gpt import count_parameters
+from daybreak.origin import without_path
 from daybreak.recipe import Recipe
 from daybreak.run import Run, load
 
@@ -68,6 +69,7 @@ def _card(run: Run, name: str, written: Written, measured: list[Measured], licen
         "Context": f"{model.context:,} tokens",
         "Tokenizer": f"{run.tokenizer.name}, {run.tokenizer.vocab_size:,} ids",
         "Data": "; ".join(_data(run)) or "unknown",
+        **_origin(run),
         "Budget": f"{recipe.budget}{state}",
         "Spent": f"{spent.steps:,} steps, {spent.tokens:,} tokens, {spent.flops:.2e} FLOPs, "
         f"{spent.elapsed_seconds / 3600:.2f} hours",
@@ -87,10 +89,27 @@ def _card(run: Run, name: str, written: Written, measured: list[Measured], licen
     )
 
 
+def _origin(run: Run) -> dict[str, str]:
+    """The trained model that it began from, if it did."""
+    origin = origin_of(run.path)
+    if origin is None:
+        return {}
+    step = f"step {origin['step']:,} of " if "step" in origin else ""
+    return {"Began from": f"{step}{without_path(origin['source'])}, weights {origin['weights'][:12]}"}
+
+
 def _without_places(recipe: Recipe) -> Recipe:
-    """The recipe with the names of its corpora in place of their paths, which are nobody's business."""
-    names = [Path(place).name for place in recipe.data.places]
-    return recipe.model_copy(update={"data": recipe.data.lying_at(names)}) if names else recipe
+    """The recipe with names in place of paths, which are nobody's business."""
+    named: dict[str, Any] = {}
+    if recipe.data.places:
+        named["data"] = recipe.data.lying_at([Path(place).name for place in recipe.data.places])
+    if recipe.init is not None and recipe.init.source is not None:
+        named["init"] = recipe.init.model_copy(update={"source": without_path(recipe.init.source)})
+    folder = None if recipe.tasks.folder is None else Path(recipe.tasks.folder).name
+    items = (pair.partition("=") for pair in recipe.tasks.local)
+    local = tuple(f"{name}={Path(file).name}" for name, _, file in items)
+    named["tasks"] = recipe.tasks.model_copy(update={"folder": folder, "local": local})
+    return recipe.model_copy(update=named)
 
 
 def _data(run: Run) -> Iterator[str]:

@@ -278,6 +278,14 @@ def read_model_config(source: str) -> ModelConfig:
         raise UserError(f"{path} has no model that is known here: {error}") from None
 
 
+def without_path(source: str) -> str:
+    """A source by its name alone: where it lies on this machine is nobody's business."""
+    if not source.startswith(PREFIX):
+        return _run_of(Path(source)).name
+    place = Path(source.removeprefix(PREFIX))
+    return f"{PREFIX}{place.resolve().name}" if place.is_absolute() or place.is_dir() else source
+
+
 def _run_of(folder: Path) -> Path:
     """The run's folder, of itself or of one of its checkpoints."""
-    return folder.parent.parent if folder.parent.name == "checkpoints" else folder
+    return folder.resolve().parents[1] if (folder / "state.json").is_file() else folder
