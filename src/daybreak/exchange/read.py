@@ -68,13 +68,13 @@ def read_folder(folder: Path, source: str) -> ForeignModel:
         UserError: ours cannot be it exactly.
     """
     settings = read_json(folder / "config.json")
-    tokenizer = _with_known_name(read_tokenizer(folder, source, _end(settings)), settings)
     try:
+        tokenizer = _with_known_name(read_tokenizer(folder, source, _end(settings)), settings)
         carrier = carrier_named(settings)
         config, weights = _config_and_weights(carrier, settings, read_tensors(folder), source)
     except MisfitError as reason:
         raise UserError(f"{source} cannot be read exactly: {reason}") from None
-    except (KeyError, TypeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise UserError(f"{folder / 'config.json'} is damaged ({error!r})") from None
     if tokenizer.vocab_size > config.vocab_size:
         raise UserError(f"{source}: its tokenizer has {tokenizer.vocab_size:,} ids, its model {config.vocab_size:,}")
