@@ -1,5 +1,6 @@
 """A run as a folder of Hugging Face's transformers, compared with the run before it gets its name."""
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -141,7 +142,7 @@ def _losses(run: Run, *, whole: bool) -> Iterator[Measured]:
 def _loss(on: str, loss: float, bits: float, tokens: int | None) -> Iterator[Measured]:
     counted = "" if tokens is None else f"{tokens:,} tokens"
     yield Measured(on, "loss", loss, f"{loss:.4f} nats a token", "", counted)
-    if bits == bits:  # text that stands for no bytes has none
+    if not math.isnan(bits):  # text that stands for no bytes has none
         yield Measured(on, "bits per byte", bits, f"{bits:.4f}", "", counted)
 
 

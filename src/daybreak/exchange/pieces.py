@@ -16,7 +16,7 @@ Names = tuple[str, ...]
 
 @final
 class MisfitError(Exception):
-    """A class of transformers cannot hold a model, or holds another than ours can be; the text is the reason."""
+    """A class of transformers cannot hold a model of ours, or ours cannot be one of its; the text is the reason."""
 
 
 @final
