@@ -13,9 +13,11 @@ from daybreak import load, train
 from daybreak.checkpoint import list_checkpoints, step_of
 from daybreak.data.order import Order
 from daybreak.data.prepare import prepare
+from daybreak.data.reading import Reading
 from daybreak.data.shards import Corpus
 from daybreak.errors import UserError
 from daybreak.files import read_sealed
+from daybreak.identity import write_identity
 from daybreak.model.gpt import build
 from daybreak.recipe import Recipe
 from daybreak.run import Run
@@ -188,6 +190,16 @@ def test_killed_before_its_first_checkpoint_it_begins_from_the_source_again(
     shutil.rmtree(tmp_path / "run" / "checkpoints")
     again = train(tmp_path / "run" / "recipe.toml", out=tmp_path / "run")
     assert_same(again, undisturbed)
+
+
+def test_begun_anew_from_random_values_it_forgets_its_source(source: Run, folder: Path, tmp_path: Path) -> None:
+    """A folder in which a run of another recipe came to no checkpoint."""
+    run = shutil.copytree(source.path, tmp_path / "run")
+    before = tuning(folder, source.path)
+    write_identity(run, before, Reading.open(source.recipe.data), {"source": "another"})
+    shutil.rmtree(run / "checkpoints")
+    again = train(source.path / "recipe.toml", out=run)
+    assert "origin" not in read_sealed(again.path / "identity.json")
 
 
 def test_the_run_says_what_it_began_from(undisturbed: Run, source: Run) -> None:

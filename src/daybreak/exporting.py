@@ -19,7 +19,7 @@ from daybreak.finite import or_nan
 from daybreak.identity import origin_of, read_identity
 from daybreak.model.gpt import count_parameters
 from daybreak.origin import without_path
-from daybreak.recipe import Recipe
+from daybreak.published import published
 from daybreak.run import Run, load
 
 
@@ -84,7 +84,7 @@ def _card(run: Run, name: str, written: Written, measured: list[Measured], licen
         travels=carrier is OWN,
         agreement=str(written.agreement),
         facts=facts,
-        recipe=_without_places(recipe).to_toml(),
+        recipe=published(recipe).to_toml(),
         measured=measured,
         license=license,
     )
@@ -97,20 +97,6 @@ def _origin(run: Run) -> dict[str, str]:
         return {}
     step = f"step {origin['step']:,} of " if "step" in origin else ""
     return {"Began from": f"{step}{without_path(origin['source'])}, weights {origin['weights'][:12]}"}
-
-
-def _without_places(recipe: Recipe) -> Recipe:
-    """The recipe with names in place of paths, which are nobody's business."""
-    named: dict[str, Any] = {}
-    if recipe.data.places:
-        named["data"] = recipe.data.lying_at([Path(place).name for place in recipe.data.places])
-    if recipe.init is not None and recipe.init.source is not None:
-        named["init"] = recipe.init.model_copy(update={"source": without_path(recipe.init.source)})
-    folder = None if recipe.tasks.folder is None else Path(recipe.tasks.folder).name
-    items = (pair.partition("=") for pair in recipe.tasks.local)
-    local = tuple(f"{name}={Path(file).name}" for name, _, file in items)
-    named["tasks"] = recipe.tasks.model_copy(update={"folder": folder, "local": local})
-    return recipe.model_copy(update=named)
 
 
 def _data(run: Run) -> Iterator[str]:

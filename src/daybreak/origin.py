@@ -201,7 +201,7 @@ class Origin:
 
 def begin_from(
     init: InitConfig | None, config: ModelConfig, seed: int, tokenizer: Tokenizer, model: GPT, ranks: Ranks
-) -> Origin | None:
+) -> dict[str, Any] | None:
     """Give a model the weights that its recipe begins from; on all ranks together.
 
     Args:
@@ -209,7 +209,7 @@ def begin_from(
         tokenizer: of the text that it is to read.
 
     Returns:
-        Where they are from, on the first rank; None of a recipe that begins from random values.
+        Where they are from, for the run's identity, on the first rank; None if from random values.
 
     Raises:
         UserError: they do not fit.
@@ -222,7 +222,7 @@ def begin_from(
         weights = origin.weights_for(config, tokenizer, init.resize, seed)
         say(f"beginning from {origin}")
     place_weights(weights, init.source, model, ranks)
-    return origin
+    return None if origin is None else origin.described()
 
 
 def based_on_source(base: Mapping[str, Any], layer: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
 import daybreak.exchange.check
-from daybreak import export, exporting, import_model, load, train
+from daybreak import export, import_model, load, train
 from daybreak.cli import app
 from daybreak.data.shards import Corpus
 from daybreak.errors import UserError
@@ -86,12 +86,6 @@ def test_the_card_of_a_run_that_began_from_another_says_from_which(run: Run, cor
     assert "| Began from | step 3 of run, weights " in text
     assert 'source = "run"' in text
     assert str(run.path.parent) not in text
-
-
-def test_the_card_names_no_path_of_its_benchmarks(tmp_path: Path) -> None:
-    tasks = f"tasks={{every='90%', folder='{tmp_path}/mine', local=['piqa={tmp_path}/piqa.jsonl']}}"
-    shown = exporting._without_places(Recipe.load("gpt2-tiny", tasks)).tasks
-    assert (shown.folder, shown.local) == ("mine", ("piqa=piqa.jsonl",))
 
 
 def test_the_card_has_benchmarks_with_their_standard_errors(
