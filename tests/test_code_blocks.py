@@ -13,6 +13,7 @@ import random
 import re
 import runpy
 import shutil
+import string
 import subprocess
 import sys
 import tempfile
@@ -37,11 +38,15 @@ NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
 # These are to be followed from an empty folder on, so nothing is there that they do not make, but text.
 FROM_NOTHING = {"README.md", "docs/tutorial.md"}
 SLOW = {"docs/studies.md": "sixteen trials", "docs/tracking.md": "three trackers"}
-# Long, and with tests of their own: tests/doctor, tests/bench, tests/profile, tests/cli.
-NOT_HERE = {"demo", "doctor", "bench", "profile"}
+# Long, or serving until they are stopped, and with tests of their own.
+NOT_HERE = {"demo", "doctor", "bench", "play", "profile"}
 WITH_SETTINGS = {"train", "extend", "plan", "bench", "profile"}  # which take a recipe, and key=value behind it
-KEYS = {name for key, model, _ in configurations() for name in (key, *(each.key for each in settings_of(key, model)))}
-KNOWN = {"cat", "cd", "export", "ls", "mkdir", "rm", "source"}
+KEYS = {
+    name
+    for key, model, _ in configurations()
+    for name in (key, f"{key}.kind", *(each.key for each in settings_of(key, model)))
+}
+KNOWN = {"cat", "cd", "export", "ls", "mkdir", "printf", "rm", "source"}
 SMALL = ["model.layers=1", "model.dim=32", "model.heads=2", "model.context=64", "data.window=64", "batch.tokens=512",
          "model.lookup.rows=1024", "evaluation.tokens=1000", "samples.tokens=5"]  # fmt: skip
 
@@ -131,8 +136,10 @@ def check_daybreak(words: list[str], block: Block, is_run: bool) -> None:
     misspelt = [each for each in settings if each.partition("=")[0] not in KEYS]
     assert not misspelt or words[0] not in WITH_SETTINGS, f"{block.where}: there is no setting {misspelt}"
     if words[0] in WITH_SETTINGS - {"extend"} and is_run and not words[1].endswith(".toml"):
+        # What a run begins from is there once the block runs, not yet here.
+        known = [each for each in settings if not each.startswith(("init", "freeze"))]
         try:
-            Recipe.load("gpt2-tiny" if words[1] == "auto" else words[1], *settings)
+            Recipe.load("gpt2-tiny" if words[1] == "auto" else words[1], *known)
         except UserError as error:
             pytest.fail(f"{block.where}: {error}")
 
@@ -145,7 +152,7 @@ def check_install(words: list[str], block: Block) -> None:
 
 def check_toml(block: Block) -> None:
     content = tomllib.loads(block.content)
-    if "base" in content:  # of a study, which is read where it is run
+    if "base" in content or "init" in content:  # read where it is run
         return
     extends = "" if "extends" in content else 'extends = "gpt2-tiny"\n'
     with tempfile.TemporaryDirectory() as folder:
@@ -197,14 +204,16 @@ def run_shell(block: Block, world: Path | None) -> None:
         asked = of_daybreak(words)
         if not block.is_run(command) or words[0] == "torchrun":
             continue
-        if asked is not None and asked[0] not in NOT_HERE:
+        if asked is not None and (asked[0] in NOT_HERE or (asked[0] == "plan" and "--device" not in asked)):
+            continue  # a plan that measures begins a run in a process of its own
+        if asked is not None:
             if world is not None:
                 supply(asked, world)
             assert run_daybreak(shortened(asked), piped(command)) == 0, f"{block.where}: {command}"
         elif words[0] == "python" and "/" not in words[1]:
             runpy.run_path(words[1], run_name="__main__")
-        elif words[0] in ("mkdir", "rm"):
-            subprocess.run(words, check=True)
+        elif words[0] in ("mkdir", "printf", "rm"):
+            subprocess.run(["bash", "-c", command], check=True)
 
 
 def run_daybreak(words: list[str], stdin: str | None) -> int:
@@ -251,25 +260,39 @@ def shortened(words: list[str]) -> list[str]:
     """The same command for two steps of a small model, and on text that is here."""
     verb = words[0]
     if verb == "prepare":
-        return [("play.txt" if word == "shakespeare" else word) for word in words]
-    if verb == "plan" and "--device" not in words:
-        return [*words, *SMALL]
+        known = [] if "--tokenizer" in words else ["--tokenizer", "bytes"]  # GPT-2's is a download
+        return [*(("play.txt" if word == "shakespeare" else word) for word in words), *known]
+    if verb == "inspect" and "--window" in words:
+        return [*words[:2], "--window", "1", "--size", "64"]
     if verb not in ("train", "extend"):
         return words
+    if "--stop-after" in words:  # it counts from the start of this process, which is long ago
+        words = [*words[: (at := words.index("--stop-after"))], *words[at + 2 :]]
     kept = [word for word in words if not word.startswith(("budget=", "checkpoint.every=", "model.layers="))]
     if any(word in ("auto", "runs/auto") for word in words):
         # Fifty steps are the fewest that auto accepts.
         return [*kept, *(["budget=80steps"] if verb == "extend" else ["budget=60steps", *AUTO])]
     if verb == "extend":
         return [*kept, "budget=20steps"]
-    return [*kept, "budget=10steps" if "wsd" in str(words) else "budget=2steps", "schedule.warmup=10%", *SMALL]
+    steps = "budget=10steps" if "wsd" in str(words) else "budget=2steps"
+    if any(word.startswith("init=") for word in words):  # the shape is the source's
+        return [
+            *kept,
+            steps,
+            "batch.tokens=1024",
+            *(each for each in SMALL if not each.startswith(("model.", "batch."))),
+        ]
+    return [*kept, steps, "schedule.warmup=10%", *SMALL]
 
 
 AUTO = ["batch.tokens=256", "data.window=64", "model.context=64", "model.lookup.rows=1024", "evaluation.tokens=1000"]
 
 
 def shortened_file(name: str, content: str) -> str:
-    """A study of two seeds of a small model; anything else as it is."""
+    """A study of two seeds of a small model; of the tutorial's text a part; anything else as it is."""
+    if name == "collect.py":
+        assert '("torch", "numpy")' in content
+        return content.replace('("torch", "numpy")', "()")
     if "[changes]" not in content:
         return content
     small = [each for each in SMALL if not each.startswith("samples")]
@@ -280,7 +303,8 @@ def shortened_file(name: str, content: str) -> str:
 def supply(words: list[str], world: Path) -> None:
     """Runs and corpora that a page takes for granted: copies of one that is here."""
     made = {words[index + 1] for index, word in enumerate(words[:-1]) if word == "--out"}
-    for word in words:
+    made |= set(words[2:3] if words[0] == "import" else [])
+    for word in (each.removeprefix("init=") for each in words):
         kind, _, name = word.partition("/")
         if kind in ("runs", "data") and name and word not in made and not Path(word).exists():
             shutil.copytree(world / kind / "mine", word)
@@ -334,9 +358,12 @@ def make_text(folder: Path) -> None:
     (folder / "notes" / "a.txt").write_text(lines[0] + lines[1])
     (folder / "books" / "b.txt").write_text(lines[2])
     (folder / "book.txt").write_text(lines[2][:2000])
-    (folder / "play.txt").write_text(lines[3] * 2 + "Once")
-    prose = [text for text in (ROOT / "docs" / "budgets.md").read_text().split("\n\n") if len(text) > 400]
+    (folder / "play.txt").write_text(string.ascii_letters + ":;,.!?\n" + lines[3] * 2)
+    prose = [
+        text for text in (ROOT / "docs" / "budgets.md").read_text().split("\n\n") if len(text) > 300 and "|" not in text
+    ]
     pyarrow.parquet.write_table(pyarrow.table({"body": [" ".join(prose), *prose]}), folder / "dump-1.parquet")
     for name in ("dump", "articles", "more/b"):
         with lzma.open(folder / f"{name}.jsonl.xz", "wt") as file:
-            file.writelines('{"text": "' + line.replace("\n", "\\n") + '"}\n' for line in lines[4:])
+            for text in (line[start : start + 2500] for line in lines[4:] for start in range(0, 10_000, 2500)):
+                file.write(json.dumps({"text": text}) + "\n")

@@ -16,6 +16,7 @@ from daybreak.data.prepare import prepare
 from daybreak.data.reading import Reading
 from daybreak.data.shards import Corpus
 from daybreak.errors import UserError
+from daybreak.exporting import export
 from daybreak.files import read_sealed
 from daybreak.identity import write_identity
 from daybreak.model.gpt import build
@@ -286,7 +287,7 @@ def test_what_does_not_fit_is_refused_with_both_sides(
     assert "does not exist" in refused_to_load(folder, folder / "nothing")
 
 
-def refused_to_load(folder: Path, source: Path) -> str:
+def refused_to_load(folder: Path, source: Path | str) -> str:
     with pytest.raises(UserError) as error:
         tuning(folder, source)
     return str(error.value)
@@ -423,3 +424,36 @@ def test_at_the_end_of_its_budget_it_goes_back_too(folder: Path, source: Run, ot
     measured = [record["loss"] for record in run.metrics("validation")]
     assert run.final_loss == min(measured)
     assert run.evaluate().loss < measured[-2] + 0.5
+
+
+def test_a_model_of_transformers_is_a_source(
+    undisturbed: Run, folder: Path, source: Run, other: Corpus, tmp_path: Path
+) -> None:
+    """What was exported and is begun from learns what the run itself does."""
+    export(source.path, tmp_path / "exported")
+    run = train(tuning(folder, f"hf:{tmp_path / 'exported'}"), data=other.path, out=tmp_path / "run")
+    assert [record["loss"] for record in run.metrics()] == [record["loss"] for record in undisturbed.metrics()]
+    origin = read_sealed(run.path / "identity.json")["origin"]
+    assert origin["source"] == f"hf:{tmp_path / 'exported'}"
+    (weights,) = (tmp_path / "exported").glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\x80\x3f")
+    with pytest.raises(UserError, match=r"init\.weights|other weights now"):
+        train(run.path / "recipe.toml", out=tmp_path / "again")
+
+
+def test_what_is_no_model_of_transformers_is_refused(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "empty" in refused_to_load(folder, f"hf:{tmp_path / 'empty'}")
+
+
+def test_a_share_of_the_old_text_keeps_more_of_it(folder: Path, source: Run, corpus: Corpus, tmp_path: Path) -> None:
+    """At as many windows of the new text."""
+    (tmp_path / "new.txt").write_text("0123456789 " * 400)
+    new = prepare([str(tmp_path / "new.txt")], tmp_path / "new", tokenizer="bytes")
+    settings = ("optimizer.lr=1e-2", "evaluation.every=50%")
+    alone = train(tuning(folder, source.path, *settings, "budget=30steps"), data=new.path, out=tmp_path / "alone")
+    mixture = f"data.mixture=[{{corpus='{corpus.path}', share=0.5}}, {{corpus='{new.path}', share=0.5}}]"
+    mixed = train(tuning(folder, source.path, *settings, "budget=60steps", mixture), out=tmp_path / "mixed")
+    old = [run.evaluate(corpus.path).loss for run in (source, alone, mixed)]
+    assert old[1] > old[2] + 0.3
+    assert mixed.evaluate(new.path).loss < source.evaluate(new.path).loss - 1

@@ -75,7 +75,7 @@ def _arguments(command: Any) -> list[Any]:
 
 def _usage(argument: Any) -> str:
     name = argument.metavar or argument.name.upper()
-    if argument.metavar is None and argument.nargs == -1:
+    if argument.nargs == -1 and not name.endswith("..."):
         name = f"{name}..."
     return name if argument.required or name.startswith("[") else f"[{name}]"
 

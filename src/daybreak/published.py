@@ -8,7 +8,7 @@ from daybreak.recipe import Recipe
 
 
 def published(recipe: Recipe) -> Recipe:
-    """The same recipe for model cards and trackers: of its corpora, its source and its benchmarks the names alone."""
+    """The same recipe for cards, trackers and reports: names of its corpora, its source and its benchmarks alone."""
     tasks = recipe.tasks
     named = [pair.partition("=") for pair in tasks.local]
     update: dict[str, Any] = {

@@ -123,3 +123,11 @@ def test_what_measures_is_not_tuned(key: str, write: Write) -> None:
 def test_a_change_that_is_no_list_is_said_with_its_name(write: Write) -> None:
     with pytest.raises(UserError, match=r"changes\.a: give a list"):
         Design.load(write(changes="{ a = 'model.bias=false' }"))
+
+
+def test_trials_that_would_end_by_themselves_are_refused(tmp_path: Path) -> None:
+    design = Design.of(
+        {"base": "gpt2-tiny", "budget": "30s", "seeds": 1, "changes": {"a": ["early_stop.patience=2"]}}, ""
+    )
+    with pytest.raises(UserError, match="early_stop ends trials before they have spent the same"):
+        variants(design)[1].recipe(design, tmp_path)

@@ -31,6 +31,7 @@ from daybreak.saving import CheckpointConfig, Checkpoints
 from daybreak.training import loop
 from daybreak.training.budget import Clock, CountBudget, Rates
 from daybreak.training.diagnostics import Diagnostics
+from daybreak.training.early_stopping import Standstill
 from daybreak.training.forecast import CurveLaw, Forecast
 from daybreak.training.growth import StepSize
 from daybreak.training.guard import Guard, GuardConfig
@@ -130,6 +131,7 @@ def one_step(folder: Path, corpus: Corpus, source: Any, guard: Guard) -> tuple[d
             schedule=ConstantConfig(kind="constant"),
             optimization=AdamWConfig(lr=0.1, clip=0.0),
             guard=guard,
+            standstill=Standstill(None),
             validation=Validation(
                 every=every,
                 stream=stream,

@@ -1,5 +1,6 @@
 """The reference of the command line is the command line."""
 
+import os
 import re
 import subprocess
 import sys
@@ -21,8 +22,9 @@ def test_every_verb_has_a_section_with_an_example() -> None:
 
 @pytest.mark.parametrize("verb", ["prepare", "train"])
 def test_options_are_those_that_help_prints(verb: str) -> None:
+    environment = {**os.environ, "COLUMNS": "200", "TERM": "dumb"}
     words = [sys.executable, "-m", "daybreak", verb, "--help"]
-    said = subprocess.run(words, capture_output=True, text=True, check=True, env={"COLUMNS": "200", "TERM": "dumb"})
+    said = subprocess.run(words, capture_output=True, text=True, check=True, env=environment)
     printed = set(re.findall(r"--[a-z][a-z-]+", said.stdout)) - {"--help"}
     section = next(
         each for each in verbs().split("\n## ") if each.startswith(f"`daybreak {verb}`") or verb in each[:40]

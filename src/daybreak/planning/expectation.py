@@ -22,7 +22,9 @@ OTHER_TEXT = 0.1  # share of the loss by which texts and tokenizers differ at eq
 
 
 def expected_loss(recipe: Recipe, tokens: float, corpus: Corpus) -> Expectation | None:
-    """After so many tokens of a corpus; None for models that the law was not fitted to."""
+    """After so many tokens of a corpus; None for models that the law was not fitted to, and for what began trained."""
+    if recipe.init is not None:
+        return None
     members = (each.model_dump(mode="json") for each in (recipe, Recipe.load("daybreak-small")))
     return by_law(recipe, tokens, corpus) if tokens > 0 and is_like_a_member(*members) else None
 

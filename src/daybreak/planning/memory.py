@@ -8,6 +8,7 @@ from daybreak.hardware import PrecisionName
 from daybreak.model.gpt import count_parameters
 from daybreak.model.kernels import Kernels
 from daybreak.recipe import Recipe
+from daybreak.training.freezing import count_trained
 from daybreak.training.microbatch import LOGIT_BYTES, row_bytes
 from daybreak.training.optimizer import moment_bytes
 
@@ -45,15 +46,15 @@ def memory_of(
         shards: devices that weights, gradients and moments are divided among.
     """
     model, length = recipe.model, recipe.row_length
-    parameters = count_parameters(model) / shards
+    parameters, trained = count_parameters(model) / shards, count_trained(model, recipe.freeze) / shards
     activations = row_bytes(model, length, kernels, precision, recompute=recipe.execution.recompute is True)
     # Where the head is not cut into chunks, its logits are among the activations.
     chunk = min(micro_batch * length, kernels.loss_rows)
     head = LOGIT_BYTES * model.vocab_size * chunk + 2 * _FP32_BYTES * model.vocab_size * model.dim
     return Memory(
         weights=int(_FP32_BYTES * parameters),
-        gradients=int(_FP32_BYTES * parameters),
-        moments=int(moment_bytes(recipe.optimizer) * parameters),
+        gradients=int(_FP32_BYTES * trained),
+        moments=int(moment_bytes(recipe.optimizer) * trained),
         activations=micro_batch * activations,
         head=head,
     )

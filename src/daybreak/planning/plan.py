@@ -22,6 +22,7 @@ from daybreak.recipe import Recipe
 from daybreak.scaling import LossLaw
 from daybreak.training.budget import FEW_STEPS, Budget, Clock, TimeBudget
 from daybreak.training.flops import flops_per_token
+from daybreak.training.freezing import count_trained
 from daybreak.training.schedule import check_schedule
 from daybreak.training.spent import Spent
 
@@ -118,7 +119,9 @@ def _figures(
     model = recipe.model
     parameters, multiplied = count_parameters(model), count_multiplied(model)
     looked_up = "" if parameters == multiplied else f"; {multiplied:,} are multiplied, the rest is looked up"
-    yield Figure("parameters", parameters, f"{parameters:,}", f"counted{looked_up}")
+    frozen = parameters - count_trained(model, recipe.freeze)
+    fixed = f"; {frozen:,} are frozen" if frozen else ""
+    yield Figure("parameters", parameters, f"{parameters:,}", f"counted{looked_up}{fixed}")
     per_token = flops_per_token(model, recipe.row_length)
     yield Figure("FLOPs a token", per_token, f"{per_token / 1e6:,.1f} MFLOP", "6 N + 12 L D T")
     parts = {

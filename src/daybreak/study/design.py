@@ -191,6 +191,8 @@ class Variant(Configuration):
             recipe = Recipe.load(name, *overrides, f"budget={design.budget}", "counts=train")
         except UserError as error:
             raise UserError(f"{self.name}: {error}") from None
+        if recipe.early_stop is not None:
+            raise UserError(f"{self.name}: early_stop ends trials before they have spent the same; leave it out")
         return recipe.model_copy(update={"name": self.name})
 
 

@@ -74,6 +74,19 @@ def _recomputed(
     return output_BTD
 
 
+def _kinds_of_blocks(model: GPT) -> int:
+    """Graphs that blocks make of one shape: by their attention, what of them is frozen, and what needs a gradient."""
+    outside = ("blocks.", "final_norm.", "head.")
+    learns = any(p.requires_grad for name, p in model.named_parameters() if not name.startswith(outside))
+    kinds = set()
+    for block in model.blocks:
+        attention, trained = block.attention, tuple(parameter.requires_grad for parameter in block.parameters())
+        assert isinstance(attention, Attention)
+        kinds.add((attention.window, attention.stride, attention.value_gate is None, trained, learns))
+        learns = learns or any(trained)
+    return len(kinds)
+
+
 def keep_compiled_code() -> None:
     """Let the compiler keep its work in the user's cache, for later runs, unless the person named a place."""
     if "TORCHINDUCTOR_CACHE_DIR" in os.environ:
@@ -99,9 +112,7 @@ def compile_blocks(
     """
     began = time.monotonic()
     # Twice what is known of now, since memory may yet halve the micro-batch.
-    attentions = [part for part in model.modules() if isinstance(part, Attention)]
-    kinds = {(attention.window, attention.stride, attention.value_gate is None) for attention in attentions}
-    graphs = 2 * (len(shapes) + 1) * len(kinds)
+    graphs = 2 * (len(shapes) + 1) * _kinds_of_blocks(model)
     torch._dynamo.reset()  # of models that this process trained before
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, graphs)
     torch._dynamo.config.fail_on_recompile_limit_hit = True
