@@ -21,7 +21,7 @@ from daybreak.distributed import Ranks
 from daybreak.errors import UserError
 from daybreak.evaluate.hugging_face import PREFIX
 from daybreak.exchange.hub import folder_of
-from daybreak.exchange.read import read_folder, read_model
+from daybreak.exchange.read import read_folder, require_same
 from daybreak.files import canonical_json, read_sealed, sha256_bytes, sha256_file
 from daybreak.model.gpt import GPT, ModelConfig
 from daybreak.model.resize import Words, resized
@@ -120,8 +120,12 @@ class Origin:
         sha256 = sha256_bytes(canonical_json([sha256_file(path) for path in sorted(folder.glob("*.safetensors"))]))
         named = Path(source.removeprefix(PREFIX))
         place = f"{PREFIX}{named.resolve()}" if named.is_dir() else source
-        # Read once more, and compared with what transformers computes, only where it is begun from.
-        return cls(source, place, None, found.config, found.tokenizer, sha256, lambda: read_model(source).weights)
+
+        def read() -> Mapping[str, Tensor]:  # compared only where it is begun from, which takes a while
+            require_same(found, folder)
+            return found.weights
+
+        return cls(source, place, None, found.config, found.tokenizer, sha256, read)
 
     def __str__(self) -> str:
         return self.source if self.step is None else f"step {self.step:,} of {self.source}"

@@ -57,8 +57,18 @@ def read_model(source: str) -> ForeignModel:
     """
     folder = folder_of(source)
     read = read_folder(folder, source)
-    say(f"{source}: {require_same_logits(folder, read.architecture, model_of(read.config, read.weights))}")
+    require_same(read, folder)
     return read
+
+
+def require_same(read: ForeignModel, folder: Path) -> None:
+    """Say how far a model's logits are from those that transformers computes from the folder it was read from.
+
+    Raises:
+        UserError: they are too far apart, or transformers is missing.
+    """
+    agreement = require_same_logits(folder, read.architecture, model_of(read.config, read.weights))
+    say(f"{read.source}: {agreement}")
 
 
 def read_folder(folder: Path, source: str) -> ForeignModel:
