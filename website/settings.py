@@ -177,7 +177,3 @@ def _validators(field: FieldInfo) -> list[Any]:
 def _description(model: type[Configuration]) -> str:
     text, _, _ = (inspect.getdoc(model) or "").partition("Attributes:\n")
     return text.strip()
-
-
-def _first_line(model: type[Configuration]) -> str:
-    return _description(model).splitlines()[0]

@@ -21,10 +21,11 @@ from daybreak.folders import is_a, is_no
 from daybreak.identity import changes_to, origin_of, read_execution, read_recipe, write_execution, write_identity
 from daybreak.progress import say
 from daybreak.recipe import Recipe, merge
-from daybreak.run import Run, stop_seconds, train
+from daybreak.run import Run, train
 from daybreak.saving import CheckpointConfig, Checkpoints
 from daybreak.training.budget import Clock
 from daybreak.training.metrics import Metrics, copy_metrics, read_metrics
+from daybreak.training.signals import stop_seconds
 from daybreak.training.state import State
 
 # Of phases that a run is in, or has behind it. In shares of a larger budget they would come once more.

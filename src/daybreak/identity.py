@@ -76,13 +76,12 @@ def _corpora_of(identity: Mapping[str, Any]) -> list[Any]:
     return [identity.get("corpus")] if sources is None else [source["identity"] for source in sources]
 
 
-def write_identity(path: Path, recipe: Recipe, reading: Reading, origin: Mapping[str, Any] | None = None) -> None:
+def write_identity(path: Path, recipe: Recipe, reading: Reading, origin: Mapping[str, Any] | None) -> None:
     """Write what identifies a run; a crash leaves the recipe before or the new one, both of them trusted.
 
     Args:
-        origin: the trained model that it began from; the one that it was written with before, unless given.
+        origin: the trained model that it began from, as it describes itself; None if from random values.
     """
-    origin = origin or origin_of(path)
     described = reading.described() | ({} if origin is None else {"origin": dict(origin)})
     _write_identity(path, recipe, reading.tokenizer, described)
 

@@ -25,11 +25,10 @@ import torch
 from daybreak.checkpoint import Checkpoint, open_latest, restore
 from daybreak.compose import build_validation, require_fitting_tokenizer
 from daybreak.data.documents import PLAIN, Fields
-from daybreak.data.reading import NO_CORPUS, Reading
+from daybreak.data.reading import Reading
 from daybreak.data.shards import Corpus
 from daybreak.data.tokenizer import Tokenizer
 from daybreak.distributed import Ranks, joined
-from daybreak.duration import Duration, Unit, require_positive
 from daybreak.errors import UserError
 from daybreak.evaluate.benchmarks import open_benchmarks
 from daybreak.evaluate.language_model import DaybreakModel
@@ -54,7 +53,7 @@ from daybreak.sitting import Sitting, sit
 from daybreak.training.budget import Clock
 from daybreak.training.execution import Execution
 from daybreak.training.metrics import read_metrics
-from daybreak.training.signals import stop_on_signals
+from daybreak.training.signals import stop_on_signals, stop_seconds
 from daybreak.training.spent import Spent
 from daybreak.training.state import State
 
@@ -357,30 +356,6 @@ def _with_origin(recipe: Recipe, out: Path) -> Recipe:
         return recipe
     begun = (out / "recipe.toml").exists() and read_recipe(out).init == recipe.init
     return recipe if begun else recipe.model_copy(update={"init": recipe.init.found()})
-
-
-def stop_seconds(stop_after: str | None) -> float | None:
-    """Seconds from its start after which a sitting is to stop.
-
-    Raises:
-        UserError: it is no time.
-    """
-    if stop_after is None:
-        return None
-    try:
-        duration = Duration.parse(stop_after)
-    except ValueError as error:
-        raise UserError(f"stop_after: {error}") from None
-    if duration.unit is not Unit.SECONDS:
-        raise UserError(f"stop_after = {duration} is no time; write 3h or 170m")
-    return require_positive(duration, "stop_after").amount
-
-
-def open_corpus(path: Path | str | None) -> Corpus:
-    """Raises UserError if there is none, or it is missing or damaged."""
-    if path is None:
-        raise UserError(NO_CORPUS)
-    return Corpus.open(Path(path))
 
 
 def _open_together(recipe: Recipe, ranks: Ranks) -> Reading:

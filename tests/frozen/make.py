@@ -71,7 +71,7 @@ def name_no_place(run: Run) -> None:
     """A recipe names its corpus by the path that it has here, which is nobody's business."""
     recipe = run.recipe.with_data("corpus")
     (run.path / "recipe.toml").unlink()
-    write_identity(run.path, recipe, Reading.open(recipe.data))
+    write_identity(run.path, recipe, Reading.open(recipe.data), None)
 
 
 def main() -> None:

@@ -73,6 +73,13 @@ def test_last_tokens_go_with_their_rows() -> None:
     assert again[0, -2:].tolist() == [0, 8]
 
 
+def test_several_tokens_at_once_are_an_error() -> None:
+    cache = SharedCache(LAYERS, capacity=12, rows=4)
+    cache.append(read(3), torch.tensor([0]))
+    with pytest.raises(ValueError, match="one token at a time, not by 2"):
+        cache.places(2)
+
+
 def test_more_than_there_is_room_for_is_an_error() -> None:
     cache = SharedCache(LAYERS, capacity=3, rows=1)
     cache.append(read(3), torch.tensor([0]))

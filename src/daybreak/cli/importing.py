@@ -48,7 +48,10 @@ def import_files(
         _import_model(file, out)
         return
     if out is None:
-        raise UserError("say what to make of the token files: --out FOLDER")
+        raise UserError(
+            "say what to make of the token files: --out FOLDER; or, for a model of the hub, which one and the run: "
+            "hf:NAME RUN"
+        )
     from daybreak.data import importing
     from daybreak.data.inspection import describe
 

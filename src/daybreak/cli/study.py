@@ -43,11 +43,11 @@ def study(
     from daybreak.finite import finite
     from daybreak.progress import say
     from daybreak.report.standalone import differences_svg
-    from daybreak.run import stop_seconds
     from daybreak.study.conduct import conduct
     from daybreak.study.document import document
     from daybreak.study.results import STUDY, read_study
     from daybreak.study.table import shown
+    from daybreak.training.signals import stop_seconds
 
     if engine == "here" and (not workers or gpus or cores > 1):
         raise UserError("--cores, --gpus and --workers 0 are of a Ray cluster: add --engine ray")

@@ -53,8 +53,8 @@ def train(
     """
     from daybreak import IMPORTED_AT
     from daybreak.recipe import Recipe
-    from daybreak.run import stop_seconds
     from daybreak.run import train as train_run
+    from daybreak.training.signals import stop_seconds
 
     stop_seconds(stop_after)  # a mistake in it is said before anything is measured
     if recipe == "auto":
@@ -71,12 +71,12 @@ def train(
 def _chosen(overrides: tuple[str, ...], data: Path | None, out: Path) -> "Recipe":
     """The recipe that suits the budget; of a run that was begun, its own."""
     from daybreak import IMPORTED_AT
+    from daybreak.data.reading import open_corpus
     from daybreak.distributed import launched_ranks
     from daybreak.errors import UserError
     from daybreak.family import depth_of
     from daybreak.planning.dial import choose_depth, shown
     from daybreak.recipe import Recipe
-    from daybreak.run import open_corpus
 
     if (out / "recipe.toml").is_file():
         begun = Recipe.load(out / "recipe.toml", *overrides)

@@ -11,7 +11,7 @@ from daybreak.model.cache import Cache
 
 @final
 class SharedCache:
-    """Rows that go on together, one column a token, so that all end at the same column.
+    """Rows that go on together, by one token at a time, so that all end at the same column.
 
     A row of fewer positions begins further to the right; what lies in front of it is not seen. Rows stand behind one
     another in tensors that are made once, so that one that comes or goes moves no more than itself.
@@ -61,10 +61,14 @@ class SharedCache:
             self._next_B1 = self._next_B1 + positions
 
     def places(self, count: int) -> Tensor | None:
-        """Positions of the next `count` tokens, (B, count); None where they are `length` and on in every row."""
-        if self._next_B1 is None or count == 1:
-            return self._next_B1
-        return self._next_B1 + torch.arange(count, device=self._next_B1.device)
+        """Positions of the next token of each row, (B, 1); None where they are `length` in every row.
+
+        Raises:
+            ValueError: more than one is to come: which columns belong to a row says nothing of their order.
+        """
+        if count != 1:
+            raise ValueError(f"rows go on by one token at a time, not by {count}")
+        return self._next_B1
 
     def seen(self, count: int) -> Tensor | None:
         """Which columns belong to a row, with `count` more to come, (B, 1, 1, S); None where all do."""

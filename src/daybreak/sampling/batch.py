@@ -63,8 +63,7 @@ class Batch:
         self.room = room
         self._model, self._sampling, self._vocab_size = model, sampling, vocab_size
         self._device = model.embedding.weight.device
-        # Columns that no row fills any more are given up when there are as many as this.
-        self._slack = max(16, longest // 4)
+        self._slack = _slack(longest)
         self._cache = SharedCache(model.config.layers, longest + self._slack, room)
         self._logits: list[Tensor] = []  # of the rows, (B, V) in parts
 
@@ -147,5 +146,10 @@ class Batch:
 
 def room_for(config: ModelConfig, longest: int) -> int:
     """How many rows that see `longest` tokens go on at once: what a gigabyte of keys and values holds, at most 64."""
-    row_bytes = 2 * 4 * config.layers * config.value_width * (longest + longest // 4 + 16)
+    row_bytes = 2 * 4 * config.layers * config.value_width * (longest + _slack(longest))
     return max(1, min(_MOST_ROWS, _CACHE_BYTES // row_bytes))
+
+
+def _slack(longest: int) -> int:
+    """Columns in front of every row at which they are given up: few of them cost little, and moving all costs more."""
+    return max(16, longest // 4)
