@@ -193,6 +193,19 @@ def test_killed_before_its_first_checkpoint_it_begins_from_the_source_again(
     assert_same(again, undisturbed)
 
 
+def test_the_same_command_goes_on_though_the_source_was_trained_further(
+    undisturbed: Run, folder: Path, source: Run, other: Corpus, tmp_path: Path
+) -> None:
+    trained = shutil.copytree(source.path, tmp_path / "source")
+    with stopping_after(3):
+        train(tuning(folder, trained), data=other.path, out=tmp_path / "run")
+    shutil.rmtree(trained)
+    shutil.copytree(undisturbed.path, trained)  # another checkpoint of the same shape
+    again = train(tuning(folder, trained), data=other.path, out=tmp_path / "run")
+    assert again.finished
+    assert_same(again, undisturbed)
+
+
 def test_begun_anew_from_random_values_it_forgets_its_source(source: Run, folder: Path, tmp_path: Path) -> None:
     """A folder in which a run of another recipe came to no checkpoint."""
     run = shutil.copytree(source.path, tmp_path / "run")

@@ -70,6 +70,15 @@ class InitConfig(Configuration):
             )
         return origin
 
+    def asks_for(self, kept: "InitConfig") -> bool:
+        """Whether it may mean what a run has kept as the model that it began from."""
+        return (
+            self.source is not None
+            and _place_of(self.source) == kept.source
+            and self.resize == kept.resize
+            and self.weights in (None, kept.weights)
+        )
+
     def found(self) -> Self:
         """With a source that does not depend on where it is read, and the hash of its weights; raises as `open`."""
         origin = self.open()
@@ -111,21 +120,19 @@ class Origin:
         if checkpoint is None:
             raise UserError(f"init = {source} has no checkpoint to begin from; let it train until its first one")
         sha256 = hashed_files(checkpoint.path)[checkpoint.path / "model.safetensors"]
-        return cls(source, str(folder.resolve()), checkpoint.step, model, tokenizer, sha256, checkpoint.weights)
+        return cls(source, _place_of(source), checkpoint.step, model, tokenizer, sha256, checkpoint.weights)
 
     @classmethod
     def _of_transformers(cls, source: str) -> Self:
         folder = folder_of(source)
         found = read_folder(folder, source)
         sha256 = sha256_bytes(canonical_json([sha256_file(path) for path in sorted(folder.glob("*.safetensors"))]))
-        named = Path(source.removeprefix(PREFIX))
-        place = f"{PREFIX}{named.resolve()}" if named.is_dir() else source
 
         def read() -> Mapping[str, Tensor]:  # compared only where it is begun from, which takes a while
             require_same(found, folder)
             return found.weights
 
-        return cls(source, place, None, found.config, found.tokenizer, sha256, read)
+        return cls(source, _place_of(source), None, found.config, found.tokenizer, sha256, read)
 
     def __str__(self) -> str:
         return self.source if self.step is None else f"step {self.step:,} of {self.source}"
@@ -293,3 +300,11 @@ def without_path(source: str) -> str:
 def _run_of(folder: Path) -> Path:
     """The run's folder, of itself or of one of its checkpoints."""
     return folder.resolve().parents[1] if (folder / "state.json").is_file() else folder
+
+
+def _place_of(source: str) -> str:
+    """The same source, wherever it is read from; a name on the hub is one already."""
+    if not source.startswith(PREFIX):
+        return str(Path(source).resolve())
+    named = Path(source.removeprefix(PREFIX))
+    return f"{PREFIX}{named.resolve()}" if named.is_dir() else source

@@ -22,7 +22,7 @@ from typing import Any, final
 
 import torch
 
-from daybreak.checkpoint import Checkpoint, open_latest, restore
+from daybreak.checkpoint import Checkpoint, list_checkpoints, open_latest, restore
 from daybreak.compose import build_validation, require_fitting_tokenizer
 from daybreak.data.documents import PLAIN, Fields
 from daybreak.data.reading import Reading
@@ -347,15 +347,17 @@ def train(
 
 
 def _with_origin(recipe: Recipe, out: Path) -> Recipe:
-    """The recipe with the trained model that it begins from found; a run in `out` that has begun needs none any more.
+    """The recipe with the trained model that it begins from found; a run in `out` that has a checkpoint needs none.
 
     Raises:
         UserError: there is none, or it is not the one that it was.
     """
     if recipe.init is None:
         return recipe
-    begun = (out / "recipe.toml").exists() and read_recipe(out).init == recipe.init
-    return recipe if begun else recipe.model_copy(update={"init": recipe.init.found()})
+    kept = read_recipe(out).init if list_checkpoints(out / "checkpoints") and (out / "recipe.toml").exists() else None
+    # What a run began from may have been trained on since.
+    found = kept if kept is not None and recipe.init.asks_for(kept) else recipe.init.found()
+    return recipe.model_copy(update={"init": found})
 
 
 def _open_together(recipe: Recipe, ranks: Ranks) -> Reading:
