@@ -1,9 +1,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 NANOGPT ?=
+TORCH ?= cpu
 CORPUS ?= data/wikipedia
 
-.PHONY: demo test test-slow soak frozen bench-cpu bench-gpu bench-toy fit check clean
+.PHONY: demo test test-slow soak frozen bench-cpu bench-gpu bench-toy fit check docs dist docker clean
 
 demo: .venv/run.done  ## train a small GPT for three minutes and show what it writes
 	$(BIN)/daybreak demo
@@ -33,14 +34,25 @@ fit: .venv/fit.done  ## the laws behind plan and auto, from runs of our own: COR
 	$(BIN)/python fit/grid.py --corpus $(CORPUS)
 	$(BIN)/python fit/laws.py
 
+docs: .venv/check.done  ## the documentation as a site, in build/site: strict, a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 check: .venv/check.done  ## lint, format, types, layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+dist: .venv/check.done  ## what would be published, into dist/
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/python -m twine check --strict dist/*
+
+docker:  ## an image, where there is a Docker engine; TORCH=cu130 makes one for NVIDIA GPUs
+	docker build --build-arg TORCH=$(TORCH) --tag daybreak:$(TORCH) .
+
 clean:
-	rm -rf .venv
+	rm -rf .venv dist
 
 # torch goes first and pinned, so that no later resolution picks another build.
 .venv/torch.done: constraints.txt

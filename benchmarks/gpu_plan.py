@@ -62,8 +62,8 @@ FULL = Plan(
         for lr in ("1.2e-3", "1.8e-3", "3e-3")
     ),
     tuning_budget="50s",
-    tests=("-m", "gpu", "tests"),
-    limits={"tests": 90, "plain": 150, "cold": 150, "target": 240, "ours": 240, "tuning": 110},
+    tests=("-m", "gpu", "tests/model", "tests/training/test_probing.py", "tests/test_on_cuda.py"),
+    limits={"tests": 200, "plain": 150, "cold": 150, "target": 240, "ours": 240, "tuning": 110},
 )
 
 _TOY_SIZES = (

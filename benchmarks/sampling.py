@@ -20,7 +20,8 @@ from daybreak.exchange.gpt2 import GPT2
 from daybreak.exchange.pieces import to_theirs
 from daybreak.model.decoding import laid_out_for_one_row
 from daybreak.model.gpt import GPT, ModelConfig, build
-from daybreak.sample import SamplingConfig, generate
+from daybreak.sampling.generate import generate, make_row
+from daybreak.sampling.settings import SamplingConfig
 
 CPU = torch.device("cpu")
 SHAPES = ("4x4x128x66", "6x6x384x4096", "6x6x384x50304")
@@ -58,8 +59,9 @@ def our_run(model: GPT, sampling: SamplingConfig, tokens: int) -> Callable[[], l
 
     @torch.no_grad()
     def run() -> list[int]:
-        made = generate(model, prompt, tokens=tokens, vocab_size=config.vocab_size, sampling=sampling)
-        return [int(chosen_B) for chosen_B in made]
+        row = make_row(prompt, tokens=tokens, sampling=sampling)
+        made = generate(model, [row], vocab_size=config.vocab_size, sampling=sampling)
+        return [chosen.token for (chosen,) in made]
 
     return run
 

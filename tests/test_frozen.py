@@ -14,7 +14,7 @@ from daybreak.exchange.check import model_of
 from daybreak.exchange.read import read_folder
 from daybreak.files import read_sealed, write_sealed
 from daybreak.run import Run
-from daybreak.sample import SamplingConfig
+from daybreak.sampling.settings import SamplingConfig
 
 FROZEN = Path(__file__).parent / "frozen"
 VERSIONS = sorted(path.name for path in FROZEN.iterdir() if (path / "expected.json").is_file())

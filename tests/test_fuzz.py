@@ -38,7 +38,7 @@ from daybreak.errors import UserError
 from daybreak.files import canonical_json, sha256_bytes, sha256_file, write_sealed
 from daybreak.model.gpt import count_parameters
 from daybreak.recipe import recipe_names
-from daybreak.sample import SamplingConfig
+from daybreak.sampling.settings import SamplingConfig
 from daybreak.training.execution import Execution
 from daybreak.training.flops import flops_per_token
 from daybreak.verify import verify

@@ -13,10 +13,12 @@ from daybreak import load, train
 from daybreak.checkpoint import list_checkpoints, step_of
 from daybreak.data.order import Order
 from daybreak.data.prepare import prepare
+from daybreak.data.reading import Reading
 from daybreak.data.shards import Corpus
 from daybreak.errors import UserError
 from daybreak.exporting import export
 from daybreak.files import read_sealed
+from daybreak.identity import write_identity
 from daybreak.model.gpt import build
 from daybreak.recipe import Recipe
 from daybreak.run import Run
@@ -191,6 +193,29 @@ def test_killed_before_its_first_checkpoint_it_begins_from_the_source_again(
     assert_same(again, undisturbed)
 
 
+def test_the_same_command_goes_on_though_the_source_was_trained_further(
+    undisturbed: Run, folder: Path, source: Run, other: Corpus, tmp_path: Path
+) -> None:
+    trained = shutil.copytree(source.path, tmp_path / "source")
+    with stopping_after(3):
+        train(tuning(folder, trained), data=other.path, out=tmp_path / "run")
+    shutil.rmtree(trained)
+    shutil.copytree(undisturbed.path, trained)  # another checkpoint of the same shape
+    again = train(tuning(folder, trained), data=other.path, out=tmp_path / "run")
+    assert again.finished
+    assert_same(again, undisturbed)
+
+
+def test_begun_anew_from_random_values_it_forgets_its_source(source: Run, folder: Path, tmp_path: Path) -> None:
+    """A folder in which a run of another recipe came to no checkpoint."""
+    run = shutil.copytree(source.path, tmp_path / "run")
+    before = tuning(folder, source.path)
+    write_identity(run, before, Reading.open(source.recipe.data), {"source": "another"})
+    shutil.rmtree(run / "checkpoints")
+    again = train(source.path / "recipe.toml", out=run)
+    assert "origin" not in read_sealed(again.path / "identity.json")
+
+
 def test_the_run_says_what_it_began_from(undisturbed: Run, source: Run) -> None:
     origin = read_sealed(undisturbed.path / "identity.json")["origin"]
     weights = read_sealed(source.checkpoint.path / "manifest.json")["sha256"]["model.safetensors"]
@@ -227,6 +252,8 @@ def test_a_checkpoint_is_a_source_too(folder: Path, source: Run, other: Corpus, 
     assert step_of(first) < step_of(last) == 12
     run = train(tuning(folder, first, "budget=1steps"), data=other.path, out=tmp_path / "run")
     assert read_sealed(run.path / "identity.json")["origin"]["step"] == step_of(first)
+    kept = shutil.copytree(source.path, tmp_path / "checkpoints/kept")  # a run, whatever the folder is called
+    assert tuning(folder, kept).model == source.recipe.model
 
 
 def test_the_model_is_the_sources_and_what_the_same_layer_says_of_it(folder: Path, source: Run) -> None:

@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Recipe",
     "Run",
+    "SamplingConfig",
     "choose_depth",
     "export",
     "extend",
@@ -35,10 +36,12 @@ if TYPE_CHECKING:
     from daybreak.recipe import Recipe
     from daybreak.report.write import write_report
     from daybreak.run import Run, load, train
+    from daybreak.sampling.settings import SamplingConfig
 
 _HOMES = {
     "Recipe": "daybreak.recipe",
     "Run": "daybreak.run",
+    "SamplingConfig": "daybreak.sampling.settings",
     "choose_depth": "daybreak.planning.dial",
     "export": "daybreak.exporting",
     "extend": "daybreak.extension",

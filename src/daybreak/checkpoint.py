@@ -233,7 +233,9 @@ def hashed_files(path: Path) -> dict[Path, str]:
     manifest = read_sealed(path / "manifest.json")
     try:
         if manifest["format"] != FORMAT:
-            raise UserError(f"{path}: checkpoint format {manifest['format']} is not known here")
+            raise UserError(
+                f"{path}: checkpoint format {manifest['format']} is not known here; use the version that wrote it"
+            )
         if manifest["step"] != step_of(path):
             raise UserError(f"{path} is the checkpoint of step {manifest['step']} under another name")
         return {path / name: manifest["sha256"][name] for name in FILES}

@@ -226,7 +226,9 @@ def build_validation(
     def of(corpus: Corpus) -> Validation:
         stream = corpus.stream("validation")
         if len(stream) < 2:
-            raise UserError(f"{corpus.path} has no validation text to measure the loss on")
+            raise UserError(
+                f"{corpus.path} has no validation text to measure the loss on; prepare it with a larger --val"
+            )
         part = None if sample is None else -(-sample * len(stream) // reading.validation_tokens)
         return Validation(
             every=recipe.evaluation.every,
@@ -262,7 +264,10 @@ def require_memory(recipe: Recipe, device: torch.device, ranks: Ranks) -> None:
     }
     for what, size in needed.items():
         if size > free:
-            raise UserError(f"{what} takes {size / 1e9:,.1f} GB; {device} has {free / 1e9:,.1f} GB free")
+            raise UserError(
+                f"{what} takes {size / 1e9:,.1f} GB; {device} has {free / 1e9:,.1f} GB free; take less of it: "
+                "daybreak plan says what each part takes"
+            )
 
 
 def _learner_bytes(recipe: Recipe, ranks: Ranks) -> int:

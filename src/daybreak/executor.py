@@ -33,7 +33,8 @@ class Workers:
         count: processes; with one, on this machine, it is this process. On Ray, the most tasks at once; with none, as
             many as the cluster has cores.
         engine: `here`, or `ray`: the cluster that `ray start` made, whose machines share a file system with this one.
-        cores, gpus: what each task is given of a machine of the cluster; a GPU may be shared, as 0.5.
+        cores: what each task is given of a machine of the cluster.
+        gpus: the same; a GPU may be shared, as 0.5.
     """
 
     count: int = 1

@@ -1,5 +1,6 @@
 """A run as a folder of Hugging Face's transformers, compared with the run before it gets its name."""
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from daybreak.exchange.own_class import OWN
 from daybreak.exchange.write import Written, write_model
 from daybreak.files import require_text, whole_folder, write_bytes
 from daybreak.finite import or_nan
-from daybreak.identity import read_identity
+from daybreak.identity import origin_of, read_identity
 from daybreak.model.gpt import count_parameters
-from daybreak.recipe import Recipe
+from daybreak.origin import without_path
+from daybreak.published import published
 from daybreak.run import Run, load
 
 
@@ -68,6 +70,7 @@ def _card(run: Run, name: str, written: Written, measured: list[Measured], licen
         "Context": f"{model.context:,} tokens",
         "Tokenizer": f"{run.tokenizer.name}, {run.tokenizer.vocab_size:,} ids",
         "Data": "; ".join(_data(run)) or "unknown",
+        **_origin(run),
         "Budget": f"{recipe.budget}{state}",
         "Spent": f"{spent.steps:,} steps, {spent.tokens:,} tokens, {spent.flops:.2e} FLOPs, "
         f"{spent.elapsed_seconds / 3600:.2f} hours",
@@ -81,17 +84,19 @@ def _card(run: Run, name: str, written: Written, measured: list[Measured], licen
         travels=carrier is OWN,
         agreement=str(written.agreement),
         facts=facts,
-        recipe=_without_places(recipe).to_toml(),
+        recipe=published(recipe).to_toml(),
         measured=measured,
         license=license,
     )
 
 
-def _without_places(recipe: Recipe) -> Recipe:
-    """The recipe with names of its corpora and its origin in place of their paths, which are nobody's business."""
-    names = [Path(place).name for place in recipe.data.places]
-    data = recipe.data.lying_at(names) if names else recipe.data
-    return recipe.model_copy(update={"data": data, "init": recipe.init and recipe.init.named})
+def _origin(run: Run) -> dict[str, str]:
+    """The trained model that it began from, if it did."""
+    origin = origin_of(run.path)
+    if origin is None:
+        return {}
+    step = f"step {origin['step']:,} of " if "step" in origin else ""
+    return {"Began from": f"{step}{without_path(origin['source'])}, weights {origin['weights'][:12]}"}
 
 
 def _data(run: Run) -> Iterator[str]:
@@ -123,7 +128,7 @@ def _losses(run: Run, *, whole: bool) -> Iterator[Measured]:
 def _loss(on: str, loss: float, bits: float, tokens: int | None) -> Iterator[Measured]:
     counted = "" if tokens is None else f"{tokens:,} tokens"
     yield Measured(on, "loss", loss, f"{loss:.4f} nats a token", "", counted)
-    if bits == bits:  # text that stands for no bytes has none
+    if not math.isnan(bits):  # text that stands for no bytes has none
         yield Measured(on, "bits per byte", bits, f"{bits:.4f}", "", counted)
 
 

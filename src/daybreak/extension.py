@@ -17,13 +17,15 @@ from daybreak.distributed import launched_ranks
 from daybreak.duration import Duration, Unit
 from daybreak.errors import UserError
 from daybreak.files import whole_folder
+from daybreak.folders import is_a, is_no
 from daybreak.identity import changes_to, origin_of, read_execution, read_recipe, write_execution, write_identity
 from daybreak.progress import say
 from daybreak.recipe import Recipe, merge
-from daybreak.run import Run, stop_seconds, train
+from daybreak.run import Run, train
 from daybreak.saving import CheckpointConfig, Checkpoints
 from daybreak.training.budget import Clock
 from daybreak.training.metrics import Metrics, copy_metrics, read_metrics
+from daybreak.training.signals import stop_seconds
 from daybreak.training.state import State
 
 # Of phases that a run is in, or has behind it. In shares of a larger budget they would come once more.
@@ -48,7 +50,8 @@ def extend(
         overrides: the new budget, as `budget=48h`, its price, and settings that change nothing of what is computed.
         data: where the run's corpus lies now, or those of its mixture; where they lay unless given.
         out: the new run's folder; beside the old one, with the budget behind its name, unless given.
-        started, stop_after: as of `train`.
+        started: as of `train`.
+        stop_after: as of `train`.
 
     Raises:
         UserError: the run's schedule has no plateau, the budget is hardly larger, or several ranks were launched.
@@ -61,6 +64,8 @@ def extend(
     started = time.monotonic() if started is None else started
     stop_seconds(stop_after)  # a mistake in it is said before anything is written
     run = Path(run)
+    if not is_a("run", run):
+        raise is_no(run, "run")
     asked = Recipe.load(run / "recipe.toml", *overrides)
     asked = asked if data is None else asked.with_data(data)
     reading = Reading.open(asked.data)

@@ -36,7 +36,9 @@ def choose_device(wanted: str) -> torch.device:
     except RuntimeError:
         raise UserError(f"execution.device = {wanted!r} is no device; use auto, cpu, cuda or mps") from None
     if not is_here(device):
-        raise UserError(f"execution.device = {wanted!r}, but this machine has none that torch can use")
+        raise UserError(
+            f"execution.device = {wanted!r}, but this machine has none that torch can use; daybreak doctor tells more"
+        )
     return device
 
 

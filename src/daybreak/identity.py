@@ -76,13 +76,12 @@ def _corpora_of(identity: Mapping[str, Any]) -> list[Any]:
     return [identity.get("corpus")] if sources is None else [source["identity"] for source in sources]
 
 
-def write_identity(path: Path, recipe: Recipe, reading: Reading, origin: Mapping[str, Any] | None = None) -> None:
+def write_identity(path: Path, recipe: Recipe, reading: Reading, origin: Mapping[str, Any] | None) -> None:
     """Write what identifies a run; a crash leaves the recipe before or the new one, both of them trusted.
 
     Args:
-        origin: the trained model that it began from; the one that it was written with before, unless given.
+        origin: the trained model that it began from, as it describes itself; None if from random values.
     """
-    origin = origin or origin_of(path)
     described = reading.described() | ({} if origin is None else {"origin": dict(origin)})
     _write_identity(path, recipe, reading.tokenizer, described)
 
@@ -109,14 +108,6 @@ def _write_identity(path: Path, recipe: Recipe, tokenizer: Tokenizer, described:
     write_bytes(path / "recipe.toml", text)
 
 
-def origin_of(path: Path) -> dict[str, Any] | None:
-    """The trained model that a run began from; None if it began from random values."""
-    if not (path / "identity.json").exists():
-        return None
-    origin = read_identity(path).get("origin")
-    return origin if isinstance(origin, dict) else None
-
-
 def read_identity(path: Path) -> dict[str, Any]:
     """What identifies a run.
 
@@ -130,6 +121,14 @@ def read_identity(path: Path) -> dict[str, Any]:
             "use the version that made it, or a newer one"
         )
     return identity
+
+
+def origin_of(path: Path) -> dict[str, Any] | None:
+    """The trained model that a run began from; None if it began from random values."""
+    if not (path / "identity.json").exists():
+        return None
+    origin = read_identity(path).get("origin")
+    return origin if isinstance(origin, dict) else None
 
 
 def read_recipe(path: Path) -> Recipe:

@@ -11,6 +11,7 @@ from daybreak.evaluate.hugging_face import PREFIX
 from daybreak.exchange.read import ForeignModel, read_model
 from daybreak.files import require_text, whole_folder
 from daybreak.identity import write_execution, write_imported_identity
+from daybreak.origin import without_path
 from daybreak.recipe import Recipe
 from daybreak.run import Run, load
 from daybreak.saving import CheckpointConfig, Checkpoints
@@ -42,7 +43,7 @@ def import_model(source: str, out: Path | str) -> Run:
     guard = GuardRecord(scaling=execution.precision == "fp16")
     state = State(Spent(), guard, execution.micro_batch, owes_validation=False)
     with whole_folder(out) as aside:
-        write_imported_identity(aside, recipe, read.tokenizer, _public(source), read.architecture)
+        write_imported_identity(aside, recipe, read.tokenizer, without_path(source), read.architecture)
         write_execution(aside, execution)
         with Checkpoints(aside / "checkpoints", CheckpointConfig()) as checkpoints:
             checkpoints.save(0, Tensors(read.weights, {}), state.to_json(), pinned=True)
@@ -53,8 +54,8 @@ def _recipe(read: ForeignModel) -> Recipe:
     """The least that a recipe says; of its data and its training nothing is known."""
     row = min(read.config.context, _LONGEST_ROW)
     settings: dict[str, Any] = {
-        "name": re.sub(r"[^A-Za-z0-9._-]+", "-", _public(read.source).removeprefix(PREFIX)).strip("-"),
-        "description": f"{read.architecture} of transformers, from {_public(read.source)}",
+        "name": re.sub(r"[^A-Za-z0-9._-]+", "-", without_path(read.source).removeprefix(PREFIX)).strip("-"),
+        "description": f"{read.architecture} of transformers, from {without_path(read.source)}",
         "budget": "1 steps",
         "data": {"window": row},
         "batch": {"tokens": row},
@@ -62,9 +63,3 @@ def _recipe(read: ForeignModel) -> Recipe:
         "optimizer": {"kind": "adamw", "lr": 3e-5},
     }
     return Recipe.model_validate(settings)
-
-
-def _public(source: str) -> str:
-    """Of a folder the name alone: its path is nobody's business."""
-    place = Path(source.removeprefix(PREFIX))
-    return f"{PREFIX}{place.resolve().name}" if place.is_dir() else source

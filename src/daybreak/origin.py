@@ -21,7 +21,7 @@ from daybreak.distributed import Ranks
 from daybreak.errors import UserError
 from daybreak.evaluate.hugging_face import PREFIX
 from daybreak.exchange.hub import folder_of
-from daybreak.exchange.read import read_folder, read_model
+from daybreak.exchange.read import read_folder, require_same
 from daybreak.files import canonical_json, read_sealed, sha256_bytes, sha256_file
 from daybreak.model.gpt import GPT, ModelConfig
 from daybreak.model.resize import Words, resized
@@ -52,11 +52,6 @@ class InitConfig(Configuration):
         """A table; text is its source."""
         return {"source": value} if isinstance(value, str) else value
 
-    @property
-    def named(self) -> Self:
-        """With what its source is called, and not where it lies."""
-        return self if self.source is None else self.model_copy(update={"source": Path(self.source).name})
-
     def open(self) -> "Origin":
         """What it names.
 
@@ -74,6 +69,15 @@ class InitConfig(Configuration):
                 f"take those of now with init={self.source}"
             )
         return origin
+
+    def asks_for(self, kept: "InitConfig") -> bool:
+        """Whether it may mean what a run has kept as the model that it began from."""
+        return (
+            self.source is not None
+            and _place_of(self.source) == kept.source
+            and self.resize == kept.resize
+            and self.weights in (None, kept.weights)
+        )
 
     def found(self) -> Self:
         """With a source that does not depend on where it is read, and the hash of its weights; raises as `open`."""
@@ -116,17 +120,19 @@ class Origin:
         if checkpoint is None:
             raise UserError(f"init = {source} has no checkpoint to begin from; let it train until its first one")
         sha256 = hashed_files(checkpoint.path)[checkpoint.path / "model.safetensors"]
-        return cls(source, str(folder.resolve()), checkpoint.step, model, tokenizer, sha256, checkpoint.weights)
+        return cls(source, _place_of(source), checkpoint.step, model, tokenizer, sha256, checkpoint.weights)
 
     @classmethod
     def _of_transformers(cls, source: str) -> Self:
         folder = folder_of(source)
         found = read_folder(folder, source)
         sha256 = sha256_bytes(canonical_json([sha256_file(path) for path in sorted(folder.glob("*.safetensors"))]))
-        named = Path(source.removeprefix(PREFIX))
-        place = f"{PREFIX}{named.resolve()}" if named.is_dir() else source
-        # Read once more, and compared with what transformers computes, only where it is begun from.
-        return cls(source, place, None, found.config, found.tokenizer, sha256, lambda: read_model(source).weights)
+
+        def read() -> Mapping[str, Tensor]:  # compared only where it is begun from, which takes a while
+            require_same(found, folder)
+            return found.weights
+
+        return cls(source, _place_of(source), None, found.config, found.tokenizer, sha256, read)
 
     def __str__(self) -> str:
         return self.source if self.step is None else f"step {self.step:,} of {self.source}"
@@ -206,7 +212,7 @@ class Origin:
 
 def begin_from(
     init: InitConfig | None, config: ModelConfig, seed: int, tokenizer: Tokenizer, model: GPT, ranks: Ranks
-) -> Origin | None:
+) -> dict[str, Any] | None:
     """Give a model the weights that its recipe begins from; on all ranks together.
 
     Args:
@@ -214,7 +220,7 @@ def begin_from(
         tokenizer: of the text that it is to read.
 
     Returns:
-        Where they are from, on the first rank; None of a recipe that begins from random values.
+        Where they are from, for the run's identity, on the first rank; None if from random values.
 
     Raises:
         UserError: they do not fit.
@@ -227,7 +233,7 @@ def begin_from(
         weights = origin.weights_for(config, tokenizer, init.resize, seed)
         say(f"beginning from {origin}")
     place_weights(weights, init.source, model, ranks)
-    return origin
+    return None if origin is None else origin.described()
 
 
 def based_on_source(base: Mapping[str, Any], layer: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -283,6 +289,22 @@ def read_model_config(source: str) -> ModelConfig:
         raise UserError(f"{path} has no model that is known here: {error}") from None
 
 
+def without_path(source: str) -> str:
+    """A source by its name alone: where it lies on this machine is nobody's business."""
+    if not source.startswith(PREFIX):
+        return _run_of(Path(source)).name
+    place = Path(source.removeprefix(PREFIX))
+    return f"{PREFIX}{place.resolve().name}" if place.is_absolute() or place.is_dir() else source
+
+
 def _run_of(folder: Path) -> Path:
     """The run's folder, of itself or of one of its checkpoints."""
-    return folder.parent.parent if folder.parent.name == "checkpoints" else folder
+    return folder.resolve().parents[1] if (folder / "state.json").is_file() else folder
+
+
+def _place_of(source: str) -> str:
+    """The same source, wherever it is read from; a name on the hub is one already."""
+    if not source.startswith(PREFIX):
+        return str(Path(source).resolve())
+    named = Path(source.removeprefix(PREFIX))
+    return f"{PREFIX}{named.resolve()}" if named.is_dir() else source

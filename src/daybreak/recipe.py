@@ -23,10 +23,11 @@ from daybreak.evaluate.in_training import TasksConfig
 from daybreak.evaluate.loss import EvaluationConfig
 from daybreak.family import depth_of, member
 from daybreak.files import canonical_json, sha256_bytes
+from daybreak.folders import is_a
 from daybreak.model.gpt import ModelConfig
 from daybreak.model.prediction import PredictionConfig
 from daybreak.origin import InitConfig, based_on_source, is_whole_model
-from daybreak.sample import SamplesConfig
+from daybreak.sampling.settings import SamplesConfig
 from daybreak.saving import CheckpointConfig
 from daybreak.training.budget import Counts
 from daybreak.training.diagnostics import DiagnosticsConfig
@@ -66,6 +67,8 @@ class Recipe(Configuration):
     """What to train, on what, with what, for how long.
 
     Attributes:
+        name: that of its run's folder; the recipe's own or its file's unless given.
+        description: one line for people.
         budget: what the run may spend: `90s`, `24h`, `$20`, `19073 steps`, `10B tokens`, `1e18 flops`, `20x params`,
             `2 epochs`.
         price: dollars an hour of all devices together.
@@ -277,7 +280,14 @@ def _find(name: str, beside: Path) -> tuple[str, dict[str, Any]]:
     if depth is not None:
         return name, member(depth)
     if name.endswith(".toml"):
-        raise UserError(f"recipe file {name} does not exist")
+        others = sorted(path.name for path in Path(name).parent.glob("*.toml"))
+        raise UserError(f"recipe file {name} does not exist{_nearest(Path(name).name, others)}")
+    if is_a("corpus", Path(name)):
+        raise UserError(f"{name} is a corpus, not a recipe: give one, as daybreak train gpt2-tiny --data {name}")
+    if is_a("run", Path(name)):
+        raise UserError(
+            f"{name} is a run, not a recipe: daybreak train {name}/recipe.toml --out {name} goes on with it"
+        )
     beside_it = f" (did you mean {name}.toml?)" if Path(f"{name}.toml").is_file() else ""
     hint = beside_it or _nearest(name, recipe_names())
     raise UserError(f"unknown recipe {name!r}{hint}; daybreak recipes lists them")

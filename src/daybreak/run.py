@@ -13,7 +13,7 @@ RUN/
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,14 +22,13 @@ from typing import Any, final
 
 import torch
 
-from daybreak.checkpoint import Checkpoint, open_latest, restore
+from daybreak.checkpoint import Checkpoint, list_checkpoints, open_latest, restore
 from daybreak.compose import build_validation, require_fitting_tokenizer
 from daybreak.data.documents import PLAIN, Fields
-from daybreak.data.reading import NO_CORPUS, Reading
+from daybreak.data.reading import Reading
 from daybreak.data.shards import Corpus
 from daybreak.data.tokenizer import Tokenizer
 from daybreak.distributed import Ranks, joined
-from daybreak.duration import Duration, Unit, require_positive
 from daybreak.errors import UserError
 from daybreak.evaluate.benchmarks import open_benchmarks
 from daybreak.evaluate.language_model import DaybreakModel
@@ -40,19 +39,21 @@ from daybreak.evaluate.task_choice import TaskChoice
 from daybreak.evaluate.text import Text, read_text, text_of_split
 from daybreak.files import require_text
 from daybreak.finite import or_nan
-from daybreak.hardware import PrecisionName, autocast, is_here
+from daybreak.folders import is_a, is_no
+from daybreak.hardware import PrecisionName, is_here
 from daybreak.identity import read_execution, read_identity, read_recipe, read_result
 from daybreak.model.decoding import laid_out_for_one_row
 from daybreak.model.gpt import GPT, build
 from daybreak.model.kernels import Kernels
 from daybreak.progress import progress
 from daybreak.recipe import Recipe
-from daybreak.sample import Continuation, SamplingConfig, continue_text
+from daybreak.sampling.settings import SamplingConfig
+from daybreak.sampling.text import Continuation, Piece, continue_texts, stream_text
 from daybreak.sitting import Sitting, sit
 from daybreak.training.budget import Clock
 from daybreak.training.execution import Execution
 from daybreak.training.metrics import read_metrics
-from daybreak.training.signals import stop_on_signals
+from daybreak.training.signals import stop_on_signals, stop_seconds
 from daybreak.training.spent import Spent
 from daybreak.training.state import State
 
@@ -153,7 +154,10 @@ class Run:
         """
         own = self.recipe.model
         if context is not None and own.positions is not None and context > own.positions:
-            raise UserError(f"{self.path} has learned positions for {own.positions} tokens, not for {context}")
+            raise UserError(
+                f"{self.path} has learned positions for {own.positions} tokens, not for {context}; "
+                f"give --context {own.positions}"
+            )
         benchmarks = open_benchmarks(choice)
         return benchmarks.measure(self.model, self.tokenizer, precision=self._precision, context=context or own.context)
 
@@ -186,30 +190,58 @@ class Run:
 
     def sample(
         self,
-        prompt: str = "",
+        prompt: str | Sequence[str] = "",
         *,
         tokens: int = 200,
         count: int = 1,
         sampling: SamplingConfig | None = None,
-        stream: Callable[[str], None] | None = None,
+        stop: Sequence[str] = (),
+        advance: Callable[[int], None] = lambda _: None,
     ) -> list[Continuation]:
-        """Continue a prompt `count` times; on a CPU in fp32, since casts cost more there than products of one row save.
+        """Continue a prompt, or each of many at once, `count` times; in fp32.
 
         Args:
-            stream: given each new bit of the first continuation as it is made.
+            stop: strings in front of which a continuation ends.
+            advance: told how many tokens were spent.
+
+        Returns:
+            Those of the first prompt, then those of the second, and so on.
+
+        Raises:
+            UserError: a prompt or a stop string holds characters that the tokenizer lacks, or a stop string is empty.
         """
-        model = self._sampled_model
-        # Not in inference mode: masks are kept, and training may use them again.
-        with torch.no_grad(), autocast(self._device, "fp32" if self._device.type == "cpu" else self._precision):
-            return continue_text(
-                model,
-                self.tokenizer,
-                prompt,
-                tokens=tokens,
-                count=count,
-                sampling=sampling or SamplingConfig(),
-                stream=stream,
-            )
+        return continue_texts(
+            self._sampled_model,
+            self.tokenizer,
+            [prompt] if isinstance(prompt, str) else prompt,
+            tokens=tokens,
+            count=count,
+            sampling=sampling or SamplingConfig(),
+            stop=stop,
+            advance=advance,
+        )
+
+    def stream(
+        self,
+        prompt: str = "",
+        *,
+        tokens: int = 200,
+        sampling: SamplingConfig | None = None,
+        stop: Sequence[str] = (),
+    ) -> Iterator[Piece]:
+        """The first continuation that `sample` makes, token by token.
+
+        Raises:
+            UserError: as `sample`, at once.
+        """
+        return stream_text(
+            self._sampled_model,
+            self.tokenizer,
+            prompt,
+            tokens=tokens,
+            sampling=sampling or SamplingConfig(),
+            stop=stop,
+        )
 
     def _restored(self, kernels: Kernels) -> GPT:
         separator = self.recipe.data.separator(self.tokenizer)
@@ -246,16 +278,20 @@ def load(path: Path | str) -> Run:
     """
     path = Path(path)
     require_text(path)
-    if not (path / "recipe.toml").is_file():
-        raise UserError(f"{path} is not a run: it has no recipe.toml; daybreak train makes one")
+    if not is_a("run", path):
+        raise is_no(path, "run")
     checkpoint = open_latest(path / "checkpoints")
     if checkpoint is None and (path / "finished.json").exists():
         raise UserError(f"{path} is finished, but its weights were dropped; a study with keep = true leaves them")
     if checkpoint is None:
-        raise UserError(f"{path} has no checkpoint yet; let it train until its first one")
+        raise UserError(
+            f"{path} has no checkpoint yet; let it train until its first one, with the command that began it"
+        )
     tokenizer = Tokenizer.load(path / "tokenizer.json")
     if tokenizer.identity != read_identity(path).get("tokenizer"):
-        raise UserError(f"{path / 'tokenizer.json'} is not the tokenizer that the run was trained with")
+        raise UserError(
+            f"{path / 'tokenizer.json'} is not the tokenizer that the run was trained with; restore it from a copy"
+        )
     return Run(path, read_recipe(path), tokenizer, read_execution(path), checkpoint, read_result(path, checkpoint))
 
 
@@ -311,39 +347,17 @@ def train(
 
 
 def _with_origin(recipe: Recipe, out: Path) -> Recipe:
-    """The recipe with the trained model that it begins from found; a run in `out` that has begun needs none any more.
+    """The recipe with the trained model that it begins from found; a run in `out` that has a checkpoint needs none.
 
     Raises:
         UserError: there is none, or it is not the one that it was.
     """
     if recipe.init is None:
         return recipe
-    begun = (out / "recipe.toml").exists() and read_recipe(out).init == recipe.init
-    return recipe if begun else recipe.model_copy(update={"init": recipe.init.found()})
-
-
-def stop_seconds(stop_after: str | None) -> float | None:
-    """Seconds from its start after which a sitting is to stop.
-
-    Raises:
-        UserError: it is no time.
-    """
-    if stop_after is None:
-        return None
-    try:
-        duration = Duration.parse(stop_after)
-    except ValueError as error:
-        raise UserError(f"stop_after: {error}") from None
-    if duration.unit is not Unit.SECONDS:
-        raise UserError(f"stop_after = {duration} is no time; write 3h or 170m")
-    return require_positive(duration, "stop_after").amount
-
-
-def open_corpus(path: Path | str | None) -> Corpus:
-    """Raises UserError if there is none, or it is missing or damaged."""
-    if path is None:
-        raise UserError(NO_CORPUS)
-    return Corpus.open(Path(path))
+    kept = read_recipe(out).init if list_checkpoints(out / "checkpoints") and (out / "recipe.toml").exists() else None
+    # What a run began from may have been trained on since.
+    found = kept if kept is not None and recipe.init.asks_for(kept) else recipe.init.found()
+    return recipe.model_copy(update={"init": found})
 
 
 def _open_together(recipe: Recipe, ranks: Ranks) -> Reading:
@@ -357,5 +371,8 @@ def _open_together(recipe: Recipe, ranks: Ranks) -> Reading:
     of_first = ranks.share(lambda: [corpus.identity for corpus in reading.corpora])
     for corpus, identity in zip(reading.corpora, of_first, strict=True):
         if corpus.identity != identity:
-            raise UserError(f"{corpus.path} is not the corpus that the first rank has under this name")
+            raise UserError(
+                f"{corpus.path} is not the corpus that the first rank has under this name; "
+                "copy that one to every machine"
+            )
     return reading

@@ -92,7 +92,8 @@ class Checkpoints:
         Args:
             pinned: keep it for good.
             validation_loss: as measured at this step, if it was.
-            anew: in place of one of this step that is there, since the weights are others now.
+            anew: in place of one of this step that is there, since the weights are others now. That one goes first:
+                these weights are those of the best, which stays, so a crash between costs work and no weights.
 
         Raises:
             UserError: too little space; older checkpoints are untouched. Of one written in the background, at the

@@ -29,6 +29,7 @@ from daybreak.finite import finite
 from daybreak.hardware import is_busy, peak_flops
 from daybreak.identity import (
     changes_to,
+    origin_of,
     read_execution,
     read_recipe,
     read_result,
@@ -36,10 +37,11 @@ from daybreak.identity import (
     write_identity,
     write_result,
 )
-from daybreak.origin import Origin, begin_from
+from daybreak.origin import begin_from
 from daybreak.progress import say
+from daybreak.published import published
 from daybreak.recipe import Recipe
-from daybreak.sample import Sampler
+from daybreak.sampling.sampler import Sampler
 from daybreak.saving import Checkpoints, sweep
 from daybreak.training import loop
 from daybreak.training.budget import FEW_STEPS, Budget, Clock, TimeBudget
@@ -354,15 +356,10 @@ def assembled(
 
 
 def _tracking(sitting: Sitting, spent: Spent, recorded: Sequence[Mapping[str, Any]]) -> Tracking:
-    """The trackers of a run, which are told the names of its corpora, and not where they lie."""
-    data = sitting.recipe.data
-    init = sitting.recipe.init
-    names = {"data": data.lying_at([Path(place).name for place in data.places]), "init": init and init.named}
-    content = sitting.recipe.model_copy(update=names)
+    """The trackers of a run, which are told no path of this machine."""
+    recipe, content = sitting.recipe, published(sitting.recipe).model_dump(mode="json")
     tracked = max((record["step"] for record in recorded), default=0)
-    return start_tracking(
-        sitting.recipe.tracking, sitting.path, content.model_dump(mode="json"), behind=spent.steps, tracked=tracked
-    )
+    return start_tracking(recipe.tracking, sitting.path, content, behind=spent.steps, tracked=tracked)
 
 
 def _as_saved(sitting: Sitting, state: State) -> Checkpoint:
@@ -370,14 +367,15 @@ def _as_saved(sitting: Sitting, state: State) -> Checkpoint:
     return Checkpoint(checkpoint_path(sitting.path / "checkpoints", state.spent.steps), state.to_json())
 
 
-def _write_beginning(sitting: Sitting, execution: Execution, found: _Beginning, origin: Origin | None) -> None:
+def _write_beginning(sitting: Sitting, execution: Execution, found: _Beginning, origin: dict[str, Any] | None) -> None:
     """Write what identifies a run, where it is new, begins from a trained model, or goes on with other settings."""
     if not found.goes_on:
         (sitting.path / "metrics.jsonl").unlink(missing_ok=True)
     write_json(sitting.path / "tokenizer.json", sitting.reading.tokenizer.to_json())
     write_execution(sitting.path, execution)  # before the recipe, which says that all before it is written
     if not found.goes_on or found.differences or origin is not None:
-        write_identity(sitting.path, sitting.recipe, sitting.reading, None if origin is None else origin.described())
+        before = origin_of(sitting.path) if found.goes_on else None
+        write_identity(sitting.path, sitting.recipe, sitting.reading, origin or before)
 
 
 def _warn_of_few_steps(budget: Budget, step_seconds: float) -> None:

@@ -9,6 +9,7 @@ from daybreak.checkpoint import hashed_files, list_checkpoints
 from daybreak.data.shards import Corpus
 from daybreak.errors import UserError
 from daybreak.files import file_problem, read_sealed, require_text
+from daybreak.folders import is_no
 from daybreak.identity import read_execution, read_identity, read_recipe
 from daybreak.training.metrics import damaged_lines
 
@@ -34,7 +35,7 @@ def verify(path: Path) -> Iterator[Checked]:
     elif any((path / name).exists() for name in ("manifest.json", "tokenizer.json", "train-00000.bin")):
         yield from _verify_corpus(path)
     else:
-        raise UserError(f"{path} is neither a corpus nor a run: it has no manifest.json and no recipe.toml")
+        raise is_no(path, "run", "corpus")
 
 
 def _verify_corpus(path: Path) -> Iterator[Checked]:

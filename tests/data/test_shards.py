@@ -321,9 +321,11 @@ def test_a_shard_outside_the_corpus_is_refused(name: str, folder: Path) -> None:
     assert str(folder) in str(caught.value)
 
 
-def test_a_folder_that_is_no_corpus_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"not a corpus.*daybreak prepare"):
-        Corpus.open(tmp_path)
+def test_a_folder_that_is_no_corpus_says_how_to_make_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    with pytest.raises(UserError, match=r"not a corpus: it has no manifest\.json; daybreak prepare makes one"):
+        Corpus.open(Path("empty"))
 
 
 @pytest.mark.parametrize("cuts", [[], [300], [100, 101, 350]])

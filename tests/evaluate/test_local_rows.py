@@ -26,7 +26,7 @@ ARTICLES = " \n = One = \n \n Text of one . \n \n = = Part = = \n \n More . \n \
         ("a.jsonl", LINES),
         ("a.json", json.dumps(ROWS).encode()),
         ("a.jsonl.xz", lzma.compress(LINES)),
-        ("a.jsonl.gz", gzip.compress(LINES)),
+        ("a.jsonl.gz", gzip.compress(LINES, mtime=0)),
         ("a.ndjson.bz2", bz2.compress(b"\n" + LINES)),
     ],
 )

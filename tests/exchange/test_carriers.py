@@ -16,8 +16,10 @@ from daybreak.exchange.carriers import CARRIERS, carrier_of
 from daybreak.exchange.check import compare, load_with_transformers, model_of
 from daybreak.exchange.read import read_folder, read_model
 from daybreak.exchange.write import write_model
+from daybreak.files import read_json, write_json
 from daybreak.model.gpt import GPT
-from daybreak.sample import SamplingConfig, generate
+from daybreak.sampling.generate import generate, make_row
+from daybreak.sampling.settings import SamplingConfig
 from tokenizers_of_transformers import bytes_of_transformers
 
 END = 256
@@ -69,8 +71,9 @@ def greedy(model: GPT, prompt: list[int], tokens: int) -> list[int]:
     chosen: list[int] = []
     sampling = SamplingConfig(greedy=True)
     with torch.no_grad():
-        for next_B in generate(model, prompt, tokens=tokens, vocab_size=END + 1, sampling=sampling):
-            chosen.append(int(next_B))
+        row = make_row(prompt, tokens=tokens, sampling=sampling)
+        for ((_, token, _),) in generate(model, [row], vocab_size=END + 1, sampling=sampling):
+            chosen.append(token)
             if chosen[-1] == END:
                 break
     return chosen
@@ -165,6 +168,24 @@ def test_what_ours_cannot_be_is_refused_with_the_reason(
     name: str, settings: dict[str, Any], reason: str, tmp_path: Path
 ) -> None:
     saved(random_model(name, settings), tmp_path)
+    with pytest.raises(UserError, match=reason):
+        read_folder(tmp_path, "hf:there")
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"num_key_value_heads": 4}, r"shapes do not fit into its sizes: model\.layers\.0\.self_attn\.q_proj"),
+        ({"intermediate_size": 20}, "shapes do not fit"),
+        ({"attention_dropout": "none"}, r"config\.json is damaged"),
+        ({"daybreak": 3}, r"config\.json is damaged"),
+        ({"eos_token_id": []}, r"config\.json is damaged"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_a_damaged_configuration_is_said(settings: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    saved(random_model("Llama", GROUPED), tmp_path)
+    write_json(tmp_path / "config.json", read_json(tmp_path / "config.json") | settings)
     with pytest.raises(UserError, match=reason):
         read_folder(tmp_path, "hf:there")
 

@@ -20,7 +20,7 @@ from daybreak.evaluate.results import Figure, TaskResult, TaskResults
 from daybreak.evaluate.task_choice import TaskChoice
 from daybreak.recipe import Recipe
 from daybreak.run import Run
-from daybreak.sample import SamplingConfig
+from daybreak.sampling.settings import SamplingConfig
 
 SETTINGS = (
     "data.tokenizer=bytes", "data.window=16", "batch.tokens=64", "model.layers=1", "model.heads=2", "model.dim=16",
@@ -77,6 +77,15 @@ def test_the_model_card_is_one_and_names_no_path_of_this_machine(run: Run, expor
         assert stated in card.text
     assert str(run.path.parent) not in card.content
     assert str(run.recipe.data.corpus) not in card.content
+
+
+def test_the_card_of_a_run_that_began_from_another_says_from_which(run: Run, corpus: Corpus, tmp_path: Path) -> None:
+    tuned = train(Recipe.load("gpt2-tiny", *SETTINGS, f"init={run.path}"), data=corpus.path, out=tmp_path / "tuned")
+    export(tuned.path, tmp_path / "exported")
+    text = (tmp_path / "exported/README.md").read_text()
+    assert "| Began from | step 3 of run, weights " in text
+    assert 'source = "run"' in text
+    assert str(run.path.parent) not in text
 
 
 def test_the_card_has_benchmarks_with_their_standard_errors(

@@ -79,6 +79,18 @@ def test_the_special_token_is_read_in_text_only_if_asked(ours: Tokenizer, folder
     assert theirs(END_OF_TEXT).input_ids == [ours.end_of_text]
 
 
+def test_a_token_that_text_may_spell_is_read_there_too(ours: Tokenizer, tmp_path: Path) -> None:
+    ours = ours.with_specials(["<|user|>", "<|bot|>"])
+    write_tokenizer(tmp_path, ours, 128)
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    for text in ("<|user|>", "i<|user|><|bot|> am <|endoftext|>", "<|user| |bot|>"):
+        assert theirs(text).input_ids == ours.encode(text).tolist()
+        assert theirs.decode(ours.encode(text)) == text
+    theirs.save_pretrained(tmp_path / "saved")
+    for folder in (tmp_path, tmp_path / "saved"):
+        assert read_tokenizer(folder, "again", ours.end_of_text).identity == ours.identity
+
+
 def test_it_comes_in_as_it_was(ours: Tokenizer, folder: Path) -> None:
     assert read_tokenizer(folder, "again", ours.end_of_text).identity == ours.identity
 
@@ -162,7 +174,8 @@ EXTRA = {
         ({"pre_tokenizer": {"type": "Metaspace", "replacement": "_"}}, "Metaspace"),
         ({"pre_tokenizer__add_prefix_space": True}, "a space in front"),
         ({"pre_tokenizer__use_regex": False}, "across words"),
-        ({"added_tokens": [EXTRA | {"id": 261, "special": False}]}, "'<extra>' is one token"),
+        ({"added_tokens": [EXTRA | {"id": 261, "special": False, "lstrip": True}]}, "reads '<extra>' in text in a way"),
+        ({"added_tokens": [EXTRA | {"id": 261, "special": False, "content": "a b"}]}, "reads 'a b' in text in a way"),
         ({"added_tokens": [EXTRA | {"id": 261, "special": True}]}, "does not say which token ends"),
         ({"model": {"type": "WordLevel", "vocab": {"ab": 0}, "unk_token": "?"}}, "a list of words"),
     ],

@@ -15,7 +15,7 @@ from daybreak import Recipe, __version__, export, prepare, train
 from daybreak.data.reading import Reading
 from daybreak.identity import write_identity
 from daybreak.run import Run
-from daybreak.sample import SamplingConfig
+from daybreak.sampling.settings import SamplingConfig
 
 HERE = Path(__file__).resolve().parent
 STEPS, KEPT_STEP = 8, 4
@@ -71,7 +71,7 @@ def name_no_place(run: Run) -> None:
     """A recipe names its corpus by the path that it has here, which is nobody's business."""
     recipe = run.recipe.with_data("corpus")
     (run.path / "recipe.toml").unlink()
-    write_identity(run.path, recipe, Reading.open(recipe.data))
+    write_identity(run.path, recipe, Reading.open(recipe.data), None)
 
 
 def main() -> None:

@@ -16,7 +16,8 @@ from daybreak.model.kernels import PLAIN, Kernels
 from daybreak.model.mask import dense_document_mask, document_block_mask, document_places
 from daybreak.model.position import alibi_slopes
 from daybreak.model.prediction import PredictionConfig
-from daybreak.sample import SamplingConfig, generate
+from daybreak.sampling.generate import generate, make_row
+from daybreak.sampling.settings import SamplingConfig
 
 CPU = torch.device("cpu")
 CONTEXT, VOCABULARY, END = 24, 23, 5
@@ -143,13 +144,16 @@ def test_dropout_is_as_without_other_documents() -> None:
 
 
 @torch.no_grad()
-def test_a_sample_is_one_document_with_a_cache_and_without() -> None:
+def test_a_sample_is_one_document() -> None:
     prompt = [END, 9, 8, 7]
     apart, whole = make_model(), make_model(separator=None)
-    for cached in (True, False):
-        settings: dict[str, Any] = {"tokens": 12, "vocab_size": END, "sampling": SamplingConfig(seed=3)}
-        mine = [int(token) for token in generate(apart, prompt, cached=cached, **settings)]
-        assert mine == [int(token) for token in generate(whole, prompt, cached=cached, **settings)]
+    sampling = SamplingConfig(seed=3)
+    made = [
+        [chosen.token for (chosen,) in generate(model, [row], vocab_size=END, sampling=sampling)]
+        for model in (apart, whole)
+        for row in [make_row(prompt, tokens=12, sampling=sampling)]
+    ]
+    assert made[0] == made[1]
     tokens = torch.tensor([prompt])
     torch.testing.assert_close(apart.logits(tokens, Cache(2, CONTEXT)), apart.logits(tokens))
 

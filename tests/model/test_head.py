@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from daybreak.data.windows import IGNORED
 from daybreak.model.gpt import GPT, ModelConfig, build
-from daybreak.model.head import Head, HeadConfig
+from daybreak.model.head import Head, HeadConfig, softmax_gradient_to_compile
 from daybreak.model.kernels import Kernels
 from daybreak.model.norm import Norm, NormConfig
 
@@ -73,6 +73,19 @@ def test_the_loss_by_chunks_is_the_loss_in_value_and_all_gradients(
     for grad, expected_grad in zip(got, gradients(expected / 7, head, x, embedding), strict=True):
         torch.testing.assert_close(grad, expected_grad, rtol=1e-4, atol=1e-5)
     assert (got[1] is None) == (not tied)
+
+
+@pytest.mark.parametrize("soft_cap", [None, 2.0])
+def test_the_form_for_a_compiler_is_the_same_loss(soft_cap: float | None) -> None:
+    head = make_head(False, None, soft_cap, 4)
+    x, embedding, targets = features_embedding_targets()
+    expected = head.loss(x, embedding, targets)
+    expected_grads = gradients(expected, head, x, embedding)
+    head.softmax_gradient = softmax_gradient_to_compile
+    got = head.loss(x, embedding, targets)
+    torch.testing.assert_close(got, expected)
+    for grad, expected_grad in zip(gradients(got, head, x, embedding), expected_grads, strict=True):
+        torch.testing.assert_close(grad, expected_grad)
 
 
 @pytest.mark.parametrize("tied", [True, False])

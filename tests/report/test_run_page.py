@@ -223,9 +223,9 @@ def test_writing_a_page_leaves_the_run_as_it_was(trained: Run, tmp_path: Path) -
 
 
 def test_mistakes_are_said(trained: Run, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="neither a run nor a study"):
+    with pytest.raises(UserError, match=r"is not a run or a study: it has no recipe\.toml"):
         write_report(tmp_path)
-    with pytest.raises(UserError, match="no folder of a run or a study"):
+    with pytest.raises(UserError, match="is not a run or a study: there is no such folder"):
         write_report(tmp_path / "nowhere")
     with pytest.raises(UserError, match="given twice"):
         write_report([trained.path, trained.path])

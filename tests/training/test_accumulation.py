@@ -25,7 +25,8 @@ from daybreak.model.gpt import GPT, ModelConfig, build
 from daybreak.model.kernels import Kernels
 from daybreak.recipe import Recipe
 from daybreak.run import Run, train
-from daybreak.sample import Sampler, SamplingConfig
+from daybreak.sampling.sampler import Sampler
+from daybreak.sampling.settings import SamplingConfig
 from daybreak.saving import CheckpointConfig, Checkpoints
 from daybreak.training import loop
 from daybreak.training.budget import Clock, CountBudget, Rates

@@ -128,7 +128,10 @@ def some_tokens(recipe: Recipe, corpus: Corpus | None, rows: int, vocab_size: in
         return torch.randint(vocab_size, (rows, length), generator=torch.Generator().manual_seed(recipe.seed))
     stream = corpus.stream("train")
     if len(stream) < length:
-        raise UserError(f"{corpus.path} has {len(stream):,} tokens, fewer than one row of {length}")
+        raise UserError(
+            f"{corpus.path} has {len(stream):,} tokens, fewer than one row of {length}; "
+            "give a larger corpus, or leave out --data"
+        )
     starts = range(0, len(stream) - length + 1, recipe.row_length)
     read = [torch.from_numpy(stream.read(start, start + length)) for start in starts[:rows]]
     return torch.stack([read[row % len(read)] for row in range(rows)])

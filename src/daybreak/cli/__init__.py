@@ -9,6 +9,8 @@ import io
 import os
 import signal
 import sys
+from collections.abc import Callable
+from inspect import getdoc
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +28,7 @@ from daybreak.cli import (
     importing,
     inspect,
     plan,
+    play,
     prepare,
     profile,
     recipes,
@@ -45,24 +48,34 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(demo.demo)
-app.command()(prepare.prepare)
-app.command("import")(importing.import_files)
-app.command()(inspect.inspect)
-app.command()(plan.plan)
-app.command()(train.train)
-app.command()(extend.extend)
-app.command()(export.export)
-app.command()(evaluate.evaluate)
-app.command()(sample.sample)
-app.command()(study.study)
-app.command()(compare.compare)
-app.command()(report.report)
-app.command()(recipes.recipes)
-app.command()(bench.bench)
-app.command()(profile.profile)
-app.command()(doctor.doctor)
-app.command()(verify.verify)
+
+
+def _add(panel: str, verb: Callable[..., None], name: str | None = None) -> None:
+    """Make a function a verb. Each paragraph of its docstring becomes a line, which wraps as the terminal is wide."""
+    paragraphs = (getdoc(verb) or "").split("\n\n")
+    shown = (each if each.startswith("Example:") else each.replace("\n", " ") for each in paragraphs)
+    app.command(name, help="\n\n".join(shown), rich_help_panel=panel)(verb)
+
+
+_add("Text", prepare.prepare)
+_add("Text", importing.import_files, "import")
+_add("Text", inspect.inspect)
+_add("Train", demo.demo)
+_add("Train", recipes.recipes)
+_add("Train", plan.plan)
+_add("Train", train.train)
+_add("Train", extend.extend)
+_add("Measure and try", evaluate.evaluate)
+_add("Measure and try", sample.sample)
+_add("Measure and try", play.play)
+_add("Measure and try", export.export)
+_add("Compare", study.study)
+_add("Compare", compare.compare)
+_add("Compare", report.report)
+_add("Look into", bench.bench)
+_add("Look into", profile.profile)
+_add("Look into", doctor.doctor)
+_add("Look into", verify.verify)
 
 
 def _print_version(asked: bool) -> None:
@@ -97,7 +110,7 @@ def main() -> None:
         if signal.getsignal(ending) is not signal.SIG_IGN:  # as nohup has it
             signal.signal(ending, _stop)
     try:
-        app()
+        app(prog_name="daybreak")  # however it was called, so that completion is installed under this name
     except (UserError, LostRankError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from daybreak.cli.completing import corpora, recipes
 from daybreak.cli.json_output import print_json
 from daybreak.progress import human_bytes
 
@@ -13,14 +14,21 @@ if TYPE_CHECKING:
 
 
 def bench(
-    recipe: Annotated[str, typer.Argument(help="A recipe's name, or the path of its TOML file.")],
+    recipe: Annotated[
+        str, typer.Argument(autocompletion=recipes, help="A recipe's name, or the path of its TOML file.")
+    ],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Any setting of the recipe.")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Any setting of the recipe.")
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="A corpus to take rows from; random tokens unless given.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(autocompletion=corpora, help="A corpus to take rows from; random tokens unless given."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
 ) -> None:
-    """Measure a recipe's speed and memory, what each optimisation is worth, and start-up. Takes about a minute.
+    """Measure a recipe's speed, and what each optimisation is worth.
+
+    Memory by micro-batch and the time of starting up, too. Takes about a minute.
 
     Example: daybreak bench gpt2-tiny model.layers=6
     """

@@ -5,12 +5,21 @@ from typing import Annotated
 
 import typer
 
+from daybreak.cli import completing
+
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs; the first one's recipe is the base.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            autocompletion=completing.runs, help="Folders of finished runs; the first one's recipe is the base."
+        ),
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
 ) -> None:
-    """Compare finished runs of equal budget, text and tokenizer, paired by seed. A study makes such runs by itself.
+    """Compare finished runs, paired by seed.
+
+    They need equal budgets, text and tokenizers. A study makes such runs by itself.
 
     Example: daybreak compare runs/a-1 runs/a-2 runs/b-1 runs/b-2
     """

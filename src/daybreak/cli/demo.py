@@ -16,9 +16,10 @@ def demo(
     minutes: Annotated[float, typer.Option(min=0.05, help="How long to train.")] = 3.0,
     out: Annotated[Path, typer.Option(help="The run's folder.")] = Path("runs/demo"),
 ) -> None:
-    """The main job on real text that is already here: Python's standard library.
+    """Train a small GPT for three minutes, and show what it writes.
 
-    Prepares the corpus and a BPE tokenizer, trains a small GPT, evaluates it and prints samples.
+    On text that is here: the source of Python's standard library. Prepares the corpus and a BPE tokenizer, trains a
+    small GPT, evaluates it and prints samples.
 
     Example: daybreak demo --minutes 3
     """
@@ -27,7 +28,7 @@ def demo(
     from daybreak.data.shards import Corpus
     from daybreak.recipe import Recipe
     from daybreak.run import train
-    from daybreak.sample import SamplingConfig
+    from daybreak.sampling.settings import SamplingConfig
 
     recipe = Recipe.load("demo", f"budget={minutes * 60:g}s")
     corpus_path = out.with_name(f"{out.name}-corpus")

@@ -23,9 +23,9 @@ def doctor(
     folder: Annotated[Path, typer.Option(help="Where runs would be written.")] = Path(),
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
 ) -> None:
-    """Say what this machine has and lacks for training, and what each lack costs. Takes about half a minute.
+    """Say what this machine has for training, and what it lacks.
 
-    Exit code 1 only if training cannot work here.
+    And what each lack costs. Takes about half a minute. Exit code 1 only if training cannot work here.
 
     Example: daybreak doctor --folder runs
     """

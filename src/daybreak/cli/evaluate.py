@@ -5,12 +5,16 @@ from typing import Annotated
 
 import typer
 
+from daybreak.cli.completing import corpora, runs
 from daybreak.cli.json_output import print_json
 
 
 def evaluate(
-    run: Annotated[str, typer.Argument(help="The run's folder; or hf:FOLDER or hf:OWNER/NAME, of Hugging Face.")],
-    more_text: Annotated[list[str] | None, typer.Argument(metavar="[FILE]...", help="More texts.")] = None,
+    run: Annotated[
+        str,
+        typer.Argument(autocompletion=runs, help="The run's folder; or hf:FOLDER or hf:OWNER/NAME, of Hugging Face."),
+    ],
+    more_text: Annotated[list[str] | None, typer.Argument(metavar="FILE", help="More texts.")] = None,
     text: Annotated[
         list[str] | None, typer.Option(metavar="FILE", help="Measure on this text: all that prepare reads; - is stdin.")
     ] = None,
@@ -20,7 +24,10 @@ def evaluate(
     ] = None,
     text_key: Annotated[str, typer.Option(help="Key or column that holds the text, of JSONL and tables.")] = "text",
     data: Annotated[
-        Path | None, typer.Option(help="A corpus, or the folder of a mixture's; the run's own unless given.")
+        Path | None,
+        typer.Option(
+            autocompletion=corpora, help="A corpus, or the folder of a mixture's; the run's own unless given."
+        ),
     ] = None,
     tasks: Annotated[
         str | None, typer.Option(help="Benchmarks of lm-evaluation-harness, as lambada_openai,arc_easy.")
@@ -39,13 +46,17 @@ def evaluate(
     context: Annotated[int | None, typer.Option(min=2, help="Tokens that the model sees at once, in tasks.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
 ) -> None:
-    """Measure the loss on a whole validation split, or on any text, every token counted once; or benchmarks.
+    """Measure the loss on text it has not seen, or run benchmarks.
+
+    On the whole validation split, or any text, every token counted once.
 
     Example: daybreak evaluate runs/gpt2-tiny --json
 
-    Example: daybreak evaluate runs/gpt2-tiny --text book.txt --contexts 512,1024,2048 --stride 256
+    Example: daybreak evaluate runs/gpt2-tiny --text book.txt \\
+        --contexts 512,1024,2048 --stride 256
 
-    Example: daybreak evaluate runs/gpt2 --tasks lambada_openai --local lambada_openai=lambada_test.jsonl
+    Example: daybreak evaluate runs/gpt2 --tasks lambada_openai \\
+        --local lambada_openai=lambada_test.jsonl
     """
     from daybreak.cli.benchmarks import Asked, evaluate_tasks
     from daybreak.cli.text_loss import evaluate_text

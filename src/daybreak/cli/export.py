@@ -6,11 +6,12 @@ from typing import Annotated
 import typer
 
 from daybreak.cli.command import command
+from daybreak.cli.completing import runs
 from daybreak.progress import say
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="The run's folder.")],
+    run: Annotated[Path, typer.Argument(autocompletion=runs, help="The run's folder.")],
     folder: Annotated[Path, typer.Argument(help="The folder to make.")],
     license: Annotated[
         str | None, typer.Option(help="For the model card, as the hub calls it: mit, cc-by-4.0.")
@@ -24,9 +25,10 @@ def export(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first items of each task.")] = None,
 ) -> None:
-    """Write a run in the form of Hugging Face's transformers, with tokenizer and model card.
+    """Write a run as a model of Hugging Face's transformers.
 
-    transformers loads it before the command succeeds, and must compute the same logits.
+    The folder has weights, tokenizer and a model card. transformers loads it before the command succeeds, and must
+    compute the same logits.
 
     Example: daybreak export runs/gpt2-tiny exported/gpt2-tiny --license mit
     """

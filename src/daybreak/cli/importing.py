@@ -29,14 +29,16 @@ def import_files(
         str | None, typer.Option("--format", help="nanogpt, llm.c, npy or datatrove, where the file does not tell.")
     ] = None,
 ) -> None:
-    """Make a corpus of other tools' token files, or a run of a model of Hugging Face's transformers.
+    """Make a corpus of others' token files, or a run of their model.
 
     Token files stay as they are: nothing is copied, only linked and hashed. Reads nanoGPT's .bin, llm.c's and
     modded-nanogpt's .bin, build-nanogpt's .npy, datatrove's .ds.
 
-    Of a model, safetensors alone are read, and nobody's code is run; transformers must compute the same logits.
+    Of a model of Hugging Face's transformers, safetensors alone are read, and nobody's code is run; transformers must
+    compute the same logits.
 
-    Example: daybreak import fineweb_train_*.bin --validation fineweb_val_000000.bin --out data/fineweb
+    Example: daybreak import fineweb_train_*.bin --out data/fineweb \\
+        --validation fineweb_val_000000.bin
 
     Example: daybreak import hf:gpt2 runs/gpt2
     """
@@ -46,7 +48,10 @@ def import_files(
         _import_model(file, out)
         return
     if out is None:
-        raise UserError("say what to make of the token files: --out FOLDER")
+        raise UserError(
+            "say what to make of the token files: --out FOLDER; or, for a model of the hub, which one and the run: "
+            "hf:NAME RUN"
+        )
     from daybreak.data import importing
     from daybreak.data.inspection import describe
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from daybreak.cli.completing import corpora
 from daybreak.cli.json_output import print_json
 from daybreak.errors import UserError
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    corpus: Annotated[Path, typer.Argument(help="The corpus's folder.")],
+    corpus: Annotated[Path, typer.Argument(autocompletion=corpora, help="The corpus's folder.")],
     window: Annotated[int | None, typer.Option(help="Print this window instead, counted from 0.")] = None,
     size: Annotated[int, typer.Option(min=1, help="Tokens of a window.")] = 1024,
     document: Annotated[int | None, typer.Option(help="Print this document instead, counted from 0.")] = None,
@@ -24,7 +25,9 @@ def inspect(
     split: Annotated[str, typer.Option(help="train or validation.")] = "train",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """What a corpus holds: sources, lengths, the commonest tokens, samples, and what looks wrong.
+    """Show what a corpus holds, and what looks wrong.
+
+    Its sources, lengths, commonest tokens and samples; or one window or document of it.
 
     Example: daybreak inspect data/mine --window 1000
     """

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from daybreak.cli.completing import corpora, recipes
 from daybreak.cli.json_output import print_json
 
 if TYPE_CHECKING:
@@ -12,13 +13,18 @@ if TYPE_CHECKING:
 
 
 def plan(
-    recipe: Annotated[str, typer.Argument(help="A recipe's name, or the path of its TOML file.")],
+    recipe: Annotated[
+        str, typer.Argument(autocompletion=recipes, help="A recipe's name, or the path of its TOML file.")
+    ],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Any setting of the recipe, as budget=24h.")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Any setting of the recipe, as budget=24h.")
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(help="The corpus, or the folder of a mixture's; the recipe's own, or random text, unless given."),
+        typer.Option(
+            autocompletion=corpora,
+            help="The corpus, or the folder of a mixture's; the recipe's own, or random text, unless given.",
+        ),
     ] = None,
     device: Annotated[
         str | None, typer.Option(help="A GPU by its name, as 'RTX 3090'; this machine unless given.")
@@ -30,8 +36,9 @@ def plan(
     price: Annotated[float | None, typer.Option(min=0.0, help="Dollars an hour, of all devices.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
 ) -> None:
-    """Say what a budget buys before it is spent: size, memory, speed, time, money, disk and the loss to expect.
+    """Say what a budget buys, before it is spent.
 
+    Size, memory, speed, time, money, disk and the loss to expect.
     This machine is measured, in some ten seconds; other devices are estimated from their data sheets.
 
     Example: daybreak plan gpt2 --device "RTX 3090" --price 0.4

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from daybreak.cli.command import command
+from daybreak.cli.completing import sources, tokenizers
 from daybreak.progress import say
 
 if TYPE_CHECKING:
@@ -26,10 +27,15 @@ class Engine(StrEnum):
 
 def prepare(
     source: Annotated[
-        list[str], typer.Argument(help="Files, folders, globs, URLs, hub:OWNER/NAME, -; or the name of a corpus.")
+        list[str],
+        typer.Argument(
+            autocompletion=sources, help="Files, folders, globs, URLs, hub:OWNER/NAME, -; or the name of a corpus."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="The folder to make.")],
-    tokenizer: Annotated[str, typer.Option(help="bytes, chars, gpt2, bpe:SIZE, or a path.")] = "gpt2",
+    tokenizer: Annotated[
+        str, typer.Option(autocompletion=tokenizers, help="bytes, chars, gpt2, bpe:SIZE, or a path.")
+    ] = "gpt2",
     special: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="A special token to add, as '<|user|>', which text may spell; repeatable."),
@@ -43,7 +49,7 @@ def prepare(
         bool, typer.Option("--clean", help="Mend broken text (ftfy), and drop documents that are no good prose.")
     ] = False,
     deduplicate: Annotated[
-        Duplicates, typer.Option(help="Drop copies of earlier documents, exact or near.")
+        Duplicates, typer.Option(metavar="WHICH", help="Drop copies of earlier documents: none, exact or near.")
     ] = Duplicates.none,
     against: Annotated[
         list[str] | None,
@@ -63,11 +69,13 @@ def prepare(
     rejects: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep what is dropped, with the reason.")] = None,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="Processes; unless given as many as cores, here or in the cluster."),
+        typer.Option(min=1, metavar="N", help="Processes; unless given as many as cores, here or in the cluster."),
     ] = None,
-    engine: Annotated[Engine, typer.Option(help="Where they run: here, or on a Ray cluster.")] = Engine.here,
+    engine: Annotated[
+        Engine, typer.Option(metavar="ENGINE", help="Where they run: here, or on a Ray cluster.")
+    ] = Engine.here,
 ) -> None:
-    """Make a corpus of text: documents, cleaned and without duplicates if asked, tokens, shards.
+    """Make a corpus of text: cleaned if asked, tokenised, in shards.
 
     Reads text, JSONL, CSV, TSV, HTML and WARC, plain or .gz, .xz, .bz2, .zst, alone or in .tar and .zip; Parquet;
     hub:OWNER/NAME:CONFIG@REVISION, a data set of the Hugging Face hub, with or without the last two, or hub:FOLDER;

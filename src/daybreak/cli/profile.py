@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from daybreak.cli.completing import corpora, recipes
 from daybreak.cli.json_output import print_json
 from daybreak.progress import human_bytes
 
@@ -16,22 +17,26 @@ _NAME_WIDTH = 62
 
 
 def profile(
-    recipe: Annotated[str, typer.Argument(help="A recipe's name, or the path of its TOML file.")],
+    recipe: Annotated[
+        str, typer.Argument(autocompletion=recipes, help="A recipe's name, or the path of its TOML file.")
+    ],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Any setting of the recipe.")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Any setting of the recipe.")
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(help="A corpus, or the folder of a mixture's; random text of 257 ids unless given."),
+        typer.Option(
+            autocompletion=corpora, help="A corpus, or the folder of a mixture's; random text of 257 ids unless given."
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Where the trace goes; profiles/NAME unless given.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
 ) -> None:
-    """Say where a recipe's time and memory go, from a few real steps. Takes about a minute for a small one.
+    """Say where a recipe's time and memory go.
 
-    Leaves a trace for Perfetto or chrome://tracing.
+    Takes a few real steps, about a minute for a small one, and leaves a trace for Perfetto or chrome://tracing.
 
     Example: daybreak profile gpt2-tiny --data data/stdlib
     """

@@ -4,11 +4,14 @@ from typing import Annotated, Any
 
 import typer
 
+from daybreak.cli import completing
 from daybreak.cli.json_output import print_json
 
 
 def recipes(
-    name: Annotated[str | None, typer.Argument(help="Print this recipe, resolved, as TOML.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(autocompletion=completing.recipes, help="Print this recipe, resolved, as TOML.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
 ) -> None:
     """List the recipes, or print one.

@@ -1,30 +1,36 @@
 """daybreak study."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from daybreak.executor import Engine
+from daybreak.cli.completing import corpora
 
 
 def study(
     file: Annotated[Path, typer.Argument(help="The study's TOML file.")],
-    data: Annotated[Path | None, typer.Option(help="The corpus, unless the recipes name theirs.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(autocompletion=corpora, help="The corpus, unless the recipes name theirs.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="The study's folder; runs/NAME unless given.")] = None,
     sitting: Annotated[
         str | None,
         typer.Option("--for", metavar="TIME", help="End this sitting then, as 40m; the same command goes on."),
     ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Trials at once; on Ray 0 is as many as fit.")] = 1,
-    engine: Annotated[Engine, typer.Option(help="Where trials run: here, or on a Ray cluster.")] = "here",
+    engine: Annotated[
+        Literal["here", "ray"], typer.Option(help="Where trials run: here, or on a Ray cluster.")
+    ] = "here",
     cores: Annotated[int, typer.Option(min=1, help="Of each trial on Ray.")] = 1,
     gpus: Annotated[float, typer.Option(min=0.0, help="Of each trial on Ray; a share, as 0.5, is possible.")] = 0.0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
 ) -> None:
-    """Find out which change helps: train each at equal budget over several seeds. The same command goes on.
+    """Find out which change helps.
 
-    Example: daybreak study cramming.toml --data data/wikipedia --out runs/cramming --for 40m
+    Trains each at equal budget over several seeds, and compares. Stopped, the same command goes on.
+
+    Example: daybreak study cramming.toml --data data/wikipedia --for 40m
     """
     import shlex
 
@@ -37,11 +43,11 @@ def study(
     from daybreak.finite import finite
     from daybreak.progress import say
     from daybreak.report.standalone import differences_svg
-    from daybreak.run import stop_seconds
     from daybreak.study.conduct import conduct
     from daybreak.study.document import document
     from daybreak.study.results import STUDY, read_study
     from daybreak.study.table import shown
+    from daybreak.training.signals import stop_seconds
 
     if engine == "here" and (not workers or gpus or cores > 1):
         raise UserError("--cores, --gpus and --workers 0 are of a Ray cluster: add --engine ray")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from daybreak.cli.completing import corpora, recipes_or_auto
 from daybreak.cli.ending import report
 from daybreak.progress import say
 
@@ -15,17 +16,22 @@ if TYPE_CHECKING:
 def train(
     recipe: Annotated[
         str,
-        typer.Argument(help="A recipe's name, its TOML file's path, or auto: what suits the budget."),
+        typer.Argument(
+            autocompletion=recipes_or_auto,
+            help="A recipe's name, its TOML file's path, or auto: what suits the budget.",
+        ),
     ],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[KEY=VALUE]...", help="Any setting of the recipe, as budget=90s; daybreak recipes NAME lists them."
+            metavar="KEY=VALUE", help="Any setting of the recipe, as budget=90s; daybreak recipes NAME lists them."
         ),
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(help="The corpus, or the folder of a mixture's; the recipe's own unless given."),
+        typer.Option(
+            autocompletion=corpora, help="The corpus, or the folder of a mixture's; the recipe's own unless given."
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder; runs/NAME unless given.")] = None,
     stop_after: Annotated[
@@ -35,9 +41,10 @@ def train(
         bool, typer.Option("--accept-changes", help="Go on though the recipe differs from the run's; not its model.")
     ] = False,
 ) -> None:
-    """Train a recipe within its budget. The same --out again goes on where the run stopped.
+    """Train a recipe within its budget.
 
-    Ctrl-C, SIGTERM and --stop-after save, and exit with code 3. With several GPUs or machines, start it with
+    The same --out again goes on where the run stopped. Ctrl-C, SIGTERM and --stop-after save, and exit with code 3.
+    With several GPUs or machines, start it with
     torchrun --nproc-per-node N -m daybreak train …
 
     auto measures this machine and takes the depth of the family daybreak-dN that the budget is best spent on.
@@ -46,8 +53,8 @@ def train(
     """
     from daybreak import IMPORTED_AT
     from daybreak.recipe import Recipe
-    from daybreak.run import stop_seconds
     from daybreak.run import train as train_run
+    from daybreak.training.signals import stop_seconds
 
     stop_seconds(stop_after)  # a mistake in it is said before anything is measured
     if recipe == "auto":
@@ -64,12 +71,12 @@ def train(
 def _chosen(overrides: tuple[str, ...], data: Path | None, out: Path) -> "Recipe":
     """The recipe that suits the budget; of a run that was begun, its own."""
     from daybreak import IMPORTED_AT
+    from daybreak.data.reading import open_corpus
     from daybreak.distributed import launched_ranks
     from daybreak.errors import UserError
     from daybreak.family import depth_of
     from daybreak.planning.dial import choose_depth, shown
     from daybreak.recipe import Recipe
-    from daybreak.run import open_corpus
 
     if (out / "recipe.toml").is_file():
         begun = Recipe.load(out / "recipe.toml", *overrides)

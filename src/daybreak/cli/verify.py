@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from daybreak.cli.completing import runs_or_corpora
 from daybreak.cli.json_output import print_json
 from daybreak.progress import say
 
@@ -12,10 +13,12 @@ EXIT_DAMAGED = 1
 
 
 def verify(
-    path: Annotated[Path, typer.Argument(help="A corpus or a run.")],
+    path: Annotated[Path, typer.Argument(autocompletion=runs_or_corpora, help="A corpus or a run.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Check every hash of a corpus or a run. Exit code 1 if anything is wrong.
+    """Check every hash of a corpus or a run.
+
+    Exit code 1 if anything is wrong.
 
     Example: daybreak verify runs/mine
     """

@@ -10,6 +10,7 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from io import BufferedReader
 from pathlib import Path, PurePath
 from typing import IO, Any, final
@@ -167,8 +168,10 @@ def find_files(sources: Sequence[str]) -> list[Path]:
         else:
             files = sorted(Path(match) for match in glob.glob(source, recursive=True) if Path(match).is_file())
         if not files:
+            others = [*NAMED_CORPORA, *map(str, path.parent.glob("*"))]
+            hint = "".join(f" (did you mean {other}?)" for other in get_close_matches(source, others, n=1))
             raise UserError(
-                f"source {source!r} is no named corpus and matches no file that can be read; "
+                f"source {source!r} is no named corpus and matches no file that can be read{hint}; "
                 f"named corpora: {', '.join(NAMED_CORPORA)}"
             )
         for file in files:

@@ -17,7 +17,7 @@ from daybreak.data.tokenizer import Tokenizer
 from daybreak.data.windows import JoinedWindows, StreamWindows, Windows
 from daybreak.errors import UserError
 
-NO_CORPUS = "no corpus: give --data CORPUS; daybreak prepare makes one"
+_NO_CORPUS = "no corpus: give --data CORPUS; daybreak prepare makes one"
 
 
 @final
@@ -113,7 +113,7 @@ class Reading:
             UserError: none is named, one is missing or damaged, two are the same, or their tokenizers differ.
         """
         if not data.places:
-            raise UserError(NO_CORPUS)
+            raise UserError(_NO_CORPUS)
         for place in map(Path, data.places):
             if data.mixture and not _is_corpus(place):
                 raise UserError(
@@ -230,3 +230,10 @@ def _require_another_text(before: Sequence[Corpus], corpus: Corpus) -> None:
 
 def _is_corpus(path: Path) -> bool:
     return (path / "manifest.json").is_file()
+
+
+def open_corpus(path: Path | None) -> Corpus:
+    """Raises UserError if there is none, or it is missing or damaged."""
+    if path is None:
+        raise UserError(_NO_CORPUS)
+    return Corpus.open(path)

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from daybreak.data.tokenizer import Tokenizer
 from daybreak.errors import UserError
 from daybreak.files import file_problem, read_sealed, require_text, sha256_file, write_json, write_sealed
+from daybreak.folders import is_a, is_no
 from daybreak.progress import progress
 
 FORMAT = 1
@@ -139,25 +140,36 @@ class Corpus:
             UserError: the manifest or the tokenizer is missing, damaged or of an unknown format.
         """
         require_text(path)
-        if not (path / "manifest.json").is_file():
-            raise UserError(f"{path} is not a corpus: it has no manifest.json; make one with daybreak prepare")
+        if not is_a("corpus", path):
+            raise is_no(path, "corpus")
         manifest = read_sealed(path / "manifest.json")
         try:
             if manifest["format"] != FORMAT:
-                raise UserError(f"{path}: corpus format {manifest['format']} is not known here")
+                raise UserError(
+                    f"{path}: corpus format {manifest['format']} is not known here; use the version that wrote it"
+                )
             splits = {name: _split_from_json(manifest["splits"][name]) for name in SPLITS}
             identity, sha256, dtype = manifest["tokenizer"], manifest["tokenizer_sha256"], manifest["dtype"]
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path / 'manifest.json'} is damaged ({error!r}); prepare the corpus again") from None
         tokenizer = Tokenizer.load(path / "tokenizer.json")
         if tokenizer.identity != identity or sha256_file(path / "tokenizer.json") != sha256:
-            raise UserError(f"{path / 'tokenizer.json'} is damaged: it is not the one that the manifest names")
+            raise UserError(
+                f"{path / 'tokenizer.json'} is damaged: it is not the one that the manifest names; "
+                "prepare the corpus again"
+            )
         if dtype != token_dtype(tokenizer.vocab_size).str:
-            raise UserError(f"{path / 'manifest.json'} is damaged: {dtype} does not fit its tokenizer's ids")
+            raise UserError(
+                f"{path / 'manifest.json'} is damaged: {dtype} does not fit its tokenizer's ids; "
+                "prepare the corpus again"
+            )
         for shard in (*splits["train"].shards, *splits["validation"].shards):
             end = shard.start + shard.tokens * np.dtype(dtype).itemsize
             if shard.file_bytes is not None and end > shard.file_bytes:
-                raise UserError(f"{path / 'manifest.json'} is damaged: {shard.file} is smaller than its tokens")
+                raise UserError(
+                    f"{path / 'manifest.json'} is damaged: {shard.file} is smaller than its tokens; "
+                    "prepare the corpus again"
+                )
         report = manifest.get("report_sha256")
         return cls(path, tokenizer, splits["train"], splits["validation"], None if report is None else str(report))
 

@@ -145,7 +145,9 @@ class Tokenizer:
         value = read_json(path)
         try:
             if value["format"] != _FORMAT:
-                raise UserError(f"{path}: tokenizer format {value['format']} is not known here")
+                raise UserError(
+                    f"{path}: tokenizer format {value['format']} is not known here; use the version that wrote it"
+                )
             ranks = {base64.b64decode(token): rank for token, rank in value["ranks"]}
             spelled = tuple(value.get("spelled", ()))
             tokenizer = cls(value["name"], value["pattern"], ranks, value["specials"], spelled)

@@ -15,7 +15,8 @@ from daybreak.data.tokenizer import Tokenizer
 from daybreak.hardware import PrecisionName, autocast
 from daybreak.model.cache import Cache
 from daybreak.model.gpt import GPT
-from daybreak.sample import SamplingConfig, choose
+from daybreak.sampling.choice import choose
+from daybreak.sampling.settings import SamplingConfig
 
 _PROMPTS_AT_ONCE = 32
 
@@ -90,7 +91,7 @@ def _together(model: GPT, tokenizer: Tokenizer, prompts: Sequence[Prompt], batch
     for _ in range(asked[0].most):
         logits_BV = model.next_logits(new_BT, cache)[:, : tokenizer.vocab_size].cpu()
         chosen = [
-            int(choose(logits_BV[row : row + 1], prompt.sampling, [generator]))
+            choose(logits_BV[row : row + 1], prompt.sampling, [generator])[0][0]
             for row, (prompt, generator) in enumerate(zip(asked, generators, strict=True))
         ]
         for row in sorted(going_on):

@@ -30,7 +30,7 @@ from daybreak.evaluate.windows import continuation_windows, rolling_windows
 from daybreak.hardware import PrecisionName
 from daybreak.model.gpt import GPT
 from daybreak.progress import progress
-from daybreak.sample import SamplingConfig
+from daybreak.sampling.settings import SamplingConfig
 
 Working = Callable[[str, int, str], AbstractContextManager[Callable[[int], None]]]
 

@@ -27,6 +27,7 @@ class TasksConfig(Configuration):
     """Benchmarks while training: how often (never, unless said), which, on what.
 
     Attributes:
+        every: how often they are run.
         names: tasks of lm-evaluation-harness; all of `folder` where there are none.
         folder: of task files (YAML) of one's own.
         local: `NAME=FILE`, the items of a task from a file.

@@ -105,7 +105,10 @@ def text_of_split(corpus: Corpus) -> Text:
     """
     stream = corpus.stream("validation")
     if len(stream) < 2:
-        raise UserError(f"{corpus.path} has no validation text to measure the loss on")
+        raise UserError(
+            f"{corpus.path} has no validation text to measure the loss on; "
+            "prepare it with a larger --val, or give --text"
+        )
     end_of_text, token_bytes = corpus.tokenizer.end_of_text, corpus.tokenizer.token_bytes
     counter, size = _Counter(), 0
     counter.begin()

@@ -78,7 +78,8 @@ def require_only(config: ModelConfig, *free: str, **parts: Any) -> None:
     Args:
         config: a plain one.
         free: keys of settings that may have any value, as `position.base`.
-        parts: parts, or settings by their names with `__` for each dot, whose only value is not the default.
+        parts: settings that must have another value than the default, or one of several (a tuple), by their keys
+            with `__` for each dot.
     """
     sizes = {name: getattr(config, name) for name in ("layers", "heads", "dim", "context", "vocab_size")}
     default = _flat(ModelConfig(**sizes).model_dump(mode="json"))
@@ -90,7 +91,7 @@ def require_only(config: ModelConfig, *free: str, **parts: Any) -> None:
         if key in free or key in _ANY:
             continue
         wanted = only.get(key, default.get(key))
-        if value not in wanted if isinstance(wanted, tuple) else value != wanted:
+        if value not in (wanted if isinstance(wanted, tuple) else (wanted,)):
             raise MisfitError(f"model.{key} = {_shown(value)}")
 
 

@@ -3,6 +3,7 @@
 Shape legend: B rows, T tokens of a row, V vocabulary.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ class Agreement:
     """How far apart logits were, at most, and over how many.
 
     Attributes:
-        difference: the largest of a logit.
+        difference: the largest of a logit; NaN if one was no number.
         largest: the largest logit.
         lengths: of the rows that were compared.
     """
@@ -81,10 +82,10 @@ def compare(model: GPT, theirs: Callable[[Tensor], Tensor]) -> Agreement:
             ours_BTV, theirs_BTV = model.logits(tokens_BT), theirs(tokens_BT).float()
             largest = max(largest, float(ours_BTV.abs().max()))
             apart = float((ours_BTV - theirs_BTV).abs().max())
-            difference = apart if apart != apart else max(difference, apart)
+            if math.isnan(apart):
+                return Agreement(apart, largest, lengths)
+            difference = max(difference, apart)
             advance(T)
-            if difference != difference:
-                break
     return Agreement(difference, largest, lengths)
 
 

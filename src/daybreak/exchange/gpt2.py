@@ -97,7 +97,7 @@ def _positions(config: ModelConfig) -> Piece | Constant:
         return same("position.weight", (_TABLE,))
     if not isinstance(config.position, SinusoidalPositionConfig):
         return zeros(_TABLE, T, D)
-    table = sinusoids(0, T, D, torch.device("cpu"))
+    table = sinusoids(torch.arange(T), D)
     if not config.position.learned_scale:
         return Constant(_TABLE, lambda: table)
     # The cosine at position 0 is 1, so the scale stands there.

@@ -8,101 +8,12 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from daybreak.exchange.carrier import (
-    Carrier,
-    Settings,
-    activation,
-    common_dropout,
-    known_activation,
-    recognised,
-    require,
-    require_only,
-)
-from daybreak.exchange.pieces import Constant, MisfitError, Piece, layer, ones, same, stacked
-from daybreak.exchange.rotary import read_rotary, rotary_settings
+from daybreak.exchange.carrier import Carrier, Settings, require, require_only
+from daybreak.exchange.decoder import EMBEDDING, FREE, attention_pieces, decoder_settings, mlp_pieces, read_decoder
+from daybreak.exchange.pieces import Constant, MisfitError, Piece, layer, ones, same
 from daybreak.model.gpt import ModelConfig
 
-EMBEDDING = "model.embed_tokens.weight"
-_FREE = ("position.base", "attention.kv_heads", "mlp.activation", "mlp.hidden", "norm.eps", "head.tied")
 _QK_EPS = 1e-6  # of our norm of queries and keys
-
-
-def decoder_settings(config: ModelConfig) -> dict[str, Any]:
-    """Settings that all classes with these names have."""
-    return {
-        "num_hidden_layers": config.layers,
-        "num_attention_heads": config.heads,
-        "num_key_value_heads": config.attention.kv_heads or config.heads,
-        "head_dim": config.dim // config.heads,
-        "hidden_size": config.dim,
-        "intermediate_size": config.mlp.hidden,
-        "max_position_embeddings": config.context,
-        "vocab_size": config.vocab_size,
-        "hidden_act": activation(config),
-        "tie_word_embeddings": config.head.tied,
-        "attention_dropout": config.dropout,
-        "initializer_range": config.initialisation.std,
-        **rotary_settings(config),
-    }
-
-
-def read_decoder(settings: Settings, *, mlp: str, act: str, tied: bool = False, **more: Any) -> ModelConfig:
-    """The model that these settings describe.
-
-    Args:
-        mlp: kind of ours.
-        act, tied: the class's own, where the settings do not say.
-        more: parts of the model besides.
-    """
-    heads, dim = settings["num_attention_heads"], settings["hidden_size"]
-    if (settings.get("head_dim") or dim // heads) * heads != dim:
-        raise MisfitError(f"its {heads} heads of {settings['head_dim']} are not {dim} wide together")
-    kv_heads = settings.get("num_key_value_heads") or heads
-    attention = {"kv_heads": None if kv_heads == heads else kv_heads, **more.pop("attention", {})}
-    return recognised(
-        layers=settings["num_hidden_layers"],
-        heads=heads,
-        dim=dim,
-        context=settings["max_position_embeddings"],
-        vocab_size=settings["vocab_size"],
-        head={"tied": settings.get("tie_word_embeddings", tied)},
-        mlp={
-            "kind": mlp,
-            "activation": known_activation(settings.get("hidden_act", act)),
-            "hidden": settings["intermediate_size"],
-        },
-        attention=attention,
-        **{"position": read_rotary(settings), "dropout": common_dropout(settings, "attention_dropout"), **more},
-    )
-
-
-def attention_pieces(
-    config: ModelConfig, ours: str, theirs: str, *, zero_bias: bool = False, optional: bool = False
-) -> Iterator[Piece | Constant]:
-    """Queries, keys and values.
-
-    Args:
-        zero_bias: theirs have biases, whether ours has one or not.
-        optional: theirs may have none where ours has one.
-    """
-    K = config.dim // config.heads
-    values = (config.attention.kv_heads or config.heads) * K
-    rows = (config.heads * K, values, values)
-    names = tuple(f"{theirs}.{name}_proj" for name in "qkv")
-    zero = rows if zero_bias else ()
-    yield from layer(ours, names, partial(stacked, rows=rows), bias=config.bias, zero_bias=zero, optional=optional)
-
-
-def mlp_pieces(config: ModelConfig, ours: str, theirs: str, *, optional: bool) -> Iterator[Piece | Constant]:
-    """Gate above value, or neither."""
-    linear = partial(layer, bias=config.bias, optional=optional)
-    hidden = config.mlp.hidden or 4 * config.dim
-    if config.mlp.kind == "glu":
-        halves = partial(stacked, rows=(hidden, hidden))
-        yield from linear(f"{ours}.up", (f"{theirs}.gate_proj", f"{theirs}.up_proj"), halves)
-    else:
-        yield from linear(f"{ours}.up", f"{theirs}.up_proj")
-    yield from linear(f"{ours}.down", f"{theirs}.down_proj")
 
 
 def _pieces(config: ModelConfig, *, only_qkv_biased: bool = False, qk_norm: bool = False) -> Iterator[Piece | Constant]:
@@ -130,7 +41,7 @@ def _pieces(config: ModelConfig, *, only_qkv_biased: bool = False, qk_norm: bool
 
 def _rms_decoder(config: ModelConfig, *free: str, mlp: str = "glu", **parts: Any) -> dict[str, Any]:
     """Settings of all classes in this file; of ours these may differ from the default."""
-    require_only(config, *_FREE, *free, position__kind="rotary", norm__kind="rmsnorm", mlp__kind=mlp, **parts)
+    require_only(config, *FREE, *free, position__kind="rotary", norm__kind="rmsnorm", mlp__kind=mlp, **parts)
     return {**decoder_settings(config), "rms_norm_eps": config.norm.eps}
 
 
@@ -163,8 +74,8 @@ def _recognise_mistral(settings: Settings) -> ModelConfig:
     return read_decoder(settings, mlp="glu", act="silu", bias=False, norm=_rms(settings), attention=attention)
 
 
-def _describe_qwen2(config: ModelConfig, **parts: Any) -> dict[str, Any]:
-    settings = _rms_decoder(config, "attention.windows", bias=False, **parts)
+def _describe_qwen2(config: ModelConfig, *, qk_norm: bool = False) -> dict[str, Any]:
+    settings = _rms_decoder(config, "attention.windows", bias=False, attention__qk_norm=qk_norm)
     windows = [config.attention.windows[layer % len(config.attention.windows)] for layer in range(config.layers)]
     sizes = set(windows) - {0}
     if len(sizes) > 1:
@@ -177,23 +88,23 @@ def _describe_qwen2(config: ModelConfig, **parts: Any) -> dict[str, Any]:
     }
 
 
+def _recognise_qwen2(settings: Settings) -> ModelConfig:
+    attention = {"windows": _windows(settings)}
+    return read_decoder(settings, mlp="glu", act="silu", norm=_rms(settings), attention=attention)
+
+
 def _describe_qwen3(config: ModelConfig) -> dict[str, Any]:
-    settings = _describe_qwen2(config, attention__qk_norm=True)
+    settings = _describe_qwen2(config, qk_norm=True)
     if config.norm.eps != _QK_EPS:
         raise MisfitError(f"model.norm.eps = {config.norm.eps}, where its norm of queries and keys has the same one")
     return {**settings, "attention_bias": False}
 
 
-def _recognise_qwen2(settings: Settings, **more: Any) -> ModelConfig:
-    attention = {"windows": _windows(settings), **more.pop("attention", {})}
-    return read_decoder(
-        settings, mlp="glu", act="silu", norm=_rms(settings), attention=attention, **{"bias": True, **more}
-    )
-
-
 def _recognise_qwen3(settings: Settings) -> ModelConfig:
     require(settings, rms_norm_eps=_QK_EPS, attention_bias=False)
-    return _recognise_qwen2({"head_dim": 128, **settings}, bias=False, attention={"qk_norm": True})
+    settings = {"head_dim": 128, **settings}
+    attention = {"windows": _windows(settings), "qk_norm": True}
+    return read_decoder(settings, mlp="glu", act="silu", bias=False, norm=_rms(settings), attention=attention)
 
 
 def _windows(settings: Settings) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ Names = tuple[str, ...]
 
 @final
 class MisfitError(Exception):
-    """A class of transformers cannot hold a model, or holds another than ours can be; the text is the reason."""
+    """A class of transformers cannot hold a model of ours, or ours cannot be one of its; the text is the reason."""
 
 
 @final
@@ -148,12 +148,15 @@ def to_ours(every: Pieces, theirs: Weights) -> dict[str, Tensor]:
         )
     ours: dict[str, Tensor] = {}
     for piece in pieces:
-        if isinstance(piece, Piece):
-            try:
-                ours[piece.ours] = piece.together(*(theirs[name].float() for name in piece.theirs)).contiguous()
-            except RuntimeError:
-                raise MisfitError(f"{piece.theirs[0]} has the shape {tuple(theirs[piece.theirs[0]].shape)}") from None
-        for name, tensor in _apart(piece, ours):
+        names = _names(piece)
+        try:
+            if isinstance(piece, Piece):
+                ours[piece.ours] = piece.together(*(theirs[name].float() for name in names)).contiguous()
+            apart = list(_apart(piece, ours))
+        except (RuntimeError, IndexError):
+            shapes = ", ".join(f"{name} {tuple(theirs[name].shape)}" for name in names)
+            raise MisfitError(f"shapes do not fit into its sizes: {shapes}") from None
+        for name, tensor in apart:
             if tensor.shape != theirs[name].shape:
                 raise MisfitError(f"{name} has the shape {tuple(theirs[name].shape)}, not {tuple(tensor.shape)}")
             if not torch.allclose(tensor, theirs[name].float(), rtol=1e-6, atol=1e-7, equal_nan=True):

@@ -57,8 +57,18 @@ def read_model(source: str) -> ForeignModel:
     """
     folder = folder_of(source)
     read = read_folder(folder, source)
-    say(f"{source}: {require_same_logits(folder, read.architecture, model_of(read.config, read.weights))}")
+    require_same(read, folder)
     return read
+
+
+def require_same(read: ForeignModel, folder: Path) -> None:
+    """Say how far a model's logits are from those that transformers computes from the folder it was read from.
+
+    Raises:
+        UserError: they are too far apart, or transformers is missing.
+    """
+    agreement = require_same_logits(folder, read.architecture, model_of(read.config, read.weights))
+    say(f"{read.source}: {agreement}")
 
 
 def read_folder(folder: Path, source: str) -> ForeignModel:
@@ -68,13 +78,13 @@ def read_folder(folder: Path, source: str) -> ForeignModel:
         UserError: ours cannot be it exactly.
     """
     settings = read_json(folder / "config.json")
-    tokenizer = _with_known_name(read_tokenizer(folder, source, _end(settings)), settings)
     try:
+        tokenizer = _with_known_name(read_tokenizer(folder, source, _end(settings)), settings)
         carrier = carrier_named(settings)
         config, weights = _config_and_weights(carrier, settings, read_tensors(folder), source)
     except MisfitError as reason:
         raise UserError(f"{source} cannot be read exactly: {reason}") from None
-    except (KeyError, TypeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise UserError(f"{folder / 'config.json'} is damaged ({error!r})") from None
     if tokenizer.vocab_size > config.vocab_size:
         raise UserError(f"{source}: its tokenizer has {tokenizer.vocab_size:,} ids, its model {config.vocab_size:,}")

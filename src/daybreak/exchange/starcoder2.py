@@ -8,16 +8,14 @@ from functools import partial
 from typing import Any
 
 from daybreak.exchange.carrier import Carrier, Settings, require, require_only
-from daybreak.exchange.llama import EMBEDDING, attention_pieces, decoder_settings, mlp_pieces, read_decoder
+from daybreak.exchange.decoder import EMBEDDING, FREE, attention_pieces, decoder_settings, mlp_pieces, read_decoder
 from daybreak.exchange.pieces import Constant, MisfitError, Piece, layer, same
 from daybreak.exchange.rotary import rotary_settings
 from daybreak.model.gpt import ModelConfig
 
-_FREE = ("position.base", "attention.kv_heads", "mlp.activation", "mlp.hidden", "norm.eps", "head.tied")
-
 
 def _describe_starcoder2(config: ModelConfig) -> dict[str, Any]:
-    require_only(config, *_FREE, "bias", "attention.windows", position__kind="rotary")
+    require_only(config, *FREE, "bias", "attention.windows", position__kind="rotary")
     if len(config.attention.windows) > 1:
         raise MisfitError("model.attention.windows that are not all alike")
     return {
@@ -42,7 +40,7 @@ def _recognise_starcoder2(settings: Settings) -> ModelConfig:
 
 
 def _describe_stablelm(config: ModelConfig) -> dict[str, Any]:
-    require_only(config, *_FREE, "residual", bias=False, position__kind="rotary", mlp__kind="glu")
+    require_only(config, *FREE, "residual", bias=False, position__kind="rotary", mlp__kind="glu")
     settings = decoder_settings(config)
     rotary = rotary_settings(config)["rope_parameters"] | {"partial_rotary_factor": 1.0}
     return {

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,10 @@ def read_tokenizer(folder: Path, name: str, end: int | None) -> Tokenizer:
     """
     try:
         if (folder / "tokenizer.json").is_file():
-            tokenizer = _of_json(read_json(folder / "tokenizer.json"), name, end)
-            _require_same_ids(tokenizer, folder / "tokenizer.json")
+            content = read_json(folder / "tokenizer.json")
+            spelled = _spelled(content)
+            tokenizer = _sensible(replace(_of_json(content, name, end), spelled=spelled))
+            _require_same_ids(tokenizer, content)
             return tokenizer
         if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
             return _of_vocabulary(folder, name, end)
@@ -66,18 +69,23 @@ def _of_json(content: Mapping[str, Any], name: str, end: int | None) -> Tokenize
             raise MisfitError(f"its {key} is {model[key]!r}; only byte-level BPE is read")
     merges = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in model["merges"]]
     pattern = _pattern(content.get("pre_tokenizer"), merges)
-    return _made(name, pattern, model["vocab"], merges, specials, end)
+    return _byte_level_bpe(name, pattern, model["vocab"], merges, specials, end)
 
 
 def _specials(content: Mapping[str, Any]) -> dict[str, int]:
     """The special tokens of a text that is taken as it is."""
     if content.get("normalizer") is not None:
         raise MisfitError(f"it changes the text before it splits it ({content['normalizer'].get('type')})")
-    added = content.get("added_tokens") or []
-    spelled = sorted(token["content"] for token in added if not token.get("special"))
-    if spelled:
-        raise MisfitError(f"text that spells {spelled[0]!r} is one token of its own, which is not special")
-    return {token["content"]: token["id"] for token in added}
+    return {token["content"]: token["id"] for token in content.get("added_tokens") or []}
+
+
+def _spelled(content: Mapping[str, Any]) -> tuple[str, ...]:
+    """Added tokens that text may spell: those that are not special there."""
+    found = [token for token in content.get("added_tokens") or [] if not token.get("special")]
+    for token in found:
+        if any(token.get(key) for key in ("single_word", "lstrip", "rstrip")) or len(token["content"].split()) != 1:
+            raise MisfitError(f"it reads {token['content']!r} in text in a way of its own")
+    return tuple(token["content"] for token in sorted(found, key=lambda token: int(token["id"])))
 
 
 def _of_characters(content: Mapping[str, Any], name: str, specials: Mapping[str, int], end: int | None) -> Tokenizer:
@@ -99,7 +107,7 @@ def _of_vocabulary(folder: Path, name: str, end: int | None) -> Tokenizer:
     byte_of = byte_of_printable()
     made = {"".join(pair) for pair in merges}
     specials |= {token: rank for token, rank in vocabulary.items() if token not in made and token not in byte_of}
-    return _made(name, GPT2_PATTERN, vocabulary, merges, specials, end)
+    return _byte_level_bpe(name, GPT2_PATTERN, vocabulary, merges, specials, end)
 
 
 def _pattern(pre_tokenizer: Mapping[str, Any] | None, merges: list[Any]) -> str:
@@ -131,7 +139,7 @@ def _steps(pre_tokenizer: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
     return list(pre_tokenizer["pretokenizers"]) if pre_tokenizer["type"] == "Sequence" else [pre_tokenizer]
 
 
-def _made(
+def _byte_level_bpe(
     name: str,
     pattern: str,
     vocabulary: Mapping[str, int],
@@ -181,14 +189,15 @@ def _with_end(specials: Mapping[str, int], end: int | None) -> dict[str, int]:
     raise MisfitError(f"the token that ends a text, {end}, is not a special one")
 
 
-def _require_same_ids(tokenizer: Tokenizer, file: Path) -> None:
+def _require_same_ids(tokenizer: Tokenizer, content: Mapping[str, Any]) -> None:
     from tokenizers import Tokenizer as Theirs
 
-    theirs = Theirs.from_str(json.dumps(read_json(file)))
+    theirs = Theirs.from_str(json.dumps(content))
     theirs.encode_special_tokens = True
     theirs.no_truncation()
     theirs.no_padding()
-    for text in _PROBES if tokenizer.covers_all_bytes else ("".join(map(bytes.decode, tokenizer.ranks)),):
+    texts = _PROBES if tokenizer.covers_all_bytes else ("".join(map(bytes.decode, tokenizer.ranks)),)
+    for text in (*texts, *(f"{texts[-1]}{name}{name}{texts[-1]}" for name in tokenizer.spelled)):
         expected = theirs.encode(text, add_special_tokens=False).ids
         if tokenizer.encode(text).tolist() != expected:
             raise MisfitError(f"ours and theirs encode {text!r} differently")

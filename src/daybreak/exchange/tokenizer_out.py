@@ -1,7 +1,7 @@
 """Our tokenizers as `tokenizer.json` and `tokenizer_config.json`: the same ids for the same text.
 
-Text that spells a special token is text there too (`split_special_tokens`), as in ours. What differs is in
-docs/exchange.md.
+Text that spells a special token is text there too (`split_special_tokens`), or the token, as in ours. What differs is
+in docs/exchange.md.
 """
 
 from collections.abc import Mapping
@@ -37,12 +37,13 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer, context: int) -> None:
         content = _bytes(tokenizer) if tokenizer.covers_all_bytes else _characters(tokenizer)
     except MisfitError as reason:
         raise UserError(f"tokenizer {tokenizer.name} cannot be one of transformers: {reason}") from None
-    specials = [_special(name, rank) for name, rank in sorted(tokenizer.specials.items(), key=lambda item: item[1])]
+    by_rank = sorted(tokenizer.specials.items(), key=lambda item: item[1])
+    added = [(rank, _added(name, spelled=name in tokenizer.spelled)) for name, rank in by_rank]
     whole = {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [{"id": rank, **special} for rank, special in specials],
+        "added_tokens": [{"id": rank, **token} for rank, token in added],
         "normalizer": None,
         "post_processor": None,
         **content,
@@ -52,7 +53,7 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer, context: int) -> None:
         folder / "tokenizer_config.json",
         {
             "tokenizer_class": "PreTrainedTokenizerFast",
-            "added_tokens_decoder": {str(rank): special for rank, special in specials},
+            "added_tokens_decoder": {str(rank): token for rank, token in added},
             **dict.fromkeys(("bos_token", "eos_token", "pad_token"), END_OF_TEXT),
             "add_bos_token": False,
             "add_prefix_space": False,
@@ -63,9 +64,10 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer, context: int) -> None:
     )
 
 
-def _special(name: str, rank: int) -> tuple[int, dict[str, Any]]:
+def _added(name: str, *, spelled: bool) -> dict[str, Any]:
+    """A special token of ours; one that text may spell is not special to transformers, which then reads it in text."""
     plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    return rank, {"content": name, **plain, "special": True}
+    return {"content": name, **plain, "special": not spelled}
 
 
 def _bytes(tokenizer: Tokenizer) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from daybreak.configuration import Configuration
-from daybreak.model.cache import Cache
+from daybreak.model.cache import KeyValues
 from daybreak.model.dropout import dropout
 from daybreak.model.initialise import linear_
 from daybreak.model.mask import block_mask, dense_document_mask, dense_mask, document_block_mask
@@ -22,7 +22,6 @@ from daybreak.model.position import (
     Position,
     RotaryPositionConfig,
     alibi_slopes,
-    kept_rotary_tables,
     rotary_tables,
     rotate,
 )
@@ -120,7 +119,7 @@ class Attention(nn.Module):
         self,
         x_BTD: Tensor,
         seeds_B: Tensor | None = None,
-        cache: Cache | None = None,
+        cache: KeyValues | None = None,
         extra_BTE: Tensor | None = None,
         documents: "Tensor | BlockMask | None" = None,
     ) -> Tensor:
@@ -172,7 +171,7 @@ class Attention(nn.Module):
         ]
         return torch.stack(largest).amax()
 
-    def _queries_keys_values(self, x_BTD: Tensor, cache: Cache | None) -> tuple[Tensor, Tensor, Tensor]:
+    def _queries_keys_values(self, x_BTD: Tensor, cache: KeyValues | None) -> tuple[Tensor, Tensor, Tensor]:
         """(B, H, T, K), and (B, G, T, K) twice; queries and keys normed and turned, as the softmax is to see them."""
         B, T, _ = x_BTD.shape
         H, G, K = self.heads, self.kv_heads, self.head_size
@@ -181,11 +180,20 @@ class Attention(nn.Module):
         if self.qk_norm:
             q_BHTK, k_BGTK = rms_norm(q_BHTK, 1e-6), rms_norm(k_BGTK, 1e-6)
         if self.rotary_base is not None:
-            tables = rotary_tables if cache is None else kept_rotary_tables
-            start = 0 if cache is None else cache.length
-            cosines, sines = tables(start, T, K, self.rotary_base, x_BTD.device)
+            cosines, sines = self._rotary_tables(T, cache, x_BTD.device)
             q_BHTK, k_BGTK = rotate(q_BHTK, cosines, sines), rotate(k_BGTK, cosines, sines)
         return q_BHTK, k_BGTK, v_BGTK
+
+    def _rotary_tables(self, count: int, cache: KeyValues | None, device: torch.device) -> tuple[Tensor, Tensor]:
+        """For the next `count` positions, (T, K/2) each; (B, 1, T, K/2) where they differ between rows."""
+        assert self.rotary_base is not None
+        if cache is None:
+            return rotary_tables(0, count, self.head_size, self.rotary_base, device)
+        places_BT = cache.places(count)
+        if places_BT is None:
+            return rotary_tables(cache.length, count, self.head_size, self.rotary_base, device)
+        cosines, sines = rotary_tables(0, cache.capacity, self.head_size, self.rotary_base, device)
+        return cosines[places_BT][:, None], sines[places_BT][:, None]
 
     def document_mask(self, places_BT: Tensor, seeds_B: Tensor | None) -> "Tensor | BlockMask":
         """What `forward` takes to keep documents apart, alike for layers of one `sight`.
@@ -221,7 +229,7 @@ def causal_attention(
         slopes: ALiBi's, one a head.
         seeds_B: seeds the dropout of attention weights; None drops nothing.
         fused: False writes it out, always.
-        documents: where a position sees another of its document, (B, 1, T, T), or blocks that say all it sees.
+        documents: where a position sees another of its document, (B, 1, T or 1, S), or blocks that say all it sees.
     """
     T, S = q_BHTK.shape[2], k_BGSK.shape[2]
     grouped = q_BHTK.shape[1] != k_BGSK.shape[1]
@@ -232,6 +240,7 @@ def causal_attention(
         return plain_attention(q_BHTK, k_BGSK, v_BGSK, window, slopes, dropout_rate, seeds_B, stride, documents)
     if T == 1 and windowed and not stride:  # the newest position needs no mask: it sees the last keys
         k_BGSK, v_BGSK = k_BGSK[:, :, -window:], v_BGSK[:, :, -window:]
+        documents = None if documents is None else documents[..., -window:]
         S, windowed = window, False
     if slopes is None and not windowed and documents is None:
         if T == S:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from daybreak.model.attention import Attention
-from daybreak.model.cache import Cache
+from daybreak.model.cache import KeyValues
 from daybreak.model.mlp import MLP
 from daybreak.model.norm import Norm
 
@@ -39,7 +39,7 @@ class SequentialBlock(nn.Module):
         self,
         x_BTD: Tensor,
         seeds_B: Tensor | None = None,
-        cache: Cache | None = None,
+        cache: KeyValues | None = None,
         extra_BTE: Tensor | None = None,
         documents: "Tensor | BlockMask | None" = None,
     ) -> Tensor:
@@ -71,7 +71,7 @@ class ParallelBlock(nn.Module):
         self,
         x_BTD: Tensor,
         seeds_B: Tensor | None = None,
-        cache: Cache | None = None,
+        cache: KeyValues | None = None,
         extra_BTE: Tensor | None = None,
         documents: "Tensor | BlockMask | None" = None,
     ) -> Tensor:

@@ -1,14 +1,43 @@
 """The key/value cache: what attention has already seen, so that each new token costs one position."""
 
-from typing import Self, final
+from typing import Protocol, Self, final
 
 import torch
 from torch import Tensor
 
 
+class KeyValues(Protocol):
+    """What the model asks of a cache: `Cache`, or `SharedCache` of rows that begin at different columns.
+
+    Shape legend: B batch, T new tokens, S columns of keys and values; a column holds one position of each row.
+
+    Attributes:
+        length: columns that are filled.
+        capacity: columns that there is room for.
+    """
+
+    length: int
+    capacity: int
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Store new positions of a layer behind `length`; return all of that layer's keys and values."""
+
+    def recent(self, tokens_BT: Tensor, count: int) -> Tensor | None:
+        """The `count` tokens seen before these, (B, up to count); None if there were none. Remembers these."""
+
+    def advance(self, positions: int) -> None:
+        """Count positions that every layer has stored."""
+
+    def places(self, count: int) -> Tensor | None:
+        """Positions of the next `count` tokens, (B, T); None where they are `length` and on in every row."""
+
+    def seen(self, count: int) -> Tensor | None:
+        """Which columns belong to a row, with `count` more to come, (B, 1, 1, S); None where all do."""
+
+
 @final
 class Cache:
-    """Keys and values of every layer, filled from position 0 up to `capacity`.
+    """Keys and values of every layer, filled from position 0 up to `capacity`; a column is a position.
 
     Shapes: keys and values are (B, G, S, K): G key/value heads, S positions, K head size.
     """
@@ -55,6 +84,23 @@ class Cache:
             copy._tokens_BS = self._tokens_BS.repeat_interleave(counts, dim=0)
         return copy
 
+    def stored(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of a layer."""
+        keys, values = self._keys[layer], self._values[layer]
+        assert keys is not None and values is not None  # noqa: PT018 - the model has filled every layer
+        return keys.narrow(2, 0, self.length), values.narrow(2, 0, self.length)
+
+    @property
+    def last_tokens(self) -> Tensor | None:
+        """What `recent` would give, as many as there are."""
+        return self._tokens_BS
+
     def advance(self, positions: int) -> None:
         """Count positions that every layer has stored."""
         self.length += positions
+
+    def places(self, count: int) -> None:
+        """All rows begin at the first column."""
+
+    def seen(self, count: int) -> None:
+        """All columns belong to every row."""

@@ -15,7 +15,7 @@ from daybreak.configuration import Configuration, Size
 from daybreak.data.windows import IGNORED
 from daybreak.model.attention import Attention, AttentionConfig
 from daybreak.model.block import ParallelBlock, SequentialBlock
-from daybreak.model.cache import Cache
+from daybreak.model.cache import KeyValues
 from daybreak.model.dropout import dropout, next_layer
 from daybreak.model.head import Head, HeadConfig
 from daybreak.model.initialise import InitialisationConfig, normal_, table
@@ -44,10 +44,14 @@ class ModelConfig(Configuration):
     """The sizes of a GPT and its parts.
 
     Attributes:
+        layers: blocks, one behind the other.
+        heads: of attention, in each block; `dim` is a multiple.
+        dim: numbers that stand for a token, D.
         context: tokens the model sees at once; also the length of a learned position table.
         vocab_size: width of embedding and head; ids above the tokenizer's are padding.
         bias: of every linear layer and LayerNorm, but for the head, which has none.
         dropout: on embeddings, attention weights, and residual branches, while training.
+        residual: attention and MLP one behind the other (GPT-2), or both on the same input (GPT-J).
         embedding_skip: each layer sees the embedding again, and scales the residual stream.
     """
 
@@ -151,17 +155,17 @@ class GPT(nn.Module):
             x_ND, targets_N = x_ND.index_select(0, chosen), targets_N.index_select(0, chosen)
         return self.head.loss(x_ND, self.embedding.weight, targets_N)
 
-    def logits(self, tokens_BT: Tensor, cache: Cache | None = None) -> Tensor:
+    def logits(self, tokens_BT: Tensor, cache: KeyValues | None = None) -> Tensor:
         """Logits (B, T, V) of each next token, in fp32; with a cache, `tokens_BT` go on behind it."""
         logits_BTV: Tensor = self.head(self.features(tokens_BT, cache=cache), self.embedding.weight)
         return logits_BTV
 
-    def next_logits(self, tokens_BT: Tensor, cache: Cache | None = None) -> Tensor:
+    def next_logits(self, tokens_BT: Tensor, cache: KeyValues | None = None) -> Tensor:
         """Logits (B, V) of the token behind the last one, in fp32."""
         logits_BV: Tensor = self.head(self.features(tokens_BT, cache=cache)[:, -1], self.embedding.weight)
         return logits_BV
 
-    def features(self, tokens_BT: Tensor, *, cache: Cache | None = None, seeds_B: Tensor | None = None) -> Tensor:
+    def features(self, tokens_BT: Tensor, *, cache: KeyValues | None = None, seeds_B: Tensor | None = None) -> Tensor:
         """What the head reads, (B, T, D)."""
         for x_BTD in self._residual_stream(tokens_BT, cache, seeds_B):
             last_BTD = x_BTD
@@ -185,10 +189,10 @@ class GPT(nn.Module):
         return torch.stack([*largest, torch.stack(heads).amax()])
 
     def _residual_stream(
-        self, tokens_BT: Tensor, cache: Cache | None = None, seeds_B: Tensor | None = None
+        self, tokens_BT: Tensor, cache: KeyValues | None = None, seeds_B: Tensor | None = None
     ) -> Iterator[Tensor]:
         """What comes into each block, one behind the other, and what comes out of the last: (B, T, D) each."""
-        places_BT = None if self.separator is None or cache is not None else document_places(tokens_BT, self.separator)
+        places_BT = self._places(tokens_BT, cache)
         x_BTD = self.embedding(tokens_BT)
         if self.ngrams is not None:
             before_BP = None if cache is None else cache.recent(tokens_BT, self.ngrams.reach)
@@ -201,7 +205,7 @@ class GPT(nn.Module):
         if self.kernels.bf16_copies and torch.is_grad_enabled():
             x_BTD = x_BTD.bfloat16()  # what the blocks add to it is bf16 already, by autocast
         x0_BTD = x_BTD
-        documents = {} if places_BT is None else self._document_masks(places_BT, seeds_B)
+        documents = {} if places_BT is None else self._seen(places_BT, cache, seeds_B)
         for layer, block in enumerate(self._blocks()):
             seeds_B = next_layer(seeds_B)
             if self.skip is not None:
@@ -248,9 +252,20 @@ class GPT(nn.Module):
             positions_BC = hardest_positions(losses_N.view(B, T), count)  # what is IGNORED has a loss of 0
         return (positions_BC + T * torch.arange(B, device=positions_BC.device)[:, None]).flatten()
 
-    def _document_masks(self, places_BT: Tensor, seeds_B: Tensor | None) -> dict[tuple[int, int], "Tensor | BlockMask"]:
-        """What keeps documents apart in layers of each sight."""
+    def _places(self, tokens_BT: Tensor, cache: KeyValues | None) -> Tensor | None:
+        """Where tokens stand in their documents, (B, T); None where a document is a row, or what is in front of it."""
+        if cache is not None:
+            return cache.places(tokens_BT.shape[1])
+        return None if self.separator is None else document_places(tokens_BT, self.separator)
+
+    def _seen(
+        self, places_BT: Tensor, cache: KeyValues | None, seeds_B: Tensor | None
+    ) -> dict[tuple[int, int], "Tensor | BlockMask"]:
+        """What keeps documents, or the rows of a cache, apart in layers of each sight."""
         attentions = {block.attention.sight: block.attention for block in self._blocks()}
+        seen = None if cache is None else cache.seen(places_BT.shape[1])
+        if seen is not None:
+            return dict.fromkeys(attentions, seen)
         return {sight: attention.document_mask(places_BT, seeds_B) for sight, attention in attentions.items()}
 
     def _blocks(self) -> Iterator[SequentialBlock | ParallelBlock]:

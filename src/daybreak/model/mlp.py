@@ -18,7 +18,12 @@ Activation = Literal["gelu", "gelu_tanh", "silu", "relu", "relu2"]
 
 @final
 class PlainMLPConfig(Configuration):
-    """`down(activation(up(x)))`; `hidden` is 4 · dim unless stated."""
+    """`down(activation(up(x)))`; `hidden` is 4 · dim unless stated.
+
+    Attributes:
+        activation: GELU, its tanh form (GPT-2's own), SiLU, ReLU, or its square.
+        hidden: the width between `up` and `down`; 4 · dim unless given.
+    """
 
     kind: Literal["plain"] = "plain"
     activation: Activation = "gelu"
@@ -27,7 +32,12 @@ class PlainMLPConfig(Configuration):
 
 @final
 class GatedMLPConfig(Configuration):
-    """`down(activation(gate(x)) · value(x))`; `hidden` is the width of gate and of value."""
+    """`down(activation(gate(x)) · value(x))`; `hidden` is the width of gate and of value.
+
+    Attributes:
+        activation: of the gate; with `silu` this is SwiGLU, with `gelu` GEGLU.
+        hidden: the width of gate and of value; 8/3 · dim has the parameters of a plain one.
+    """
 
     kind: Literal["glu"]
     activation: Activation = "gelu"

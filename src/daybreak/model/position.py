@@ -26,7 +26,11 @@ class LearnedPositionConfig(Configuration):
 
 @final
 class SinusoidalPositionConfig(Configuration):
-    """A fixed table of sines and cosines (Vaswani et al. 2017, section 3.5), times one learned scale if asked."""
+    """A fixed table of sines and cosines (Vaswani et al. 2017, section 3.5), times one learned scale if asked.
+
+    Attributes:
+        learned_scale: one number, learned, multiplies the table; it begins at 1 / sqrt(dim).
+    """
 
     kind: Literal["sinusoidal"]
     learned_scale: bool = False
@@ -34,7 +38,11 @@ class SinusoidalPositionConfig(Configuration):
 
 @final
 class RotaryPositionConfig(Configuration):
-    """Rotary embedding (Su et al. 2021, "RoFormer"), in the two-halves layout."""
+    """Rotary embedding (Su et al. 2021, "RoFormer"), in the two-halves layout.
+
+    Attributes:
+        base: the slowest pair turns by 1 / base of what the fastest does; larger for longer contexts.
+    """
 
     kind: Literal["rotary"]
     base: float = 10_000.0
@@ -78,7 +86,7 @@ class LearnedPosition(nn.Module):
         normal_(self.weight, std, seed=seed, name=f"{name}.weight")
 
     def forward(self, x_BTD: Tensor, start: int, places_BT: Tensor | None = None) -> Tensor:
-        end = start + x_BTD.shape[1]
+        end = x_BTD.shape[1] + (start if places_BT is None else 0)
         if end > len(self.weight):
             raise ValueError(f"{end} positions do not fit into a learned table of {len(self.weight)}")
         return x_BTD + (self.weight[start:end] if places_BT is None else F.embedding(places_BT, self.weight))
@@ -101,28 +109,37 @@ class SinusoidalPosition(nn.Module):
 
     def forward(self, x_BTD: Tensor, start: int, places_BT: Tensor | None = None) -> Tensor:
         _, T, D = x_BTD.shape
-        table_TD = sinusoids(start, T, D, x_BTD.device)
-        added = table_TD if places_BT is None else table_TD[places_BT]
+        if places_BT is None:
+            added = sinusoids(torch.arange(start, start + T, device=x_BTD.device), D)
+        elif T == 1:
+            added = sinusoids(places_BT, D)
+        else:  # none is larger than T
+            added = sinusoids(torch.arange(T, device=x_BTD.device), D)[places_BT]
         return x_BTD + (added if self.scale is None else self.scale * added)
 
 
-def sinusoids(start: int, length: int, dim: int, device: torch.device) -> Tensor:
-    """Rows start … start + length - 1 of the sinusoidal table, (T, D): sines in even columns, cosines in odd."""
-    positions_T = torch.arange(start, start + length, device=device, dtype=torch.float32)
-    rates = torch.exp(torch.arange(0, dim, 2, device=device, dtype=torch.float32) * (-math.log(10_000.0) / dim))
-    angles = positions_T[:, None] * rates
-    return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)
+def sinusoids(positions: Tensor, dim: int) -> Tensor:
+    """Rows of the sinusoidal table, (…, D) for positions (…): sines in even columns, cosines in odd."""
+    rates = torch.exp(
+        torch.arange(0, dim, 2, device=positions.device, dtype=torch.float32) * (-math.log(10_000.0) / dim)
+    )
+    angles = positions.float()[..., None] * rates
+    return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2)
 
 
 def rotary_tables(start: int, length: int, head_size: int, base: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and sines for positions start … start + length - 1, each (T, K/2)."""
+    """Cosines and sines for positions start … start + length - 1, each (T, K/2); kept, since all layers ask alike.
+
+    Compiled blocks take them as constants: a compiler would have each of its kernels compute them for every element.
+    """
+    return _rotary_tables(start, length, head_size, base, device)
+
+
+@lru_cache(maxsize=8)
+def _rotary_tables(start: int, length: int, head_size: int, base: float, device: torch.device) -> tuple[Tensor, Tensor]:
     rates = base ** (-torch.arange(0, head_size, 2, device=device, dtype=torch.float32) / head_size)
     angles = torch.arange(start, start + length, device=device, dtype=torch.float32)[:, None] * rates
     return angles.cos(), angles.sin()
-
-
-# In decoding all layers of a token ask for the same tables; training compiles them into its blocks instead.
-kept_rotary_tables = lru_cache(maxsize=2)(rotary_tables)
 
 
 def rotate(x_BHTK: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:

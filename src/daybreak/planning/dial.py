@@ -106,7 +106,10 @@ def choose_depth(corpus: Corpus, *overrides: str, started: float | None = None) 
     depth = _descend(lambda each: _misfit(candidate(each)), _guess(words, corpus))
     chosen = candidate(depth)
     if chosen.course is None:
-        raise UserError(f"not even {chosen.recipe.name} fits into the memory of this machine")
+        raise UserError(
+            f"not even {chosen.recipe.name} fits into the memory of this machine; "
+            "take a smaller recipe by its name, as demo"
+        )
     if chosen.course.steps < FEW_STEPS:
         raise UserError(
             f"budget = {chosen.recipe.budget} is too small for anything useful: even {chosen.recipe.name} would make "

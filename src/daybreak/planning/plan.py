@@ -85,7 +85,8 @@ def plan(
         data: the corpus, or a folder with those of the mixture; the recipe's own unless given. Without any, speed is
             measured on random text.
         device: a device by its name, as `RTX 3090`, to estimate for; this machine, measured, unless given.
-        count, mfu: of that device, how many, and the share of their dense peak that a step is taken to reach.
+        count: how many of that device.
+        mfu: the share of their dense peak that a step is taken to reach.
 
     Raises:
         UserError: the device is not known, the recipe does not fit the corpus, or it cannot begin here.

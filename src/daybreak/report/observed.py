@@ -13,6 +13,7 @@ from daybreak.compose import mean_flops_per_token
 from daybreak.errors import UserError
 from daybreak.files import read_sealed, require_text
 from daybreak.finite import or_nan
+from daybreak.folders import is_a, is_no
 from daybreak.identity import read_execution, read_recipe, read_result
 from daybreak.model.gpt import count_parameters
 from daybreak.recipe import Recipe
@@ -147,8 +148,8 @@ def observe(path: Path, name: str) -> Observed:
         UserError: it is no run, or what identifies it is damaged.
     """
     require_text(path)
-    if not (path / "recipe.toml").is_file():
-        raise UserError(f"{path} is neither a run nor a study: it has no recipe.toml; daybreak train makes one")
+    if not is_a("run", path):
+        raise is_no(path, "run", "study")
     journal = read_journal(path / "metrics.jsonl")
     last = Checkpoint(checkpoint_path(path / "checkpoints", int(journal.steps[-1]) if len(journal) else 0), {})
     return Observed(

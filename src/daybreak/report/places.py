@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from daybreak.published import published
 from daybreak.recipe import Recipe
 
 _DIGITS = 12  # of a SHA-256, that tell texts apart
@@ -27,14 +28,10 @@ def corpora(recipe: Recipe, identity: Mapping[str, Any]) -> list[str]:
 
 def with_names(recipe: Recipe, identity: Mapping[str, Any] | None = None) -> Recipe:
     """The same recipe with names, and with identities where they are known, in place of paths."""
-    data, tasks = recipe.data, recipe.tasks
-    if data.places:
-        data = data.lying_at(corpora(recipe, identity or {}))
-    folder = None if tasks.folder is None else Path(tasks.folder).name
-    local = tuple(f"{name}={Path(file).name}" for name, _, file in (pair.partition("=") for pair in tasks.local))
-    tasks = tasks.model_copy(update={"folder": folder, "local": local})
-    init = recipe.init and recipe.init.named
-    return recipe.model_copy(update={"data": data, "tasks": tasks, "init": init})
+    named = published(recipe)
+    if not recipe.data.places:
+        return named
+    return named.model_copy(update={"data": recipe.data.lying_at(corpora(recipe, identity or {}))})
 
 
 def without_folders(text: str) -> str:

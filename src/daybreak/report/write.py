@@ -5,6 +5,7 @@ from pathlib import Path
 
 from daybreak.errors import UserError
 from daybreak.files import require_text, write_bytes
+from daybreak.folders import is_a, is_no
 from daybreak.report.charts import MOST_LOOKS
 from daybreak.report.observed import names_of, observe
 from daybreak.report.run_page import page_of_runs
@@ -33,8 +34,8 @@ def write_report(paths: Sequence[Path | str] | Path | str, out: Path | str | Non
         raise UserError(f"{len(folders)} runs are more than the {MOST_LOOKS} that a figure can tell apart; give fewer")
     for folder in folders:
         require_text(folder)
-        if not folder.is_dir():
-            raise UserError(f"{folder} is no folder of a run or a study; daybreak train and daybreak study make them")
+        if not (is_a("run", folder) or is_a("study", folder)):
+            raise is_no(folder, "run", "study")
     page = Path(out) if out is not None else (folders[0] if len(folders) == 1 else Path()) / "report.html"
     require_text(page)
     if page.is_dir():

@@ -30,7 +30,9 @@ def write_or_compare(plan: Plan) -> None:
         return
     before = read_sealed(path)
     if before.get("format") != FORMAT:
-        raise UserError(f"{path} has format {before.get('format')}, this version goes on with {FORMAT}")
+        raise UserError(
+            f"{path} has format {before.get('format')}, this version goes on with {FORMAT}; use the one that began it"
+        )
     was, now = _parsed(before), _parsed(described)
     differing = [key for key in now if was.get(key) != now[key]]
     if differing == ["design"] and was["design"].model_copy(update={"seeds": now["design"].seeds}) == now["design"]:

@@ -9,6 +9,7 @@ from typing import Any, final
 
 from daybreak.errors import UserError
 from daybreak.files import read_sealed
+from daybreak.folders import is_no
 from daybreak.recipe import Recipe
 from daybreak.study.design import Design, Variant
 from daybreak.study.pace import Pace
@@ -120,10 +121,12 @@ def read_study(path: Path) -> Study:
         UserError: it holds no study, or a damaged one.
     """
     if not (path / STUDY).is_file():
-        raise UserError(f"{path} is not a study: it has no {STUDY}; daybreak study makes one")
+        raise is_no(path, "study")
     content = read_sealed(path / STUDY)
     if content.get("format") != FORMAT:
-        raise UserError(f"{path / STUDY} has format {content.get('format')}, this version reads {FORMAT}")
+        raise UserError(
+            f"{path / STUDY} has format {content.get('format')}, this version reads {FORMAT}; use the one that wrote it"
+        )
     design = Design.of(content["design"], str(path))
     made = [Variant.model_validate(each) for each in content["variants"]]
     trials: dict[str, dict[int, Trial]] = {}

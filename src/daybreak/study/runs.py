@@ -11,6 +11,7 @@ from daybreak.duration import Unit
 from daybreak.errors import UserError
 from daybreak.files import read_sealed
 from daybreak.finite import or_nan
+from daybreak.folders import is_a, is_no
 from daybreak.identity import read_execution, read_recipe
 from daybreak.recipe import Recipe
 from daybreak.study.results import Comparison, compare_all
@@ -102,13 +103,16 @@ def compare_runs(paths: Sequence[Path]) -> ComparedRuns:
 
 def _finished(path: Path) -> FinishedRun:
     """Raises UserError if there is no run, or it has not come to its end."""
-    if not (path / "recipe.toml").is_file():
-        raise UserError(f"{path} is not a run: it has no recipe.toml; daybreak train makes one")
+    if not is_a("run", path):
+        raise is_no(path, "run")
     recipe = read_recipe(path)
     result = read_sealed(path / "finished.json") if (path / "finished.json").is_file() else None
     steps = None if result is None else result["spent"]["steps"]
     if result is None or any(step_of(each) != steps for each in list_checkpoints(path / "checkpoints")[-1:]):
-        raise UserError(f"{path} is not finished; its loss before the end says nothing. Let it end first")
+        raise UserError(
+            f"{path} is not finished, and its loss before the end says nothing; "
+            f"let it end first: daybreak train {path}/recipe.toml --out {path}"
+        )
     found = result["validation"]
     return FinishedRun(
         path=path,

@@ -342,4 +342,4 @@ def steps_of(duration: Duration, rates: Rates) -> float:
             return duration.amount / rates.full.flops
         case Unit.TIMES_PARAMETERS:
             return duration.amount * rates.parameters / rates.full.tokens
-    raise UserError(f"{duration} cannot be counted in steps")
+    raise UserError(f"{duration} cannot be counted in steps; write it in steps, tokens, epochs or as a percentage")

@@ -17,6 +17,8 @@ from daybreak.hardware import PrecisionName, autocast, is_out_of_memory
 from daybreak.model.attention import Attention
 from daybreak.model.cache import Cache
 from daybreak.model.gpt import GPT
+from daybreak.model.head import softmax_gradient, softmax_gradient_to_compile
+from daybreak.model.position import rotary_tables
 from daybreak.progress import say
 
 if TYPE_CHECKING:
@@ -38,7 +40,15 @@ def time_micro_batch(model: nn.Module, rows: Rows, device: torch.device, precisi
 
 
 def wrap_blocks(model: GPT, *, compiled: bool, recompute: bool) -> None:
-    """Let every block run as it is, or compiled, and hold what its backward pass needs or compute it anew."""
+    """Let every block run as it is, or compiled, and hold what its backward pass needs or compute it anew.
+
+    On a GPU the loss is compiled too; a CPU's is bound by the cache, which it minds by itself.
+    """
+    head = model.head
+    on_gpu = model.embedding.weight.is_cuda
+    head.softmax_gradient = (
+        torch.compile(softmax_gradient_to_compile, dynamic=False) if compiled and on_gpu else softmax_gradient
+    )
     for block in model.blocks:
         block.__dict__.pop("forward", None)
         # The forward alone: FSDP2 gathers and frees parameters around it, which no compiler must see.
@@ -106,6 +116,7 @@ def compile_blocks(
     torch._dynamo.reset()  # of models that this process trained before
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, graphs)
     torch._dynamo.config.fail_on_recompile_limit_hit = True
+    torch.compiler.assume_constant_result(rotary_tables)  # type: ignore[no-untyped-call]
     wrap_blocks(model, compiled=True, recompute=recompute)
     try:
         for rows in shapes:

@@ -4,6 +4,7 @@ Chosen once, kept in the run, and used again on resume: the same choices on the 
 machine give the same bits. None of them changes what a step computes.
 """
 
+import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,6 +43,10 @@ class ExecutionConfig(Configuration):
     """What a recipe may say about execution; `auto` leaves it to the machine.
 
     Attributes:
+        device: `cpu`, `cuda`, `cuda:1`, `mps`; the best that is here unless given.
+        precision: what products are computed in; `auto` is bf16 where the device multiplies it itself (on a CPU from a
+            width of 128), else fp16 on CUDA and fp32 elsewhere.
+        compile: blocks, by torch.compile; `auto` on CUDA, unless the run takes less than ten minutes.
         micro_batch: rows that pass through the model at once, on one rank; in a long run `auto` tries which is fastest.
         loss_rows: rows whose logits the loss holds at once; 0 holds all.
         threads: of the CPU; torch's own choice unless stated.
@@ -160,6 +165,8 @@ class Execution(Configuration):
             torch.use_deterministic_algorithms(self.deterministic)
         apply_precision(self.precision)
         device = torch.device(self.device)
+        if device.type == "cuda" and self.deterministic:  # without it torch refuses the products of cuBLAS
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         if device.type == "cpu":
             keep_freed_memory()
         if device.type == "cuda" and local_rank is not None:

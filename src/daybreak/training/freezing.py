@@ -26,6 +26,8 @@ def frozen_names(model: ModelConfig, parts: tuple[str, ...]) -> frozenset[str]:
     names = _sizes(model)
     found: set[str] = set()
     for part in parts:
+        if any(int(numbers[2]) >= model.layers for numbers in map(_RANGE.fullmatch, part.split(".")) if numbers):
+            raise ValueError(f"freeze: {part} goes beyond this model, whose blocks are 0 to {model.layers - 1}")
         below = {name for name in names if _is_part(part.split("."), name.split("."))}
         if not below:
             raise ValueError(f"freeze: {part} is no part of this model; it has {', '.join(_parts(model))}")

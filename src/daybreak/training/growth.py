@@ -19,6 +19,10 @@ class LengthCurriculumConfig(Configuration):
     """Row lengths that grow in stages of equal duration; the last stays (Li et al. 2021, arXiv 2108.06084).
 
     A window is cut into rows that stay in its step, so a step's tokens are the same at every length.
+
+    Attributes:
+        lengths: tokens of a row, growing from each stage to the next.
+        stage: how long each of them lasts, the last one excepted.
     """
 
     lengths: tuple[Size, ...] = Field(min_length=1)
@@ -42,6 +46,10 @@ class BatchRampConfig(Configuration):
     """Tokens a step that grow linearly from `start` to the full batch (Brown et al. 2020, appendix B).
 
     They grow by `start` at a time, so that a micro-batch that divides the first step divides every one.
+
+    Attributes:
+        start: tokens of the first step.
+        over: how long they grow.
     """
 
     start: Size
@@ -55,7 +63,12 @@ class BatchRampConfig(Configuration):
 
 @final
 class BatchConfig(Configuration):
-    """Tokens a step, on all ranks together; and how it grows, if it does."""
+    """Tokens a step, on all ranks together; and how it grows, if it does.
+
+    Attributes:
+        tokens: of a step, as a rule a multiple of `data.window`.
+        ramp: how they grow to that number; they do not unless given.
+    """
 
     tokens: Size
     ramp: BatchRampConfig | None = None

@@ -27,6 +27,9 @@ class AdamWConfig(Configuration):
 
     Attributes:
         lr: peak learning rate, which the schedule scales.
+        betas: how fast the means of the gradient and of its square forget (Kingma and Ba 2014).
+        eps: added to the root of the mean square.
+        weight_decay: the share, times the learning rate, that a step takes off (Loshchilov and Hutter 2017).
         clip: largest norm of the whole gradient; 0 does not clip.
     """
 
@@ -43,6 +46,13 @@ class AdamW8bitConfig(Configuration):
     """AdamW whose moments are kept in eight bits (Dettmers et al. 2021); needs the package torchao.
 
     Weight decay acts on tensors of two or more dimensions only.
+
+    Attributes:
+        lr: peak learning rate, which the schedule scales.
+        betas: how fast the means of the gradient and of its square forget (Kingma and Ba 2014).
+        eps: added to the root of the mean square.
+        weight_decay: the share, times the learning rate, that a step takes off (Loshchilov and Hutter 2017).
+        clip: largest norm of the whole gradient; 0 does not clip.
     """
 
     kind: Literal["adamw8bit"]
@@ -59,11 +69,15 @@ class MuonConfig(Configuration):
 
     Attributes:
         lr: peak of the matrices' learning rate.
+        momentum: how much of the mean gradient so far a step keeps (Nesterov's).
         momentum_warmup: how long momentum rises to its value, from 0.85 (as modded-nanogpt).
         weight_decay: of the matrices; the rest has none.
         cautious: decay only where it goes the update's way (Chen et al. 2025, "Cautious Weight Decay").
         adam_lr: peak of the rest's.
         embedding_lr: peak of that of tables read by token (embedding, n-grams, values); `adam_lr` unless stated.
+        betas: AdamW's, for the rest.
+        eps: added to the root of the mean square, in AdamW.
+        clip: largest norm of the whole gradient; 0 does not clip.
     """
 
     kind: Literal["muon"]

@@ -74,7 +74,8 @@ def remembered(
     """A forecast that knows what a run has done.
 
     Args:
-        steps, validations: the run's records.
+        steps: the run's records of steps.
+        validations: those of validations.
     """
     measured = {record["step"]: record["loss"] for record in validations}
     for record in steps:

@@ -12,7 +12,7 @@ from daybreak.evaluate.in_training import TaskEvaluation
 from daybreak.evaluate.loss import MixtureValidation, Validation
 from daybreak.hardware import PrecisionName
 from daybreak.model.gpt import GPT
-from daybreak.sample import Sampler
+from daybreak.sampling.sampler import Sampler
 from daybreak.saving import Checkpoints
 from daybreak.training.budget import Budget, Clock
 from daybreak.training.diagnostics import Diagnostics

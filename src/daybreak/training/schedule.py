@@ -19,7 +19,13 @@ _WARMUP = Duration(2, Unit.PERCENT)
 
 @final
 class CosineConfig(Configuration):
-    """Linear warm-up, then half a cosine down to `final` of the peak, then held for `hold` (Loshchilov and Hutter)."""
+    """Linear warm-up, then half a cosine down to `final` of the peak, then held for `hold` (Loshchilov and Hutter).
+
+    Attributes:
+        warmup: how long the rate rises in a line, from the first step on.
+        final: share of the peak that is left at the end.
+        hold: how long, at the end, it stays there.
+    """
 
     kind: Literal["cosine"] = "cosine"
     warmup: DurationField = _WARMUP
@@ -29,7 +35,13 @@ class CosineConfig(Configuration):
 
 @final
 class WarmupStableDecayConfig(Configuration):
-    """Linear warm-up, a plateau, then a line down to `final` over the last `decay` (Hu et al. 2024, MiniCPM)."""
+    """Linear warm-up, a plateau, then a line down to `final` over the last `decay` (Hu et al. 2024, MiniCPM).
+
+    Attributes:
+        warmup: how long the rate rises in a line, from the first step on.
+        decay: how long, at the end, it falls; a run can be extended from where that begins.
+        final: share of the peak that is left at the end.
+    """
 
     kind: Literal["wsd"]
     warmup: DurationField = _WARMUP
@@ -39,7 +51,12 @@ class WarmupStableDecayConfig(Configuration):
 
 @final
 class LinearConfig(Configuration):
-    """Linear warm-up, then a line down to `final` of the peak."""
+    """Linear warm-up, then a line down to `final` of the peak.
+
+    Attributes:
+        warmup: how long the rate rises in a line, from the first step on.
+        final: share of the peak that is left at the end.
+    """
 
     kind: Literal["linear"]
     warmup: DurationField = _WARMUP
@@ -48,7 +65,13 @@ class LinearConfig(Configuration):
 
 @final
 class OneCycleConfig(Configuration):
-    """Half a cosine up from `initial`, half a cosine down to `final` (Smith and Topin 2017)."""
+    """Half a cosine up from `initial`, half a cosine down to `final` (Smith and Topin 2017).
+
+    Attributes:
+        warmup: how long the rate rises.
+        initial: share of the peak at the first step.
+        final: share of the peak that is left at the end.
+    """
 
     kind: Literal["one-cycle"]
     warmup: DurationField = Duration(30, Unit.PERCENT)
@@ -58,7 +81,11 @@ class OneCycleConfig(Configuration):
 
 @final
 class ConstantConfig(Configuration):
-    """Linear warm-up, then the peak to the end."""
+    """Linear warm-up, then the peak to the end.
+
+    Attributes:
+        warmup: how long the rate rises in a line, from the first step on.
+    """
 
     kind: Literal["constant"]
     warmup: DurationField = _WARMUP

@@ -7,7 +7,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import final
 
-from daybreak.errors import Stopped
+from daybreak.duration import Duration, Unit, require_positive
+from daybreak.errors import Stopped, UserError
 from daybreak.progress import say
 
 
@@ -77,3 +78,20 @@ def stop_on_signals(after: float | None = None) -> Iterator[StopRequest]:
         signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def stop_seconds(stop_after: str | None) -> float | None:
+    """Seconds from its start after which a sitting is to stop.
+
+    Raises:
+        UserError: it is no time.
+    """
+    if stop_after is None:
+        return None
+    try:
+        duration = Duration.parse(stop_after)
+    except ValueError as error:
+        raise UserError(f"stop_after: {error}") from None
+    if duration.unit is not Unit.SECONDS:
+        raise UserError(f"stop_after = {duration} is no time; write 3h or 170m")
+    return require_positive(duration, "stop_after").amount

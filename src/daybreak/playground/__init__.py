@@ -1,0 +1,1 @@
+"""A page to try runs in a browser, for this machine only."""

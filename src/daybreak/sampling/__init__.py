@@ -1,0 +1,1 @@
+"""Next tokens from a model."""
