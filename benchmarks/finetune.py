@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from daybreak.sample import SamplingConfig
 
 from daybreak import Recipe, train
 from daybreak.compose import build_validation
@@ -23,6 +22,7 @@ from daybreak.data.prepare import prepare
 from daybreak.data.reading import Reading
 from daybreak.evaluate.loss import Loss
 from daybreak.run import Run
+from daybreak.sampling.settings import SamplingConfig
 
 ARTICLES = 5000
 MEASURED = 150_000  # held-out tokens of each text
