@@ -152,8 +152,12 @@ def to_ours(every: Pieces, theirs: Weights) -> dict[str, Tensor]:
             try:
                 ours[piece.ours] = piece.together(*(theirs[name].float() for name in piece.theirs)).contiguous()
             except RuntimeError:
-                raise MisfitError(f"{piece.theirs[0]} has the shape {tuple(theirs[piece.theirs[0]].shape)}") from None
-        for name, tensor in _apart(piece, ours):
+                raise _odd_shape(piece, theirs) from None
+        try:
+            parted = list(_apart(piece, ours))
+        except (RuntimeError, ValueError):
+            raise _odd_shape(piece, theirs) from None
+        for name, tensor in parted:
             if tensor.shape != theirs[name].shape:
                 raise MisfitError(f"{name} has the shape {tuple(theirs[name].shape)}, not {tuple(tensor.shape)}")
             if not torch.allclose(tensor, theirs[name].float(), rtol=1e-6, atol=1e-7, equal_nan=True):
@@ -162,6 +166,11 @@ def to_ours(every: Pieces, theirs: Weights) -> dict[str, Tensor]:
         if isinstance(piece, Piece) and piece.ours not in ours:
             ours[piece.ours] = torch.zeros(len(ours[piece.ours.removesuffix("bias") + "weight"]))
     return ours
+
+
+def _odd_shape(piece: Piece | Constant, theirs: Weights) -> MisfitError:
+    name = _names(piece)[0]
+    return MisfitError(f"{name} has the shape {tuple(theirs[name].shape)}, which its settings do not say")
 
 
 def _is_left_out(piece: Piece | Constant, theirs: Weights) -> bool:

@@ -184,7 +184,10 @@ def _with_end(specials: Mapping[str, int], end: int | None) -> dict[str, int]:
 def _require_same_ids(tokenizer: Tokenizer, file: Path) -> None:
     from tokenizers import Tokenizer as Theirs
 
-    theirs = Theirs.from_str(json.dumps(read_json(file)))
+    try:
+        theirs = Theirs.from_str(json.dumps(read_json(file)))
+    except Exception as error:  # it has no type of its own
+        raise UserError(f"{file} is damaged: {error}") from None
     theirs.encode_special_tokens = True
     theirs.no_truncation()
     theirs.no_padding()
