@@ -88,9 +88,11 @@ def _card(run: Run, name: str, written: Written, measured: list[Measured], licen
 
 
 def _without_places(recipe: Recipe) -> Recipe:
-    """The recipe with the names of its corpora in place of their paths, which are nobody's business."""
+    """The recipe with the names of its corpora and its source in place of their paths, which are nobody's business."""
     names = [Path(place).name for place in recipe.data.places]
-    return recipe.model_copy(update={"data": recipe.data.lying_at(names)}) if names else recipe
+    data = recipe.data.lying_at(names) if names else recipe.data
+    init = recipe.init if recipe.init is None else recipe.init.without_place()
+    return recipe.model_copy(update={"data": data, "init": init})
 
 
 def _data(run: Run) -> Iterator[str]:

@@ -70,6 +70,13 @@ class InitConfig(Configuration):
             )
         return origin
 
+    def without_place(self) -> Self:
+        """With the name alone of a source that lies on this machine."""
+        if self.source is None or not Path(self.source.removeprefix(PREFIX)).is_absolute():
+            return self
+        prefix = PREFIX if self.source.startswith(PREFIX) else ""
+        return self.model_copy(update={"source": f"{prefix}{_run_of(Path(self.source.removeprefix(PREFIX))).name}"})
+
     def found(self) -> Self:
         """With a source that does not depend on where it is read, and the hash of its weights; raises as `open`."""
         origin = self.open()

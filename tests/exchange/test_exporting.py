@@ -79,6 +79,14 @@ def test_the_model_card_is_one_and_names_no_path_of_this_machine(run: Run, expor
     assert str(run.recipe.data.corpus) not in card.content
 
 
+def test_the_card_names_no_path_of_what_the_run_began_from(run: Run, corpus: Corpus, tmp_path: Path) -> None:
+    begun = train(Recipe.load("gpt2-tiny", *SETTINGS, f"init={run.path}"), data=corpus.path, out=tmp_path / "begun")
+    export(begun.path, tmp_path / "exported")
+    card = (tmp_path / "exported" / "README.md").read_text()
+    assert str(run.path.parent) not in card
+    assert 'source = "run"' in card
+
+
 def test_the_card_has_benchmarks_with_their_standard_errors(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
