@@ -159,6 +159,7 @@ def test_a_prompt_longer_than_the_context_is_said_to_be_cut(run: Run, sample: Co
         (("--temperature", "0"), "temperature = 0.0"),
         (("--eta-cutoff", "1.5"), "eta_cutoff = 1.5"),
         (("--stop", ""), "a stop string is empty"),
+        (("--stop", "\udcff"), "no token for"),
         (("--stop", "Z"), "no token for 'Z'"),
         (("Zeus",), "no token for 'Z'"),
         (("the", "--prompts", "prompts.txt"), "exclude each other"),

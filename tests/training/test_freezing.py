@@ -36,6 +36,8 @@ def test_what_is_not_there_is_said_with_what_is() -> None:
         ValueError, match=r"blocks.12 is no part of this model; it has embedding.*blocks.0-11.attention"
     ):
         frozen_names(MODEL, ("blocks.12",))
+    with pytest.raises(ValueError, match=r"blocks.0-12 is no part of this model"):
+        frozen_names(MODEL, ("blocks.0-12",))
     with pytest.raises(UserError, match="freeze: embeding is no part"):
         Recipe.load("gpt2-tiny", "freeze=embeding")
     with pytest.raises(UserError, match="leaves nothing to train"):

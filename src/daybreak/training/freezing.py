@@ -1,7 +1,7 @@
 """Parts of a model that keep their values while the rest is trained."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import torch
@@ -26,7 +26,9 @@ def frozen_names(model: ModelConfig, parts: tuple[str, ...]) -> frozenset[str]:
     names = _sizes(model)
     found: set[str] = set()
     for part in parts:
-        below = {name for name in names if _is_part(part.split("."), name.split("."))}
+        below = _below(part, names)
+        if not all(_below(_RANGE.sub(end, part), names) for end in (r"\1", r"\2")):  # a range goes beyond the model
+            below = set()
         if not below:
             raise ValueError(f"freeze: {part} is no part of this model; it has {', '.join(_parts(model))}")
         found |= below
@@ -51,6 +53,10 @@ def freeze(model: nn.Module, names: frozenset[str]) -> None:
 def _sizes(model: ModelConfig) -> dict[str, int]:
     with torch.device("meta"):
         return {name: parameter.numel() for name, parameter in GPT(model).named_parameters()}
+
+
+def _below(part: str, names: Iterable[str]) -> set[str]:
+    return {name for name in names if _is_part(part.split("."), name.split("."))}
 
 
 def _is_part(part: Sequence[str], name: Sequence[str]) -> bool:
