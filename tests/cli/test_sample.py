@@ -159,12 +159,14 @@ def test_a_prompt_longer_than_the_context_is_said_to_be_cut(run: Run, sample: Co
         (("--temperature", "0"), "temperature = 0.0"),
         (("--eta-cutoff", "1.5"), "eta_cutoff = 1.5"),
         (("--stop", ""), "a stop string is empty"),
+        (("--stop", "\udcff"), "no token for"),
         (("--stop", "Z"), "no token for 'Z'"),
         (("Zeus",), "no token for 'Z'"),
         (("the", "--prompts", "prompts.txt"), "exclude each other"),
         (("--prompts", "none.txt"), "none.txt cannot be read"),
         (("--prompts", "-"), "standard input holds no prompts"),
         (("--out", "nowhere/text.txt"), "there is no folder nowhere"),
+        (("--out", "."), "--out . is a folder; name the file to write"),
     ],
 )
 def test_a_mistake_is_one_message_before_anything_is_shown(sample: Command, words: Sequence[str], problem: str) -> None:

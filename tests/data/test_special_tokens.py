@@ -86,3 +86,15 @@ def test_a_corpus_holds_them(tmp_path: Path) -> None:
     assert int(corpus.tokenizer.token_bytes[tokens].sum()) == 30 * len(TEXT.encode())
     again = prepare([str(tmp_path / "chat.txt")], tmp_path / "again", tokenizer=str(tmp_path / "chat"))
     assert again.tokenizer.identity == corpus.tokenizer.identity
+
+
+@pytest.mark.parametrize("names", [["<|a", "<|a|>"], ["<|a|>", "<|a"], ["<|endoftext|>s"]])
+def test_one_that_begins_with_another_is_refused(names: list[str]) -> None:
+    """tiktoken reads `<|a` in `<|a|>`, whose own token then never comes; tokenizers takes the longer."""
+    with pytest.raises(UserError, match="begins with the other"):
+        byte_tokenizer().with_specials(names)
+
+
+def test_one_that_is_no_text_is_refused() -> None:
+    with pytest.raises(UserError, match="not UTF-8"):
+        byte_tokenizer().with_specials(["a\udcff"])

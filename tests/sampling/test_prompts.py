@@ -62,3 +62,9 @@ def test_standard_input_holds_prompts_or_one_prompt_of_many_lines(monkeypatch: p
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
     with pytest.raises(UserError, match="standard input holds no prompts"):
         read_prompts("-")
+
+
+def test_standard_input_that_is_closed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)  # as Python has it after <&-
+    with pytest.raises(UserError, match="standard input is closed"):
+        read_prompt()

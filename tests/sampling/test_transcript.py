@@ -100,3 +100,8 @@ def test_stop_strings_that_cannot_be_are_refused() -> None:
         Transcript(character_tokenizer(["abc"]), ["az"])
     with pytest.raises(UserError, match=r"stop = \['end'\]"):
         Transcript(BYTES, "end")
+
+
+def test_a_stop_string_that_is_no_text_is_refused() -> None:
+    with pytest.raises(UserError, match="is not UTF-8, so it can never come"):
+        Transcript(BYTES, ["\udcff"])

@@ -82,6 +82,8 @@ def sample(
         raise UserError(f"--greedy makes the same text each time; leave out --count {count}, or draw with --top-k 50")
     if out is not None and not out.resolve().parent.is_dir():
         raise UserError(f"--out {out}: there is no folder {out.parent}; make it first")
+    if out is not None and out.is_dir():
+        raise UserError(f"--out {out} is a folder; name the file to write")
     stops = [_unescaped(each) for each in stop or ()]
     trained = load(run)
     if prompts is not None:

@@ -82,13 +82,18 @@ class Tokenizer:
         """The same with special tokens above its ids, which text turns into where it spells their names.
 
         Raises:
-            UserError: a name is empty, given twice, or that of a token it has.
+            UserError: a name is empty, given twice, that of a token it has, or one begins with another.
         """
         for index, name in enumerate(names):
             if not name or any(sign.isspace() for sign in name):  # text may be cut at blanks
                 raise UserError(f"{name!r} cannot be a special token; give it a name without blanks, as '<|user|>'")
             if name in self.specials or name in names[:index]:
                 raise UserError(f"{name} is a special token of {self.name} already; give each once")
+            if any(0xD800 <= ord(sign) < 0xE000 for sign in name):
+                raise UserError(f"{name!r} cannot be a special token: it is not UTF-8")
+            for other in (*self.specials, *names[:index]):  # which of both text spells, libraries do not agree on
+                if name.startswith(other) or other.startswith(name):
+                    raise UserError(f"of the special tokens {name} and {other} one begins with the other; rename one")
         if not names:
             return self
         added = {name: self.vocab_size + number for number, name in enumerate(names)}

@@ -18,7 +18,7 @@ from daybreak.data.windows import IGNORED
 from daybreak.errors import UserError
 from daybreak.evaluate.benchmarks import avoid_an_unreachable_hub
 from daybreak.evaluate.language_model import BYTES_PER_FEATURE, BYTES_PER_LOGIT, LanguageModel
-from daybreak.hardware import choose_device
+from daybreak.hardware import choose_device, is_out_of_memory
 
 PREFIX = "hf:"
 _CONTEXT = 2048  # at most, where nothing else is asked: of long ones the logits alone take gigabytes
@@ -85,7 +85,7 @@ def open_hugging_face(name: str) -> HuggingFaceModel:
     Raises:
         UserError: transformers is missing, or the model cannot be had.
     """
-    tokenizers, models = _transformers()
+    configurations, tokenizers, models = _transformers()
     place = place_of(name)
     if not Path(place).is_dir():
         avoid_an_unreachable_hub()
@@ -94,11 +94,15 @@ def open_hugging_face(name: str) -> HuggingFaceModel:
         tokenizer = tokenizers.from_pretrained(place, trust_remote_code=False)
         model = models.from_pretrained(
             place,
+            config=configurations.from_pretrained(place, trust_remote_code=False),
             use_safetensors=True,
             trust_remote_code=False,
+            attn_implementation=None,  # else a kernel that config.json names is fetched from the hub, and run
             dtype="auto" if device.type == "cuda" else torch.float32,
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except Exception as error:  # of whatever type, at settings that make no sense
+        if is_out_of_memory(error):
+            raise
         said = str(error).strip().partition("\n")[0] or type(error).__name__
         raise UserError(f"{PREFIX}{place} cannot be read as a causal language model: {said}") from None
     ends = [each for each in (tokenizer.bos_token_id, tokenizer.eos_token_id) if each is not None]
@@ -126,13 +130,13 @@ def _limit(config: Any) -> int | None:
     return getattr(config, "max_position_embeddings", None) or getattr(config, "max_seq_len", None)
 
 
-def _transformers() -> tuple[Any, Any]:
+def _transformers() -> tuple[Any, Any, Any]:
     try:
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
         from transformers.utils import logging
     except ImportError:
         raise UserError("models of Hugging Face need the package transformers: pip install 'daybreak[hf]'") from None
     quiet: Any = logging
     quiet.disable_progress_bar()
     quiet.set_verbosity_error()
-    return AutoTokenizer, AutoModelForCausalLM
+    return AutoConfig, AutoTokenizer, AutoModelForCausalLM

@@ -16,6 +16,7 @@ from daybreak.errors import UserError
 from daybreak.evaluate.quiet import quiet
 from daybreak.exchange.own_class import OWN
 from daybreak.exchange.pieces import Weights
+from daybreak.hardware import is_out_of_memory
 from daybreak.model.gpt import GPT, ModelConfig
 from daybreak.progress import progress
 
@@ -58,7 +59,14 @@ def require_same_logits(folder: Path, architecture: str, model: GPT) -> Agreemen
         UserError: transformers is missing, or does not take the folder, or the logits differ: it says by how much.
     """
     theirs = load_with_transformers(folder, architecture)
-    agreement = compare(model, lambda tokens_BT: theirs(input_ids=tokens_BT, use_cache=False).logits)
+
+    def logits(tokens_BT: Tensor) -> Tensor:
+        try:
+            return theirs(input_ids=tokens_BT, use_cache=False, return_dict=True).logits  # type: ignore[no-any-return]
+        except Exception as error:
+            raise _refusal(error, f"{architecture} of transformers does not compute with {folder}") from None
+
+    agreement = compare(model, logits)
     if not agreement.difference <= agreement.allowed:  # NaN is no agreement
         raise UserError(f"{architecture} does not compute what the model of {folder} does here: {agreement}")
     return agreement
@@ -100,15 +108,27 @@ def load_with_transformers(folder: Path, architecture: str) -> Any:
         with quiet():
             kind = _class(architecture)
             model, report = kind.from_pretrained(
-                folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+                folder,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
+                attn_implementation=None,  # else a kernel that config.json names is fetched from the hub, and run
+                output_loading_info=True,
             )
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        said = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise UserError(f"{architecture} of transformers does not read {folder}: {said}") from None
+    except Exception as error:
+        raise _refusal(error, f"{architecture} of transformers does not read {folder}") from None
     for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if report.get(what):
             raise UserError(f"{architecture} of transformers reads {folder} with {what} {sorted(report[what])[:3]}")
     return model.eval().requires_grad_(False)
+
+
+def _refusal(error: Exception, what: str) -> Exception:
+    """A UserError that says why, of whatever type transformers raises at settings that make no sense."""
+    if isinstance(error, UserError) or is_out_of_memory(error):
+        return error
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return UserError(f"{what}: {' '.join(line.strip() for line in lines[:2])}")
 
 
 def require_transformers() -> None:

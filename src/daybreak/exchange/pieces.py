@@ -153,7 +153,7 @@ def to_ours(every: Pieces, theirs: Weights) -> dict[str, Tensor]:
             if isinstance(piece, Piece):
                 ours[piece.ours] = piece.together(*(theirs[name].float() for name in names)).contiguous()
             apart = list(_apart(piece, ours))
-        except (RuntimeError, IndexError):
+        except (RuntimeError, IndexError, ValueError):
             shapes = ", ".join(f"{name} {tuple(theirs[name].shape)}" for name in names)
             raise MisfitError(f"shapes do not fit into its sizes: {shapes}") from None
         for name, tensor in apart:

@@ -20,12 +20,15 @@ from daybreak.exchange.pieces import MisfitError, to_ours
 from daybreak.exchange.tensors import read_tensors
 from daybreak.exchange.tokenizer_in import read_tokenizer
 from daybreak.files import read_json
+from daybreak.hardware import is_out_of_memory
 from daybreak.model.gpt import ModelConfig
 from daybreak.progress import say
 
 _GPT2 = "ce016d6e74ae7d986187faf27f115c7b2e59bb809ce6e5fd1af2e9527c521d69"  # the identity of GPT-2's tokenizer
 # Masks and tables that older versions of transformers saved beside the weights.
 _BUFFERS = re.compile(r"(^|\.)(attn\.(bias|masked_bias)|attention\.(bias|masked_bias)|rotary_emb\.inv_freq)$")
+# What a setting of another type, or of an absurd size, leads to.
+_WRONG = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 @final
@@ -84,7 +87,9 @@ def read_folder(folder: Path, source: str) -> ForeignModel:
         config, weights = _config_and_weights(carrier, settings, read_tensors(folder), source)
     except MisfitError as reason:
         raise UserError(f"{source} cannot be read exactly: {reason}") from None
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+    except _WRONG as error:
+        if is_out_of_memory(error):
+            raise
         raise UserError(f"{folder / 'config.json'} is damaged ({error!r})") from None
     if tokenizer.vocab_size > config.vocab_size:
         raise UserError(f"{source}: its tokenizer has {tokenizer.vocab_size:,} ids, its model {config.vocab_size:,}")

@@ -42,9 +42,11 @@ def _files(folder: Path) -> list[Path]:
         raise UserError(f"{folder} has no {_WHOLE}{instead}")
     names = read_json(folder / _INDEX).get("weight_map")
     if not isinstance(names, dict) or not all(
-        isinstance(name, str) and Path(name).name == name for name in names.values()
+        isinstance(name, str) and Path(name).name == name and name.endswith(".safetensors") for name in names.values()
     ):
-        raise UserError(f"{folder / _INDEX} is damaged: its weight_map does not name files beside it")
+        raise UserError(
+            f"{folder / _INDEX} is damaged: its weight_map names other things than safetensors files beside it"
+        )
     return [folder / name for name in sorted(set(names.values()))]
 
 

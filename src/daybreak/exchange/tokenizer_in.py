@@ -192,7 +192,10 @@ def _with_end(specials: Mapping[str, int], end: int | None) -> dict[str, int]:
 def _require_same_ids(tokenizer: Tokenizer, content: Mapping[str, Any]) -> None:
     from tokenizers import Tokenizer as Theirs
 
-    theirs = Theirs.from_str(json.dumps(content))
+    try:
+        theirs = Theirs.from_str(json.dumps(content))
+    except Exception as error:  # it has no type of its own
+        raise UserError(f"its tokenizer.json is damaged: {error}") from None
     theirs.encode_special_tokens = True
     theirs.no_truncation()
     theirs.no_padding()

@@ -42,6 +42,8 @@ def read_prompt() -> str:
 
 
 def _read(source: str, name: str) -> str:
+    if source == STANDARD_INPUT and sys.stdin is None:  # closed by the caller, as with <&-
+        raise UserError("standard input is closed; give the prompt on the command line, or in a file")
     try:
         content = sys.stdin.buffer.read() if source == STANDARD_INPUT else Path(source).read_bytes()
         return content.decode("utf-8-sig")

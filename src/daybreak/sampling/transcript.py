@@ -58,7 +58,10 @@ def require_stops(tokenizer: Tokenizer, stops: Sequence[str]) -> None:
     for stop in stops:
         if not stop:
             raise UserError("a stop string is empty: every text would end before it begins; leave it out")
-        tokenizer.encode(stop)
+        try:
+            tokenizer.encode(stop)
+        except UnicodeEncodeError:  # bytes of the command line that are no UTF-8
+            raise UserError(f"the stop string {stop!r} is not UTF-8, so it can never come") from None
 
 
 def _overlap(text: str, stop: str) -> int:
