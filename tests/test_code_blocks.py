@@ -303,7 +303,7 @@ def shortened_file(name: str, content: str) -> str:
 def supply(words: list[str], world: Path) -> None:
     """Runs and corpora that a page takes for granted: copies of one that is here."""
     made = {words[index + 1] for index, word in enumerate(words[:-1]) if word == "--out"}
-    made |= set(words[2:3] if words[0] == "import" else [])
+    made |= set(words[2:3] if words[:1] == ["import"] else [])
     for word in (each.removeprefix("init=") for each in words):
         kind, _, name = word.partition("/")
         if kind in ("runs", "data") and name and word not in made and not Path(word).exists():

@@ -24,6 +24,7 @@ from daybreak.training.signals import StopRequest
 from daybreak.verify import verify
 
 STEPS = 12
+QUICK_STOPS = {(1, 0), (3, 3), (4, 2), (12, 1)}  # steps and micro-batches; all others take `make test-slow`
 RECIPE = """
 budget = "12 steps"
 seed = 3
@@ -120,8 +121,14 @@ def stopping_at(at: int, micro_batch: int) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("micro_batch", range(4))
-@pytest.mark.parametrize("step", [1, 3, 4, 12])
+@pytest.mark.parametrize(
+    ("step", "micro_batch"),
+    [
+        pytest.param(step, micro_batch, marks=[] if (step, micro_batch) in QUICK_STOPS else [pytest.mark.slow])
+        for step in (1, 3, 4, 12)
+        for micro_batch in range(4)
+    ],
+)
 def test_a_stop_inside_accumulation_begins_the_step_anew_and_changes_no_bit(
     step: int, micro_batch: int, recipe_file: Path, small_corpus: Corpus, tmp_path: Path
 ) -> None:
@@ -142,7 +149,9 @@ def test_the_small_corpus_has_shards_and_epochs_that_end_inside_steps(small_corp
     assert windows < STEPS * 8
 
 
-@pytest.mark.parametrize("step", range(1, STEPS))
+@pytest.mark.parametrize(
+    "step", [pytest.param(step, marks=[] if step in (1, 4, 8) else [pytest.mark.slow]) for step in range(1, STEPS)]
+)
 def test_a_stop_at_every_step_across_epochs_and_shards_changes_no_bit(
     step: int, recipe_file: Path, small_corpus: Corpus, tmp_path: Path
 ) -> None:
@@ -219,7 +228,7 @@ def test_a_replay_under_a_time_budget_follows_the_recorded_progress(
     assert by_attempt[2][6]["elapsed_seconds"] >= by_attempt[1][9]["elapsed_seconds"]
 
 
-@pytest.mark.parametrize("days", [-1, 1])
+@pytest.mark.parametrize("days", [-1, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_wall_clock_that_jumps_a_day_changes_nothing(
     days: int, recipe_file: Path, small_corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

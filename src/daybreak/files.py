@@ -152,6 +152,11 @@ def whole_folder(final: Path) -> Iterator[Path]:
             raise
 
 
+def let_read(path: Path) -> None:
+    """Give a file that a library made for its owner alone the mode that other new files have in its folder."""
+    path.chmod(path.parent.stat().st_mode & 0o666)
+
+
 def take_name(aside: Path, final: Path) -> None:
     """Give a folder that is whole its name.
 

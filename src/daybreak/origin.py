@@ -299,7 +299,10 @@ def without_path(source: str) -> str:
 
 def _run_of(folder: Path) -> Path:
     """The run's folder, of itself or of one of its checkpoints."""
-    return folder.resolve().parents[1] if (folder / "state.json").is_file() else folder
+    try:
+        return folder.resolve().parents[1] if (folder / "state.json").is_file() else folder
+    except OSError as error:  # of a name that is too long, say
+        raise UserError(f"init = {str(folder)[:80]} cannot be looked for: {error.strerror}") from None
 
 
 def _place_of(source: str) -> str:

@@ -27,7 +27,16 @@ from daybreak.checkpoint import (
 from daybreak.configuration import Configuration
 from daybreak.duration import Duration, IntervalField, Unit
 from daybreak.errors import UserError
-from daybreak.files import read_sealed, require_space, sha256_file, sync_folder, whole_folder, write_json, write_sealed
+from daybreak.files import (
+    let_read,
+    read_sealed,
+    require_space,
+    sha256_file,
+    sync_folder,
+    whole_folder,
+    write_json,
+    write_sealed,
+)
 from daybreak.progress import say
 
 
@@ -190,6 +199,7 @@ def _write_tensors(tensors: Tensors, aside: Path, path: Path) -> None:
     try:
         for file, content in zip(TENSOR_FILES, (tensors.weights, tensors.moments), strict=True):
             save_file(dict(content), aside / file)
+            let_read(aside / file)
     except SafetensorError as error:  # how it reports a full disk
         raise UserError(f"{path} could not be written: {error}; older checkpoints are as they were") from None
 

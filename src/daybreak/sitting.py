@@ -1,6 +1,5 @@
 """One sitting of a run: from what its folder holds to the loop, until the budget is spent or a stop is asked for."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -21,7 +20,6 @@ from daybreak.compose import (
 )
 from daybreak.data.reading import Reading
 from daybreak.distributed import Ranks, forward_of
-from daybreak.duration import Duration, Unit
 from daybreak.errors import Stopped, UserError
 from daybreak.evaluate.in_training import TaskEvaluation
 from daybreak.files import locked, write_json
@@ -44,7 +42,7 @@ from daybreak.recipe import Recipe
 from daybreak.sampling.sampler import Sampler
 from daybreak.saving import Checkpoints, sweep
 from daybreak.training import loop
-from daybreak.training.budget import FEW_STEPS, Budget, Clock, TimeBudget
+from daybreak.training.budget import Clock, TimeBudget
 from daybreak.training.early_stopping import Standstill
 from daybreak.training.execution import Execution, threads_restored
 from daybreak.training.forecast import CurveLaw, Forecast
@@ -54,6 +52,7 @@ from daybreak.training.optimizer import MuonConfig, muon_momentum
 from daybreak.training.outlook import Outlook, remembered
 from daybreak.training.parts import Parts
 from daybreak.training.schedule import check_schedule
+from daybreak.training.shortfall import warn_of_an_end, warn_of_few_steps
 from daybreak.training.signals import StopRequest
 from daybreak.training.spent import Spent
 from daybreak.training.state import State
@@ -234,8 +233,8 @@ def _train(
     measured = {**validation.figures, "tokens": validation.tokens, "bytes": validation.bytes}
     result = {"validation": finite(measured)}
     if sitting.ranks.first:
-        if isinstance(parts.budget, TimeBudget):
-            _warn_of_an_overrun(parts.budget, spent, sitting.clock)
+        if isinstance(parts.budget, TimeBudget) and not parts.standstill.ends_run():
+            warn_of_an_end(parts.budget, spent, sitting.clock)
         write_result(sitting.path, {"spent": asdict(spent), **result})
     return Outcome(execution, _as_saved(sitting, state), result)
 
@@ -298,7 +297,8 @@ def assembled(
     begins = sitting.stop.requested or spent.steps > 0 or budget.allows_another_step(spent)
     if not ranks.of_first(begins)[0]:
         raise UserError(
-            f"budget = {recipe.budget} is spent before the first step: starting took {clock.elapsed():.1f} s"
+            f"budget = {recipe.budget} is spent before the first step: starting took {clock.elapsed():.1f} s; "
+            "give it a larger one"
         )
     validation_part = build_validation(recipe, execution, reading, device, sample=recipe.evaluation.tokens)
     reading.tokenizer.encode(recipe.samples.prompt)  # a character it lacks is said now, not at the first sample
@@ -306,7 +306,7 @@ def assembled(
         _write_beginning(sitting, execution, found, origin)
         say(summary(sitting.path, recipe, budget, execution, device, ranks))
         if spent.steps == 0 and origin is None:
-            _warn_of_few_steps(budget, step_seconds)
+            warn_of_few_steps(budget, step_seconds)
         if device.type == "cpu" and execution.threads > 1 and is_busy():
             say("warning: this machine was busy in the last minute; if it still is, execution.threads=1 is faster")
 
@@ -376,25 +376,3 @@ def _write_beginning(sitting: Sitting, execution: Execution, found: _Beginning, 
     if not found.goes_on or found.differences or origin is not None:
         before = origin_of(sitting.path) if found.goes_on else None
         write_identity(sitting.path, sitting.recipe, sitting.reading, origin or before)
-
-
-def _warn_of_few_steps(budget: Budget, step_seconds: float) -> None:
-    """Say before it begins that a budget is too small to learn from, and which is not."""
-    steps = budget.moment(Spent()).steps_total
-    if steps >= FEW_STEPS:
-        return
-    least = f"{FEW_STEPS} steps"
-    if isinstance(budget, TimeBudget):
-        started = budget.seconds - (budget.seconds_left(Spent()) or 0.0)
-        least = str(Duration(math.ceil(started + FEW_STEPS * step_seconds), Unit.SECONDS))
-    say(f"warning: about {steps:.0f} steps fit into {budget}, too few to learn from; {least} would be enough here")
-
-
-def _warn_of_an_overrun(budget: TimeBudget, spent: Spent, clock: Clock) -> None:
-    """Say that a run's clock ran over."""
-    over = clock.elapsed() - budget.seconds
-    if budget.counts == "process" and over > max(3.0, 0.01 * budget.seconds):
-        say(
-            f"warning: {over:.0f} s over {budget}, at a progress of {spent.progress:.0%}: this start, or the last "
-            "evaluation (evaluation.tokens), took longer than there was time for"
-        )

@@ -12,10 +12,10 @@ from daybreak import load
 from daybreak.cli import main
 from daybreak.data.shards import Corpus
 from daybreak.planning import dial
-from daybreak.sitting import _warn_of_few_steps
 from daybreak.training.budget import Clock, Rates, TimeBudget
 from daybreak.training.growth import StepSize
 from daybreak.training.metrics import Metrics
+from daybreak.training.shortfall import warn_of_few_steps
 
 SMALL = (
     "model.lookup.rows=1024", "model.context=32", "data.window=32", "batch.tokens=256", "evaluation.tokens=256",
@@ -106,7 +106,7 @@ def test_a_time_for_few_steps_names_one_for_more(
     """Twenty seconds, of which ten are over."""
     monkeypatch.setattr("daybreak.training.budget.time", SimpleNamespace(monotonic=lambda: 10.0))
     rates = Rates(StepSize(1, 16, 16, 1.0), 1000, 1)
-    _warn_of_few_steps(TimeBudget(20.0, "process", Clock(0.0), rates, step_seconds=step_seconds), step_seconds)
+    warn_of_few_steps(TimeBudget(20.0, "process", Clock(0.0), rates, step_seconds=step_seconds), step_seconds)
     said = capfd.readouterr().err
     if least is None:
         assert said == ""

@@ -107,8 +107,15 @@ def test_a_rank_that_is_terminated_stops_all_which_save_once_and_go_on(launcher:
     assert [record["attempt"] for record in records] == [1] * step + [2] * 2
 
 
-@pytest.mark.parametrize("kind", ["parallel.kind=ddp", FSDP])
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(
+    ("rank", "kind"),
+    [
+        (1, "parallel.kind=ddp"),
+        (0, FSDP),
+        pytest.param(0, "parallel.kind=ddp", marks=pytest.mark.slow),
+        pytest.param(1, FSDP, marks=pytest.mark.slow),
+    ],
+)
 def test_a_rank_that_is_terminated_before_the_first_step_stops_all(rank: int, kind: str, launcher: Launcher) -> None:
     overrides = (kind, "parallel.stall=30s")
     early = Sitting(2, overrides, of_rank={rank: {"signal_in_warm_up": signal.SIGTERM}})

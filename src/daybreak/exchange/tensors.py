@@ -5,7 +5,7 @@ from pathlib import Path
 from torch import Tensor
 
 from daybreak.errors import UserError
-from daybreak.files import read_json
+from daybreak.files import let_read, read_json
 
 _WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -29,6 +29,7 @@ def write_tensors(folder: Path, tensors: dict[str, Tensor]) -> None:
 
     try:
         save_file(tensors, folder / _WHOLE, metadata={"format": "pt"})
+        let_read(folder / _WHOLE)
     except SafetensorError as error:  # how it reports a full disk
         raise UserError(f"{folder / _WHOLE} could not be written: {error}") from None
 

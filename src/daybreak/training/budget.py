@@ -18,6 +18,7 @@ from daybreak.training.spent import Spent
 FEW_STEPS = 50  # a run of fewer learns next to nothing
 Counts = Literal["process", "train"]
 Ending = Literal["evaluation", "sample", "tasks", "save"]  # what comes behind the last step
+_MOST_FOR_AN_EVALUATION = 0.5  # of the time that is left to train, in the middle of a run
 _LARGEST_GUESS = 0.4  # of a time budget, kept for an evaluation before one was timed
 _UNKNOWN_SHARE = 1e-9  # of a step before any was measured: warm-ups in percent begin near zero
 _ROUNDING = 1e-6  # of a step, in sums of FLOPs
@@ -118,6 +119,10 @@ class Budget(ABC):
         """Where the next step stands."""
 
     @abstractmethod
+    def affords_evaluation(self, spent: Spent) -> bool:
+        """Whether an evaluation now, beside the last one, leaves time to go on and to end with a decayed rate."""
+
+    @abstractmethod
     def note_ending(self, what: Ending, seconds: float) -> None:
         """Hear how long one of these took: the last of each must fit behind the last step."""
 
@@ -183,6 +188,9 @@ class CountBudget(Budget):
         share = self.step_amount(size) / self.whole.amount
         steps = self.whole.amount if self.whole.unit is Unit.STEPS else (spent.steps + 1) / (progress + share)
         return Moment(progress, share, size, self.whole, steps, self._alike, self.rates)
+
+    def affords_evaluation(self, spent: Spent) -> bool:
+        return True
 
     def note_ending(self, what: Ending, seconds: float) -> None:
         """Steps are counted, not timed."""
@@ -272,6 +280,9 @@ class TimeBudget(Budget):
     def seconds_left(self, spent: Spent) -> float | None:
         return max(self._left(spent), 0.0)
 
+    def affords_evaluation(self, spent: Spent) -> bool:
+        return self.counts == "train" or self._reserve()["evaluation"] <= _MOST_FOR_AN_EVALUATION * self._left(spent)
+
     def note_ending(self, what: Ending, seconds: float) -> None:
         """Remember the latest three of each."""
         self._ending_seconds[what] = [*self._ending_seconds.get(what, [])[-2:], seconds]
@@ -287,12 +298,15 @@ class TimeBudget(Budget):
     def _left(self, spent: Spent) -> float:
         if self.counts == "train":
             return self.seconds - spent.train_seconds
+        return self.seconds - self.clock.elapsed() - sum(self._reserve().values())
+
+    def _reserve(self) -> dict[Ending, float]:
+        """Seconds to keep for what comes behind the last step."""
         # A forward pass takes about a third of a step; half keeps the estimate on the safe side.
         guess = 0.5 * self.evaluation_steps * min(self._seconds_of(self.rates.full))
         guess = min(guess, _LARGEST_GUESS * self.seconds)
         reserve: dict[Ending, float] = {"evaluation": guess, "save": self.save_seconds}
-        reserve |= {what: max(seconds) for what, seconds in self._ending_seconds.items()}
-        return self.seconds - self.clock.elapsed() - sum(reserve.values())
+        return reserve | {what: max(seconds) for what, seconds in self._ending_seconds.items()}
 
     def _seconds_of(self, size: StepSize) -> list[float]:
         """What a step of this size would have taken lately, at so many FLOPs a second."""

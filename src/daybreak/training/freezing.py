@@ -23,6 +23,8 @@ def frozen_names(model: ModelConfig, parts: tuple[str, ...]) -> frozenset[str]:
     Raises:
         ValueError: there is no such part, or nothing is left to train.
     """
+    if not parts:
+        return frozenset()
     names = _sizes(model)
     found: set[str] = set()
     for part in parts:

@@ -13,6 +13,7 @@ from daybreak.errors import UserError
 from daybreak.evaluate.in_training import TaskEvaluation
 from daybreak.evaluate.loss import Loss
 from daybreak.hardware import autocast, is_out_of_memory
+from daybreak.progress import say
 from daybreak.training.budget import Moment
 from daybreak.training.diagnostics import copied_matrices, update_sizes
 from daybreak.training.growth import StepSize
@@ -76,7 +77,7 @@ def train(parts: Parts, spent: Spent, *, owes_validation: bool = False) -> tuple
         if before_update is not None:
             _look_inside(parts, spent, before_update)
 
-        validates = is_due(parts.validation.every, before, spent)
+        validates = is_due(parts.validation.every, before, spent) and _affords_evaluation(parts, spent)
         validation = _evaluate(parts, spent) if validates else None
         owes_validation = validates and validation is None
         if parts.standstill.ends_run():
@@ -196,6 +197,14 @@ def _log_step(
     parts.metrics.step(record)
     if parts.metrics.shows_now():
         parts.metrics.show(record, parts.outlook.after(moment, spent))
+
+
+def _affords_evaluation(parts: Parts, spent: Spent) -> bool:
+    """Whether there is time for an evaluation before the last one; the first rank's clock says so."""
+    affords = bool(parts.ranks.of_first(parts.budget.affords_evaluation(spent))[0])
+    if not affords and parts.budget.allows_another_step(spent):
+        say(f"step {spent.steps:>6,}  no validation: it would take more than half of the time that is left to train")
+    return affords
 
 
 def _evaluate(parts: Parts, spent: Spent) -> Loss | None:
