@@ -26,7 +26,7 @@ def import_model(source: str, out: Path | str) -> Run:
     """Make a run's folder of a model of transformers, which has computed the same logits here as there.
 
     Args:
-        source: `hf:NAME` of the hub, as `hf:gpt2`, or a folder, with or without `hf:`.
+        source: `hf:NAME` of the hub, as `hf:openai-community/gpt2`, or a folder, with or without `hf:`.
         out: the run's folder; it appears only when it is whole.
 
     Raises:

@@ -40,7 +40,7 @@ def import_files(
     Example: daybreak import fineweb_train_*.bin --out data/fineweb \\
         --validation fineweb_val_000000.bin
 
-    Example: daybreak import hf:gpt2 runs/gpt2
+    Example: daybreak import hf:openai-community/gpt2 runs/gpt2
     """
     if _is_model(file[0]):
         if tokenizer is not None or validation or val is not None or kind is not None:

@@ -132,8 +132,12 @@ def _date(text: str | None) -> str | None:
 
 def _fitting_recipe(tokenizer: "Tokenizer") -> str:
     """A small recipe for a tokenizer, with the settings that make it fit."""
+    from daybreak.recipe import Recipe
+
     known = {"bpe:4096": "gpt2-tiny", "bpe:259": "zero-one-tiny", "chars": "shakespeare-char-cpu"}
     recipe, vocab_size = known.get(tokenizer.name), tokenizer.padded_vocab_size
     if recipe is None:
         return f"gpt2-tiny data.tokenizer={tokenizer.base_name} model.vocab_size={vocab_size}"
-    return f"{recipe} model.vocab_size={vocab_size}" if tokenizer.name == "chars" else recipe
+    if tokenizer.name != "chars" or Recipe.load(recipe).model.vocab_size >= tokenizer.vocab_size:
+        return recipe
+    return f"{recipe} model.vocab_size={vocab_size}"

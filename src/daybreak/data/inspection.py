@@ -171,8 +171,9 @@ def describe(corpus: Corpus) -> str:
     lines = [f"{corpus.path}: tokenizer {corpus.tokenizer.name}, {corpus.tokenizer.vocab_size:,} ids"]
     for name in SPLITS:
         counts = _counts(corpus.split(name))
+        unit = "document " if counts.documents == 1 else "documents"
         lines.append(
-            f"  {name:<10} {counts.tokens:>14,} tokens {counts.documents:>10,} documents "
+            f"  {name:<10} {counts.tokens:>14,} tokens {counts.documents:>10,} {unit} "
             f"{counts.bytes / 1e6:>11,.2f} MB of text {counts.bytes_per_token:>6.2f} bytes a token"
         )
     return "\n".join(lines)
