@@ -106,11 +106,15 @@ def write_bytes(path: Path, content: bytes) -> None:
         return
     partial = path.with_name(f".{path.name}.partial")
     with space_errors(path):
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        try:
+            with partial.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)  # a full disk has other uses for it
+            raise
         sync_folder(path.parent)
 
 

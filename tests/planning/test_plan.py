@@ -273,3 +273,8 @@ def test_figures_are_of_the_machine_asked_for(here: None, corpus: Corpus) -> Non
     # The pages of the corpus, which all are mapped sooner or later, come on top.
     assert value(found, "memory in all") == 10**9 + 2 * corpus.train.tokens
     assert value(found, "checkpoint") == 10**7
+
+
+def test_a_recipe_whose_model_is_still_to_be_given_is_not_begun_here() -> None:
+    with pytest.raises(UserError, match="shakespeare-finetune begins from a trained model.* give init=RUN"):
+        plan(Recipe.load("shakespeare-finetune"))

@@ -25,6 +25,11 @@ def this_machine(recipe: Recipe, reading: Reading | None) -> Machine:
     Raises:
         UserError: it cannot begin here.
     """
+    if recipe.init is not None and recipe.init.source is None:
+        raise UserError(
+            f"{recipe.name} begins from a trained model, whose size says what it takes here: give init=RUN, or plan "
+            "for a model of its own shape elsewhere, as with --device 'RTX 3090'"
+        )
     execution = choose_execution(recipe)
     free = free_memory(torch.device(execution.device))
     least = memory_of(recipe, 1, execution.kernels, execution.precision).total
