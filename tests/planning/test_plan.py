@@ -276,5 +276,5 @@ def test_figures_are_of_the_machine_asked_for(here: None, corpus: Corpus) -> Non
 
 
 def test_a_recipe_whose_model_is_still_to_be_given_is_not_begun_here() -> None:
-    with pytest.raises(UserError, match="shakespeare-finetune begins from a trained model.* give init=RUN"):
+    with pytest.raises(UserError, match=r"shakespeare-finetune begins from a trained model.* give init=RUN"):
         plan(Recipe.load("shakespeare-finetune"))
