@@ -192,10 +192,18 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 def chunks(kind: str) -> pytest.MarkDecorator:
-    """A test once for each chunk, with a generator of its own and the number of mutations."""
+    """A test once for each chunk, with a generator of its own and the number of mutations; the later ones are slow."""
     number, count = CHUNKS[kind]
-    values = [(random.Random(f"{kind} {chunk}"), count) for chunk in range(number)]
-    return pytest.mark.parametrize(("generator", "count"), values, ids=[f"{kind}-{chunk}" for chunk in range(number)])
+    values = [
+        pytest.param(
+            random.Random(f"{kind} {chunk}"),
+            count,
+            id=f"{kind}-{chunk}",
+            marks=[pytest.mark.slow] if chunk > number // 2 else [],
+        )
+        for chunk in range(number)
+    ]
+    return pytest.mark.parametrize(("generator", "count"), values)
 
 
 def test_over_two_thousand_mutations_are_tried() -> None:

@@ -135,7 +135,7 @@ def test_the_whole_main_job_works_without_a_network(tmp_path: Path) -> None:
         assert done.returncode == 0, (words, done.stderr)
 
 
-@pytest.mark.parametrize("megabytes", [600, 1200, 2400])
+@pytest.mark.parametrize("megabytes", [600, pytest.param(1200, marks=pytest.mark.slow), 2400])
 def test_preparation_with_little_memory_completes_or_says_so_in_one_line(megabytes: int, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("a line of text that is not long\n" * 200_000)
     limit = megabytes * 1_000_000

@@ -12,6 +12,7 @@ import typer.main
 
 from daybreak import Recipe
 from daybreak.cli import app, main
+from daybreak.cli.prepare import CHARACTERS
 
 COMMANDS: dict[str, Any] = dict(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
 
@@ -74,3 +75,7 @@ def test_what_is_a_recipe_a_run_or_a_corpus_completes(verb: str) -> None:
     for parameter in COMMANDS[verb].params:
         if parameter.name in ("recipe", "run", "runs", "corpus", "data"):
             assert parameter._custom_shell_complete is not None, f"{verb}: {parameter.name}"
+
+
+def test_the_hint_for_characters_knows_the_recipe() -> None:
+    assert Recipe.load("shakespeare-char-cpu").model.vocab_size == CHARACTERS

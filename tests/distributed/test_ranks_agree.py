@@ -33,7 +33,9 @@ BF16_LOSS = 2e-3
 MUON_LOSS, MUON_NORM, MUON_WEIGHTS = 1e-4, 3e-3, 2e-2
 
 everywhere = pytest.mark.parametrize(
-    "run", [pytest.param(name, marks=[pytest.mark.slow] * (name == "fsdp-3")) for name in UNDISTURBED], indirect=True
+    "run",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in ("fsdp-3", "hsdp-4"))) for name in UNDISTURBED],
+    indirect=True,
 )
 
 
@@ -147,7 +149,7 @@ def test_the_run_says_how_many_ranks_it_had(run: RanksRun) -> None:
     assert load(run.out).execution.ranks == len(run.ranks)
 
 
-@pytest.mark.parametrize("name", ["ddp-3", "hsdp-4"])
+@pytest.mark.parametrize("name", ["ddp-3", pytest.param("hsdp-4", marks=pytest.mark.slow)])
 def test_replicas_hold_the_same_bits_behind_every_step(name: str, launcher: Launcher) -> None:
     run = launcher.run(name, UNDISTURBED[name])
     digests = run.ranks[0].seen["digests"]

@@ -5,7 +5,7 @@ from rank_processes import FSDP, Launcher, RanksRun, Sitting
 
 DDP = "parallel.kind=ddp"
 LOSS = 1e-5
-both_kinds = pytest.mark.parametrize("kind", [DDP, FSDP])
+both_kinds = pytest.mark.parametrize("kind", [DDP, pytest.param(FSDP, marks=pytest.mark.slow)])
 
 
 def poisoned(launcher: Launcher, kind: str) -> RanksRun:

@@ -13,6 +13,8 @@ from daybreak.progress import say
 if TYPE_CHECKING:
     from daybreak.data.tokenizer import Tokenizer
 
+CHARACTERS = 66  # ids that `shakespeare-char-cpu` has room for; reading the recipe would import torch
+
 
 class Duplicates(StrEnum):
     none = "none"
@@ -132,12 +134,9 @@ def _date(text: str | None) -> str | None:
 
 def _fitting_recipe(tokenizer: "Tokenizer") -> str:
     """A small recipe for a tokenizer, with the settings that make it fit."""
-    from daybreak.recipe import Recipe
-
     known = {"bpe:4096": "gpt2-tiny", "bpe:259": "zero-one-tiny", "chars": "shakespeare-char-cpu"}
     recipe, vocab_size = known.get(tokenizer.name), tokenizer.padded_vocab_size
     if recipe is None:
         return f"gpt2-tiny data.tokenizer={tokenizer.base_name} model.vocab_size={vocab_size}"
-    if tokenizer.name != "chars" or Recipe.load(recipe).model.vocab_size >= tokenizer.vocab_size:
-        return recipe
-    return f"{recipe} model.vocab_size={vocab_size}"
+    too_many = tokenizer.name == "chars" and tokenizer.vocab_size > CHARACTERS
+    return f"{recipe} model.vocab_size={vocab_size}" if too_many else recipe
