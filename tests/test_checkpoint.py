@@ -89,6 +89,12 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"" for path in folder.rglob("*")}
 
 
+def test_its_files_are_as_readable_as_any_other(tmp_path: Path) -> None:
+    path = save(tmp_path / "checkpoints", 1)
+    (path / "other").write_text("")
+    assert {(path / name).stat().st_mode & 0o777 for name in FILES} == {(path / "other").stat().st_mode & 0o777}
+
+
 @pytest.mark.parametrize(
     ("config", "entries"),
     [(ADAMW, ADAMW_ENTRIES), (MUON, ADAMW_ENTRIES | {"momentum"}), (EIGHT_BIT, ADAMW_ENTRIES | EIGHT_BIT_ENTRIES)],

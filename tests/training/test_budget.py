@@ -21,6 +21,7 @@ from daybreak.training.budget import (
     make_count_budget,
 )
 from daybreak.training.growth import StepSize
+from daybreak.training.shortfall import warn_of_an_end
 from daybreak.training.spent import Spent, is_due
 
 FULL = StepSize(windows=512, tokens=524_288, length=1024, flops=8e8 * 524_288)
@@ -204,6 +205,40 @@ def test_time_of_earlier_sittings_counts(fake: FakeTime) -> None:
     budget.after_step(Spent(steps=2, train_seconds=1.0), FULL, seconds=0.5, elapsed=35.0)
     fake.now += 0.6  # 0.4 s are left, and a step takes 0.5 s
     assert not budget.allows_another_step(Spent(steps=3, train_seconds=1.5))
+
+
+@pytest.mark.parametrize(("elapsed", "affords"), [(39.0, True), (41.0, False)])
+def test_an_evaluation_must_leave_as_much_time_to_train_as_it_takes(
+    elapsed: float, affords: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 100 s, 20 are kept for the last one; another 20 now are half of what is left after 40."""
+    monkeypatch.setattr("daybreak.training.budget.time", SimpleNamespace(monotonic=lambda: elapsed))
+    budget = TimeBudget(100.0, "process", Clock(0.0), RATES)
+    budget.note_ending("evaluation", 20.0)
+    assert budget.affords_evaluation(Spent()) == affords
+    training_alone = TimeBudget(100.0, "train", Clock(0.0), RATES)
+    training_alone.note_ending("evaluation", 20.0)
+    assert training_alone.affords_evaluation(Spent())
+    assert CountBudget(Duration(10, Unit.STEPS), RATES).affords_evaluation(Spent())
+
+
+@pytest.mark.parametrize(
+    ("elapsed", "progress", "said"),
+    [
+        (99.0, 1.0, ""),
+        (99.0, 0.76, "at a progress of 76%, before the learning rate had fallen"),
+        (110.0, 1.0, "10 s over"),
+    ],
+)
+def test_an_end_that_was_not_as_planned_is_said(
+    elapsed: float, progress: float, said: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("daybreak.training.budget.time", SimpleNamespace(monotonic=lambda: elapsed))
+    clock = Clock(0.0)
+    warn_of_an_end(TimeBudget(100.0, "process", clock, RATES), Spent(progress=progress), clock)
+    shown = capfd.readouterr().err
+    assert said in shown
+    assert bool(said) == bool(shown)
 
 
 def test_recorded_progress_is_followed_when_steps_are_done_again(fake: FakeTime) -> None:
